@@ -150,7 +150,7 @@ func (p *Programs) Running() error {
 	return nil
 }
 
-// Read waits for the next event. After Close it returns os.ErrClosed.
+// Read waits for the next event. After CloseReader or Close it returns os.ErrClosed.
 func (p *Programs) Read() (Event, error) {
 	record, err := p.reader.Read()
 	if err != nil {
@@ -161,6 +161,9 @@ func (p *Programs) Read() (Event, error) {
 	}
 	return decodeEvent(record.RawSample)
 }
+
+// CloseReader ends a Read that waits; the programs stay attached until Close.
+func (p *Programs) CloseReader() error { return p.reader.Close() }
 
 // Counters reads the kernel side's counters.
 func (p *Programs) Counters() (Counters, error) {
@@ -320,4 +323,3 @@ func overlayOffsets() (offsets, error) {
 	}
 	return offsets{}, errors.New("struct ovl_inode tells nothing of the lower layer: this kernel's overlayfs is not known")
 }
-

@@ -1,0 +1,60 @@
+// Package redact owns what counts as a secret in text that comes from a
+// container: values are replaced by name and by shape before anything is
+// published, stored, shown or sent. It errs on the side of hiding.
+package redact
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Hidden stands where a secret was.
+const Hidden = "[redacted]"
+
+var (
+	secretName = regexp.MustCompile(`(?i)(passw|passphrase|\bpwd\b|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credential|\bauth\b|authorization|session|cookie|\bdsn\b|connection[-_]?string)`)
+	assignment = regexp.MustCompile(`^(-{0,2}[A-Za-z0-9_.\-]+)([=:])(.+)$`)
+	shapes     = []*regexp.Regexp{
+		regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*`),
+		regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`),                                           // JWT
+		regexp.MustCompile(`\b(?:ghp|gho|ghu|ghs|ghr|github_pat|glpat|xox[abprs]|sk|rk|AKIA|ASIA|AIza|ya29\.)[-_A-Za-z0-9]{12,}`), // vendors' prefixes
+		regexp.MustCompile(`(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`),
+	}
+	userInfo = regexp.MustCompile(`(://[^/\s:@]*:)[^/\s@]+@`) // scheme://user:password@host
+)
+
+// Text hides what looks like a secret anywhere in s.
+func Text(s string) string {
+	for _, shape := range shapes {
+		s = shape.ReplaceAllString(s, Hidden)
+	}
+	return userInfo.ReplaceAllString(s, "${1}"+Hidden+"@")
+}
+
+// Args hides secrets in a command line: by the option's name ("--token x",
+// "--token=x", "TOKEN=x") and by shape.
+func Args(args []string) []string {
+	out := make([]string, len(args))
+	hideNext := false
+	for i, a := range args {
+		switch m := assignment.FindStringSubmatch(a); {
+		case hideNext && !strings.HasPrefix(a, "-"):
+			out[i], hideNext = Hidden, false
+			continue
+		case m != nil && secretName.MatchString(m[1]):
+			out[i] = m[1] + m[2] + Hidden
+		default:
+			out[i] = Text(a)
+		}
+		hideNext = strings.HasPrefix(a, "-") && !strings.Contains(a, "=") && secretName.MatchString(a)
+	}
+	return out
+}
+
+// Value hides the value of a named setting when its name or its shape says so.
+func Value(name, value string) string {
+	if secretName.MatchString(name) {
+		return Hidden
+	}
+	return Text(value)
+}

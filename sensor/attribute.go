@@ -1,0 +1,223 @@
+package sensor
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// home is where a program ran.
+type home struct {
+	node.Container
+	Pod        node.Pod `json:"pod,omitzero"`
+	CgroupPath string   `json:"cgroupPath"` // within its hierarchy
+	CgroupID   uint64   `json:"cgroupId"`   // in the unified hierarchy
+}
+
+var (
+	errNotContainer = errors.New("not a container")
+	errNotKnown     = errors.New("no such container here")
+
+	hexContainer = regexp.MustCompile(`(?:^|[-/])([0-9a-f]{64})(?:\.scope)?$`)
+	podInPath    = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})`)
+)
+
+// runtime is a container runtime that can describe its containers.
+type containerRuntime interface {
+	name() string
+	// describe answers errNotKnown when the runtime has no such container.
+	describe(ctx context.Context, cgroupPath, id string) (home, error)
+	close() error
+}
+
+// attributor finds the container of an event, by its cgroup. What it found is
+// kept, so that the runtime is asked once a container.
+type attributor struct {
+	runtimes []containerRuntime
+	mu       sync.Mutex
+	known    map[string]home // by cgroup path and id
+}
+
+const maxKnown = 4096
+
+func newAttributor(cfg Config) *attributor {
+	a := &attributor{known: map[string]home{}}
+	for _, address := range cfg.Containerd {
+		a.runtimes = append(a.runtimes, &containerd{address: address})
+	}
+	for _, address := range cfg.Docker {
+		a.runtimes = append(a.runtimes, newDockerAPI(address))
+	}
+	a.runtimes = append(a.runtimes, podmanStorage{"/var/lib/containers/storage/overlay-containers/containers.json"})
+	return a
+}
+
+func (a *attributor) close() error {
+	var errs []error
+	for _, r := range a.runtimes {
+		errs = append(errs, r.close())
+	}
+	return errors.Join(errs...)
+}
+
+// container answers errNotContainer for what runs in none, and another error
+// for what does but cannot be named at all.
+func (a *attributor) container(ctx context.Context, e bpf.Event) (home, error) {
+	cgroup, err := cgroupPath(e)
+	if err != nil {
+		return home{}, err
+	}
+	key := fmt.Sprint(e.Cgroup, cgroup)
+	a.mu.Lock()
+	h, ok := a.known[key]
+	a.mu.Unlock()
+	if ok {
+		return h, nil
+	}
+	if h, err = a.ask(ctx, cgroup, e); err != nil {
+		return home{}, err
+	}
+	if h.Missing == "" { // else the runtime is asked again the next time
+		a.mu.Lock()
+		if len(a.known) >= maxKnown {
+			clear(a.known)
+		}
+		a.known[key] = h
+		a.mu.Unlock()
+	}
+	return h, nil
+}
+
+func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	hex := hexContainer.FindStringSubmatch(cgroup)
+	id := path.Base(cgroup)
+	if hex != nil {
+		id = hex[1]
+	}
+	var troubles []error
+	for _, r := range a.runtimes {
+		h, err := r.describe(ctx, cgroup, id)
+		if err == nil {
+			h.ID, h.Runtime, h.CgroupPath, h.CgroupID = id, r.name(), cgroup, e.Cgroup
+			h.bound()
+			return h, nil
+		}
+		if !errors.Is(err, errNotKnown) {
+			troubles = append(troubles, fmt.Errorf("%s: %w", r.name(), err))
+		}
+	}
+	if hex == nil && (!e.Is(bpf.RootOverlay) || len(troubles) == 0 && !node.IsContainerID(id)) {
+		return home{}, errNotContainer
+	}
+	if hex == nil && strings.HasSuffix(cgroup, ".service") {
+		return home{}, errNotContainer // a systemd unit with a root image of its own
+	}
+	if !node.IsContainerID(id) {
+		return home{}, fmt.Errorf("cgroup %q names no container", cgroup)
+	}
+	h := home{Container: node.Container{ID: id}, CgroupPath: cgroup, CgroupID: e.Cgroup}
+	if m := podInPath.FindStringSubmatch(cgroup); m != nil {
+		h.Pod.UID = strings.ReplaceAll(m[1], "_", "-")
+	}
+	h.Missing = "no container runtime on this machine knows it"
+	if len(troubles) > 0 {
+		h.Missing = cut(errors.Join(troubles...).Error())
+	}
+	return h, nil
+}
+
+func unknownContainer(e bpf.Event, why error) home {
+	return home{Container: node.Container{ID: fmt.Sprintf("cgroup-%d", e.Cgroup), Missing: cut(why.Error())}, CgroupID: e.Cgroup}
+}
+
+// bound keeps what a container says of itself within the limits of a Detection.
+func (h *home) bound() {
+	h.Name, h.Image, h.ImageDigest = cut(h.Name), cut(h.Image), cut(h.ImageDigest)
+	h.Labels, h.Pod.Labels = boundLabels(h.Labels), boundLabels(h.Pod.Labels)
+}
+
+func boundLabels(labels map[string]string) map[string]string {
+	out := map[string]string{}
+	for k, v := range labels {
+		if len(out) < node.MaxLabels {
+			out[cut(k)] = cut(v)
+		}
+	}
+	return out
+}
+
+// cgroupPath is the container's cgroup, from the process or, when that has
+// ended, from the cgroup's id.
+func cgroupPath(e bpf.Event) (string, error) {
+	if p, err := cgroupOfProcess(e.PID); err == nil {
+		return p, nil
+	}
+	p, err := cgroupOfID(e.Cgroup)
+	if err != nil {
+		return "", fmt.Errorf("the process has ended and its cgroup %d is gone: %w", e.Cgroup, err)
+	}
+	return p, nil
+}
+
+// cgroupOfProcess prefers the unified hierarchy and falls back to cgroup v1's.
+func cgroupOfProcess(pid uint32) (string, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	unified, v1 := "", ""
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		parts := strings.SplitN(lines.Text(), ":", 3)
+		switch {
+		case len(parts) != 3:
+		case parts[0] == "0":
+			unified = parts[2]
+		case strings.Contains(parts[1], "freezer") || v1 == "":
+			v1 = parts[2]
+		}
+	}
+	if unified != "" && unified != "/" || v1 == "" {
+		return unified, nil
+	}
+	return v1, nil
+}
+
+// cgroupOfID opens a cgroup by its id, which is its kernfs node's.
+func cgroupOfID(id uint64) (string, error) {
+	root, err := unifiedMount()
+	if err != nil {
+		return "", err
+	}
+	dir, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(dir)
+	const fileIDKernfs = 0xfe // FILEID_KERNFS in linux/exportfs.h
+	fd, err := unix.OpenByHandleAt(dir, unix.NewFileHandle(fileIDKernfs, binary.LittleEndian.AppendUint64(nil, id)), unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	p, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimPrefix(p, root), nil
+}

@@ -1,0 +1,237 @@
+package sensor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// freeze is remembered before it is made, so that one made by a sensor that
+// died still ends.
+type freeze struct {
+	Order   string    `json:"order"`
+	Expires time.Time `json:"expires"`
+}
+
+// orderTime bounds the carrying out of one order.
+const orderTime = 20 * time.Second
+
+// Carry carries out an order once; the same order again answers what came of it.
+// An error is a refusal that leaves nothing done; what was tried and did not
+// work is told in the status.
+func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, error) {
+	if err := o.Validate(); err != nil {
+		return node.OrderStatus{}, err
+	}
+	var done node.OrderStatus
+	err := s.spool.db.View(func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketOrders), o.ID, &done) })
+	if err == nil {
+		return done, nil
+	}
+	if !errors.Is(err, errAbsent) {
+		return node.OrderStatus{}, fmt.Errorf("read order %q: %w", o.ID, err)
+	}
+	if time.Now().After(o.Expires) {
+		return node.OrderStatus{}, fmt.Errorf("order %q expired at %s", o.ID, o.Expires.Format(time.RFC3339))
+	}
+	h, err := s.spool.home(o.ContainerID)
+	if err != nil {
+		return node.OrderStatus{}, fmt.Errorf("container %q: this sensor has detected nothing in it, and acts on nothing else: %w", o.ContainerID, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderTime)
+	defer cancel()
+	status := node.OrderStatus{ID: o.ID}
+	switch o.Action {
+	case node.Freeze:
+		status.Process, err = s.freeze(ctx, h, o)
+	case node.Thaw:
+		status.Process, err = s.thaw(ctx, h)
+	case node.Evidence:
+		status.SHA256, status.Bytes, err = s.sendEvidence(ctx, h, o)
+	}
+	status.At = time.Now().UTC()
+	status.Done = err == nil
+	if err != nil {
+		status.Error, status.Gone = err.Error(), errors.Is(err, errGone)
+	}
+	if status.Done || status.Gone { // what may work the next time is not remembered
+		if err := s.spool.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketOrders), o.ID, status) }); err != nil {
+			return node.OrderStatus{}, fmt.Errorf("remember order %q: %w", o.ID, err)
+		}
+	}
+	s.cfg.Log.Info("order", "id", o.ID, "action", o.Action, "case", o.Case, "container", o.ContainerID, "done", status.Done, "error", status.Error)
+	return status, nil
+}
+
+func (s *Sensor) freeze(ctx context.Context, h home, o node.Order) (int, error) {
+	if _, err := s.freezer.dirOf(h); err != nil {
+		return 0, err
+	}
+	err := s.spool.db.Update(func(tx *bbolt.Tx) error {
+		return putJSON(tx.Bucket(bucketFreezes), o.ContainerID, freeze{o.ID, o.Expires})
+	})
+	if err != nil {
+		return 0, err
+	}
+	deadline, _ := ctx.Deadline()
+	return s.freezer.set(h, true, deadline)
+}
+
+func (s *Sensor) thaw(ctx context.Context, h home) (int, error) {
+	deadline, _ := ctx.Deadline()
+	n, err := s.freezer.set(h, false, deadline)
+	if err != nil && !errors.Is(err, errGone) {
+		return n, err
+	}
+	forget := s.spool.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketFreezes).Delete([]byte(h.ID)) })
+	return n, errors.Join(err, forget)
+}
+
+// expireFreezes thaws what has been frozen for as long as its order allows.
+func (s *Sensor) expireFreezes(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		due, err := s.dueFreezes(time.Now())
+		if err != nil {
+			return err
+		}
+		for _, container := range due {
+			s.cfg.Log.Warn("a freeze has expired", "container", container, "error", s.thawExpired(ctx, container))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Sensor) thawExpired(ctx context.Context, container string) error {
+	h, err := s.spool.home(container)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, orderTime)
+	defer cancel()
+	_, err = s.thaw(ctx, h)
+	return err
+}
+
+func (s *Sensor) dueFreezes(now time.Time) ([]string, error) {
+	var due []string
+	err := s.spool.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketFreezes).ForEach(func(k, v []byte) error {
+			var f freeze
+			if err := json.Unmarshal(v, &f); err != nil {
+				return err
+			}
+			if now.After(f.Expires) {
+				due = append(due, string(k))
+			}
+			return nil
+		})
+	})
+	return due, err
+}
+
+// sendEvidence uploads the bytes that ran, found by their hash: the file still
+// held open, else what a process of the container still runs.
+func (s *Sensor) sendEvidence(ctx context.Context, h home, o node.Order) (sum string, n int64, err error) {
+	src := s.held.reader(o.SHA256)
+	if src == nil {
+		f, err := s.findRunning(h, o.SHA256)
+		if err != nil {
+			return "", 0, err
+		}
+		defer f.Close()
+		src = f
+	}
+	hash, counted := sha256.New(), &counter{}
+	body := io.TeeReader(io.LimitReader(src, o.Upload.MaxBytes+1), io.MultiWriter(hash, counted))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, o.Upload.URL, body)
+	if err != nil {
+		return "", 0, err
+	}
+	for k, v := range o.Upload.Headers {
+		req.Header.Set(k, v)
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", 0, fmt.Errorf("upload: %w", err)
+	}
+	defer resp.Body.Close()
+	// 412: it is already there. That is success: evidence is created once, and
+	// Contain verifies the hash of what is there.
+	if resp.StatusCode/100 != 2 && resp.StatusCode != http.StatusPreconditionFailed {
+		return "", 0, fmt.Errorf("upload: %s", resp.Status)
+	}
+	if resp.StatusCode == http.StatusPreconditionFailed {
+		return o.SHA256, 0, nil
+	}
+	if sum = hex.EncodeToString(hash.Sum(nil)); sum != o.SHA256 {
+		return "", 0, fmt.Errorf("the file now has the hash %s: it was changed after it ran", sum)
+	}
+	return sum, counted.n, nil
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
+
+func (s *Sensor) findRunning(h home, sum string) (*os.File, error) {
+	dir, err := s.freezer.dirOf(h)
+	if err != nil {
+		return nil, err
+	}
+	for _, pid := range processesOf(dir) {
+		f, err := os.Open("/proc/" + pid + "/exe")
+		if err != nil {
+			continue
+		}
+		if got, err := sumOf(f); err == nil && got == sum {
+			if _, err = f.Seek(0, io.SeekStart); err == nil {
+				return f, nil
+			}
+		}
+		f.Close()
+	}
+	return nil, errors.New("no process of the container runs it any more, and it is no longer held")
+}
+
+// Handler serves the local form of orders: PUT /orders/{id} carries one out
+// and answers its OrderStatus. Who may call it is the caller's to restrict.
+func (s *Sensor) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /orders/{id}", func(w http.ResponseWriter, r *http.Request) {
+		var o node.Order
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&o); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if o.ID != r.PathValue("id") {
+			http.Error(w, "the order's id is not that of its address", http.StatusBadRequest)
+			return
+		}
+		status, err := s.Carry(r.Context(), o)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(status)
+	})
+	return mux
+}

@@ -1,0 +1,196 @@
+package sensor
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// overlay is a container's root file system: the image's layers, topmost
+// first, and the container's own on top. All paths are the host's.
+type overlay struct {
+	lower []string
+	upper string
+}
+
+// findOverlay finds the overlay with the given device number, in our own mount
+// namespace (where runtimes mount it) or in that of the process.
+func findOverlay(dev uint64, pid uint32) overlay {
+	major, minor := int(dev>>8&0xfff), int(dev&0xff|dev>>12&^0xff)
+	only := func(m *mountinfo.Info) (skip, stop bool) {
+		hit := m.FSType == "overlay" && m.Major == major && m.Minor == minor
+		return !hit, hit
+	}
+	mounts, err := mountinfo.GetMounts(only)
+	if err != nil || len(mounts) == 0 {
+		f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+		if err != nil {
+			return overlay{}
+		}
+		defer f.Close()
+		if mounts, err = mountinfo.GetMountsFromReader(f, only); err != nil || len(mounts) == 0 {
+			return overlay{}
+		}
+	}
+	return parseOverlayOptions(mounts[0].VFSOptions)
+}
+
+// parseOverlayOptions reads both spellings of the layers: "lowerdir=a:b" and,
+// since Linux 6.8, "lowerdir+=a,lowerdir+=b". Relative layers cannot be found
+// from here and are left out.
+func parseOverlayOptions(options string) overlay {
+	var o overlay
+	for _, option := range strings.Split(options, ",") {
+		key, value, _ := strings.Cut(option, "=")
+		switch key {
+		case "lowerdir":
+			for _, dir := range strings.Split(value, ":") {
+				if filepath.IsAbs(dir) {
+					o.lower = append(o.lower, dir)
+				}
+			}
+		case "lowerdir+":
+			if filepath.IsAbs(value) {
+				o.lower = append(o.lower, value)
+			}
+		case "upperdir":
+			o.upper = value
+		}
+	}
+	return o
+}
+
+// openLower opens the image's own file at a path, or fails with fs.ErrNotExist.
+func (o overlay) openLower(path string) (*os.File, error) {
+	for _, dir := range o.lower {
+		f, err := openBeneath(dir, path)
+		switch {
+		case err == nil:
+			return f, nil
+		case errors.Is(err, errOtherKind): // a whiteout (character device 0/0) hides what lies below
+			return nil, fs.ErrNotExist
+		}
+	}
+	return nil, fs.ErrNotExist
+}
+
+var errOtherKind = errors.New("not a regular file")
+
+// openBeneath opens the regular file root+path without following a link out of
+// root: the layers are the container's, and so are the links in them.
+func openBeneath(root, path string) (*os.File, error) {
+	r, err := os.OpenRoot(root)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	path = strings.TrimPrefix(path, "/")
+	info, err := r.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errOtherKind
+	}
+	return r.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // should it have become a FIFO meanwhile
+}
+
+// maxLayerEntries bounds the search for a file of the same bytes.
+const maxLayerEntries = 200_000
+
+// findSame looks in the image's layers for a file of the given size and hash,
+// and answers its path in the image, or "".
+func (o overlay) findSame(size int64, sum string) string {
+	seen := 0
+	for _, dir := range o.lower {
+		found := ""
+		walk := func(path string, d fs.DirEntry, err error) error {
+			if seen++; err != nil || seen > maxLayerEntries {
+				return fs.SkipAll
+			}
+			if !d.Type().IsRegular() {
+				return nil
+			}
+			if info, err := d.Info(); err != nil || info.Size() != size {
+				return nil
+			}
+			in := "/" + strings.TrimPrefix(strings.TrimPrefix(path, dir), "/")
+			if f, err := openBeneath(dir, in); err == nil {
+				defer f.Close()
+				if s, err := sumOf(f); err == nil && s == sum {
+					found = in
+					return fs.SkipAll
+				}
+			}
+			return nil
+		}
+		if filepath.WalkDir(dir, walk); found != "" {
+			return found
+		}
+	}
+	return ""
+}
+
+// origin is the verdict on where a program came from.
+type origin struct {
+	image  bool       // its bytes are the image's own: silent
+	route  node.Route // otherwise
+	sameAs string     // a file of the image with the same bytes, under another name
+}
+
+// judge decides by content: a file whose bytes are the image's own at the same
+// place, or which the kernel says was copied up from the image and still has
+// the bytes of one of its files (after a chmod, a touch, a mv), is of the image.
+func judge(e bpf.Event, layers overlay, sum string) origin {
+	o := origin{route: routeOf(e)}
+	if sum == "" || (o.route != node.Added && o.route != node.Modified) {
+		return o
+	}
+	if f, err := layers.openLower(e.Path); err == nil {
+		defer f.Close()
+		if s, err := sumOf(f); err == nil && s == sum {
+			return origin{image: true}
+		}
+	}
+	if o.sameAs = layers.findSame(int64(e.Size), sum); o.sameAs != "" && o.route == node.Modified {
+		return origin{image: true}
+	}
+	return o
+}
+
+func routeOf(e bpf.Event) node.Route {
+	switch {
+	case !e.Is(bpf.OnOverlay) && strings.HasPrefix(e.Path, "/memfd:"):
+		return node.Memory
+	case e.Links == 0:
+		return node.Deleted
+	case !e.Is(bpf.OnOverlay):
+		return node.Volume
+	case !e.Is(bpf.OnRoot):
+		return node.Nested
+	case e.Is(bpf.HasLower):
+		return node.Modified
+	default:
+		return node.Added
+	}
+}
+
+func sumOf(r io.Reader) (string, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,317 @@
+// Package sensor is one node's watch: it loads the kernel side, decides for
+// each candidate whether it is of the container's image, takes the SHA-256 of
+// what ran, attributes it to a container, spools it on disk and publishes it;
+// and it freezes, thaws and hands over evidence on order. It never calls
+// Security Command Center, VirusTotal or Slack, and never decides what to do
+// about a finding.
+package sensor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/redact"
+)
+
+// Config of a Sensor.
+type Config struct {
+	// Node is the name of this machine as findings shall show it. Required.
+	Node string
+	// StateDir is a directory of the sensor's own, kept over restarts: the spool
+	// of what is not yet published, the orders, what is frozen. Required.
+	StateDir string
+	// Publish hands a detection to the project, durably, before it returns nil.
+	// It is called again, for ever and with growing pauses, after an error. Required.
+	Publish func(ctx context.Context, detection []byte) error
+	// Containerd are addresses of containerd sockets; those that do not exist are
+	// skipped. Default: /run/containerd/containerd.sock.
+	Containerd []string
+	// Docker are addresses of Docker or Podman API sockets, skipped likewise.
+	// Default: /var/run/docker.sock and /run/podman/podman.sock.
+	Docker []string
+	// SpoolMax is how many unpublished detections are kept on disk. Beyond it new
+	// ones are refused, counted, and the count is told in the next one. Default 10,000.
+	SpoolMax int
+	// HashMax is the largest file that is hashed, in bytes. Default 1 GiB.
+	HashMax int64
+	// Log takes the sensor's messages. Default: slog.Default().
+	Log *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Node == "" || c.StateDir == "" || c.Publish == nil {
+		return c, errors.New("sensor: Node, StateDir and Publish are required")
+	}
+	if c.Containerd == nil {
+		c.Containerd = []string{"/run/containerd/containerd.sock"}
+	}
+	if c.Docker == nil {
+		c.Docker = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
+	}
+	if c.SpoolMax == 0 {
+		c.SpoolMax = 10_000
+	}
+	if c.HashMax == 0 {
+		c.HashMax = 1 << 30
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	return c, nil
+}
+
+// Sensor watches one machine from New until Close.
+type Sensor struct {
+	cfg     Config
+	kernel  *bpf.Programs
+	spool   *spool
+	who     *attributor
+	freezer freezer
+	held    heldFiles
+
+	unattributed atomic.Uint64 // since the last detection told it
+	dropped      atomic.Uint64 // of the kernel's total, already told
+	stats        Stats
+	statsMu      sync.Mutex
+}
+
+// Stats count what became of the candidates since the start.
+type Stats struct {
+	Kernel       bpf.Counters `json:"kernel"`
+	Image        uint64       `json:"image"`        // bytes equal to the image's own file: silent
+	NotContainer uint64       `json:"notContainer"` // private mount namespace, but no container
+	Detected     uint64       `json:"detected"`
+	Unhashed     uint64       `json:"unhashed"` // of those detected
+	Spooled      int          `json:"spooled"`  // waiting to be published
+	Overflowed   uint64       `json:"overflowed"`
+}
+
+// New loads the kernel side and opens the state; nothing is read before Run.
+func New(cfg Config) (*Sensor, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the sensor's state directory: %w", err)
+	}
+	s := &Sensor{cfg: cfg, who: newAttributor(cfg)}
+	if s.freezer, err = findFreezer(); err != nil {
+		return nil, err
+	}
+	if s.spool, err = openSpool(filepath.Join(cfg.StateDir, "sensor.db"), cfg.SpoolMax); err != nil {
+		return nil, err
+	}
+	if s.kernel, err = bpf.Load(bpf.Config{}); err != nil {
+		return nil, errors.Join(err, s.spool.close())
+	}
+	return s, nil
+}
+
+// Close releases everything; Run must have returned.
+func (s *Sensor) Close() error {
+	s.held.close()
+	return errors.Join(s.kernel.Close(), s.who.close(), s.spool.close())
+}
+
+// Run watches until ctx ends.
+func (s *Sensor) Run(ctx context.Context) error {
+	// The queue holds a file descriptor per entry: it is bounded, and a full one
+	// makes the ring buffer wait, whose own losses are counted in the kernel.
+	candidates := make(chan candidate, 256)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(candidates)
+		return s.read(candidates)
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		return s.kernel.CloseReader()
+	})
+	for range max(2, runtime.NumCPU()) {
+		g.Go(func() error {
+			for c := range candidates {
+				s.examine(ctx, c)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error { return s.publish(ctx) })
+	g.Go(func() error { return s.expireFreezes(ctx) })
+	if err := s.kernel.Running(); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("watching for programs that are not of their image", "node", s.cfg.Node)
+	return g.Wait()
+}
+
+// candidate is a kernel event with the file it is about, held open at once so
+// that a process which ends or unlinks itself can still be hashed.
+type candidate struct {
+	bpf.Event
+	file   *os.File // nil: why says the reason
+	why    string
+	seen   time.Time
+	ranAt  time.Time
+	forked time.Time
+}
+
+func (s *Sensor) read(candidates chan<- candidate) error {
+	for {
+		ev, err := s.kernel.Read()
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c := candidate{Event: ev, seen: time.Now(), ranAt: wallTime(ev.Boot), forked: wallTime(ev.Start)}
+		c.file, c.why = openExecutable(ev)
+		candidates <- c
+	}
+}
+
+func (s *Sensor) examine(ctx context.Context, c candidate) {
+	defer func() { s.held.release(c.file) }()
+	home, err := s.who.container(ctx, c.Event)
+	if errors.Is(err, errNotContainer) {
+		s.count(func(st *Stats) { st.NotContainer++ })
+		return
+	}
+	if err != nil {
+		s.unattributed.Add(1)
+		home = unknownContainer(c.Event, err)
+	}
+	attributed := time.Now()
+	layers := findOverlay(c.RootDev, c.PID)
+	if c.file == nil {
+		c.file, c.why = openInUpper(layers, c.Event, c.why)
+	}
+	sum, why := s.hash(c)
+	hashed := time.Now()
+	origin := judge(c.Event, layers, sum)
+	if origin.image {
+		s.count(func(st *Stats) { st.Image++ })
+		return
+	}
+	d := node.Detection{
+		Time: c.ranAt, Route: origin.route, SameAs: cut(origin.sameAs), Node: cut(s.cfg.Node), Repeats: c.Repeats,
+		Preceding: c.Is(bpf.Running),
+		Process: node.Process{
+			Path: cut(visiblePath(c.Event)), Args: boundArgs(redact.Args(commandLine(c.Event))), Filename: cut(c.Filename),
+			Comm: c.Comm, PID: c.PID, PPID: c.PPID, UID: c.UID, GID: c.GID, Started: c.forked,
+		},
+		File:      node.File{SHA256: sum, Size: int64(c.Size), Unhashed: cut(why)},
+		Container: home.Container, Pod: home.Pod,
+		Timing: node.Timing{Seen: c.seen, Hashed: hashed, Attributed: attributed},
+		Missed: s.missed(),
+	}
+	s.record(d, home, c)
+}
+
+func (s *Sensor) record(d node.Detection, home home, c candidate) {
+	key := fileKey(home.ID, c.Event)
+	added, err := s.spool.add(d, home, key)
+	switch {
+	case errors.Is(err, errSpoolFull):
+		s.cfg.Log.Error("detection lost: the spool is full; is publishing failing?", "path", d.Process.Path, "container", d.Container.ID)
+	case err != nil:
+		s.cfg.Log.Error("detection lost: the spool cannot be written", "error", err, "path", d.Process.Path, "container", d.Container.ID)
+	case added:
+		if d.File.SHA256 != "" {
+			s.held.keep(d.File.SHA256, c.file)
+		}
+		s.count(func(st *Stats) {
+			st.Detected++
+			if d.File.SHA256 == "" {
+				st.Unhashed++
+			}
+		})
+		s.cfg.Log.Info("added binary executed", "path", d.Process.Path, "route", d.Route, "container", d.Container.ID, "sha256", d.File.SHA256)
+	}
+}
+
+// missed takes the gaps that no detection has told yet.
+func (s *Sensor) missed() node.Missed {
+	m := node.Missed{Unattributed: s.unattributed.Swap(0), Overflowed: s.spool.takeOverflow()}
+	if k, err := s.kernel.Counters(); err == nil {
+		m.Dropped = k.Dropped - s.dropped.Swap(k.Dropped)
+	}
+	return m
+}
+
+// Stats of the sensor since its start.
+func (s *Sensor) Stats() (Stats, error) {
+	k, err := s.kernel.Counters()
+	s.statsMu.Lock()
+	defer s.statsMu.Unlock()
+	out := s.stats
+	out.Kernel, out.Spooled, out.Overflowed = k, s.spool.waiting(), s.spool.overflowed.Load()
+	return out, err
+}
+
+func (s *Sensor) count(f func(*Stats)) {
+	s.statsMu.Lock()
+	defer s.statsMu.Unlock()
+	f(&s.stats)
+}
+
+// publish sends what is in the spool, oldest first, for ever.
+func (s *Sensor) publish(ctx context.Context) error {
+	pause := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.spool.news:
+		case <-time.After(max(pause, time.Second)):
+		}
+		err := s.spool.drain(func(d []byte) error { return s.cfg.Publish(ctx, d) })
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			pause = min(max(2*pause, time.Second), time.Minute)
+			s.cfg.Log.Warn("publishing waits; detections stay on disk", "error", err, "retry", pause, "waiting", s.spool.waiting())
+		default:
+			pause = 0
+		}
+	}
+}
+
+// wallTime turns a CLOCK_BOOTTIME reading into a time of day, never in the future.
+func wallTime(boot time.Duration) time.Time {
+	var ts unix.Timespec
+	now := time.Now()
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return now
+	}
+	if ago := time.Duration(ts.Nano()) - boot; ago > 0 {
+		return now.Add(-ago).UTC().Truncate(time.Microsecond)
+	}
+	return now.UTC().Truncate(time.Microsecond)
+}
+
+func cut(s string) string {
+	if len(s) > node.MaxString {
+		return s[:node.MaxString]
+	}
+	return s
+}
+
+func boundArgs(args []string) []string {
+	return args[:min(len(args), node.MaxArgs)]
+}

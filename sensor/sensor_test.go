@@ -1,0 +1,352 @@
+package sensor_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/sensor"
+)
+
+// published collects what a sensor publishes, and refuses while failing is set.
+type published struct {
+	mu      sync.Mutex
+	got     []node.Detection
+	failing bool
+	news    chan struct{}
+}
+
+func newPublished() *published { return &published{news: make(chan struct{}, 1024)} }
+
+func (p *published) publish(_ context.Context, body []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failing {
+		return errors.New("the topic is away")
+	}
+	d, err := node.ParseDetection(body)
+	if err != nil {
+		return err
+	}
+	p.got = append(p.got, d)
+	p.news <- struct{}{}
+	return nil
+}
+
+// waitFor answers the first detection of a path.
+func (p *published) waitFor(t *testing.T, path string) node.Detection {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		p.mu.Lock()
+		for _, d := range p.got {
+			if d.Process.Path == path {
+				p.mu.Unlock()
+				return d
+			}
+		}
+		p.mu.Unlock()
+		select {
+		case <-p.news:
+		case <-deadline:
+			t.Fatalf("no detection of %q; got %v", path, p.paths())
+		}
+	}
+}
+
+func (p *published) paths() (out []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.got {
+		out = append(out, d.Process.Path+" "+string(d.Route))
+	}
+	return out
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: the sensor's tests need root: real BPF programs and real containers")
+	}
+	if err := testbed.Missing(); err != nil {
+		t.Fatalf("%v (or run `make deps`)", err)
+	}
+}
+
+func startBed(t *testing.T) *testbed.Bed {
+	t.Helper()
+	needRoot(t)
+	bed, err := testbed.Start(t.Context(), filepath.Join(t.TempDir(), "bed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bed.Close(); err != nil {
+			t.Errorf("close testbed: %v", err)
+		}
+	})
+	return bed
+}
+
+func runBox(t *testing.T, bed *testbed.Bed, labels map[string]string) *testbed.Box {
+	t.Helper()
+	box, err := bed.Run(t.Context(), fmt.Sprintf("t%d", time.Now().UnixNano()), labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return box
+}
+
+// startSensor runs one on a state directory until the answered stop is called.
+func startSensor(t *testing.T, bed *testbed.Bed, state string, p *published) (*sensor.Sensor, func()) {
+	t.Helper()
+	s, err := sensor.New(sensor.Config{Node: "test-node", StateDir: state, Publish: p.publish, Containerd: []string{bed.Socket}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-done, s.Close()); err != nil {
+			t.Errorf("sensor: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return s, stop
+}
+
+func program(t *testing.T, life time.Duration) []byte {
+	t.Helper()
+	b, err := canary.Here(life)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestAddedBinaryIsDetectedHashedAndAttributed(t *testing.T) {
+	bed := startBed(t)
+	p := newPublished()
+	startSensor(t, bed, t.TempDir(), p)
+	box := runBox(t, bed, map[string]string{"team": "payments"})
+	bin := program(t, 60*time.Second)
+	if err := box.Drop(t.Context(), "/tmp/x", bin); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now()
+	if err := box.Start(t.Context(), "/tmp/x", "--token", "hunter2"); err != nil {
+		t.Fatal(err)
+	}
+	d := p.waitFor(t, "/tmp/x")
+	if d.Route != node.Added || d.File.SHA256 != canary.SHA256(bin) || d.File.Size != int64(len(bin)) {
+		t.Errorf("route %q, file %+v; want added, %s", d.Route, d.File, canary.SHA256(bin))
+	}
+	if d.Container.ID != box.ID || d.Container.Labels["team"] != "payments" || d.Container.Image != testbed.Image ||
+		!strings.HasPrefix(d.Container.ImageDigest, "sha256:") || d.Node != "test-node" {
+		t.Errorf("container %+v on node %q", d.Container, d.Node)
+	}
+	if d.Time.Before(before.Add(-time.Second)) || d.Time.After(time.Now()) {
+		t.Errorf("time %v is not that of the exec (after %v)", d.Time, before)
+	}
+	if want := []string{"/tmp/x", "--token", "[redacted]"}; strings.Join(d.Process.Args, " ") != strings.Join(want, " ") {
+		t.Errorf("args %q, want %q", d.Process.Args, want)
+	}
+}
+
+// TestOriginByContent runs what others raise false alarms about, and what they miss.
+func TestOriginByContent(t *testing.T) {
+	bed := startBed(t)
+	p := newPublished()
+	s, _ := startSensor(t, bed, t.TempDir(), p)
+	box := runBox(t, bed, nil)
+	sh := func(script string) {
+		t.Helper()
+		if out, err := box.Exec(t.Context(), nil, "/bin/sh", "-c", script); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	// Silent: the image's own bytes, whatever was done to the file's inode.
+	run := func(path string) string { return "; " + path + " >/dev/null 2>&1; true" } // busybox knows itself by its name: its answer does not matter
+	sh("chmod 755 /usr/bin/tool" + run("/usr/bin/tool"))
+	sh("touch /usr/bin/tool" + run("/usr/bin/tool"))
+	sh("ln /usr/bin/tool /usr/bin/linked" + run("/usr/bin/linked"))
+	sh("mv /usr/bin/tool /usr/bin/moved" + run("/usr/bin/moved"))
+	sh(": >> /usr/bin/busybox" + run("/usr/bin/busybox")) // opened for writing, not written
+	// Reported.
+	sh("cp /bin/busybox /tmp/copy" + run("/tmp/copy"))
+	sh("printf x >> /usr/bin/busybox" + run("/usr/bin/busybox"))
+	if err := box.Drop(t.Context(), "/vol/v", program(t, time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	sh("/vol/v")
+
+	if d := p.waitFor(t, "/tmp/copy"); d.Route != node.Added || d.SameAs != "/bin/busybox" {
+		t.Errorf("a copy of an image's file: route %q, sameAs %q", d.Route, d.SameAs)
+	}
+	if d := p.waitFor(t, "/usr/bin/busybox"); d.Route != node.Modified || d.File.SHA256 == "" {
+		t.Errorf("a changed image file: %+v", d)
+	}
+	if d := p.waitFor(t, "/vol/v"); d.Route != node.Volume || d.File.SHA256 != canary.SHA256(program(t, time.Second)) {
+		t.Errorf("a program on a tmpfs: route %q, file %+v", d.Route, d.File)
+	}
+	if got := p.paths(); len(got) != 3 {
+		t.Errorf("detections %v, want exactly the three above", got)
+	}
+	st, err := s.Stats()
+	if err != nil || st.Image < 3 || st.Kernel.Quiet == 0 {
+		t.Errorf("stats %+v, error %v: the silent cases were not seen at all", st, err)
+	}
+}
+
+// TestWhatRanBeforeIsFoundAndToldOnce covers the time in which the sensor was away.
+func TestWhatRanBeforeIsFoundAndToldOnce(t *testing.T) {
+	bed := startBed(t)
+	box := runBox(t, bed, nil)
+	if err := box.Drop(t.Context(), "/tmp/early", program(t, 60*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Start(t.Context(), "/tmp/early"); err != nil {
+		t.Fatal(err)
+	}
+	state, p := t.TempDir(), newPublished()
+	_, stop := startSensor(t, bed, state, p)
+	if d := p.waitFor(t, "/tmp/early"); !d.Preceding || d.File.SHA256 == "" {
+		t.Errorf("found running: %+v", d)
+	}
+	stop()
+	_, stop = startSensor(t, bed, state, p)
+	if err := box.Drop(t.Context(), "/tmp/later", program(t, time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Start(t.Context(), "/tmp/later"); err != nil {
+		t.Fatal(err)
+	}
+	p.waitFor(t, "/tmp/later")
+	stop()
+	if got := p.paths(); len(got) != 2 {
+		t.Errorf("after a restart: %v, want each once", got)
+	}
+}
+
+func TestNothingIsLostWhilePublishingFails(t *testing.T) {
+	bed := startBed(t)
+	box := runBox(t, bed, nil)
+	state, p := t.TempDir(), newPublished()
+	p.failing = true
+	s, stop := startSensor(t, bed, state, p)
+	if err := box.Drop(t.Context(), "/tmp/kept", program(t, time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := box.Exec(t.Context(), nil, "/tmp/kept"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if st, err := s.Stats(); err == nil && st.Spooled == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the detection never reached the spool")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	p.mu.Lock()
+	p.failing = false
+	p.mu.Unlock()
+	startSensor(t, bed, state, p) // a new one on the same disk
+	p.waitFor(t, "/tmp/kept")
+}
+
+func TestFreezeEvidenceThaw(t *testing.T) {
+	bed := startBed(t)
+	box := runBox(t, bed, nil)
+	p := newPublished()
+	s, _ := startSensor(t, bed, t.TempDir(), p)
+	bin := program(t, 60*time.Second)
+	if err := box.Drop(t.Context(), "/tmp/x", bin); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
+		t.Fatal(err)
+	}
+	d := p.waitFor(t, "/tmp/x")
+	order := node.Order{ID: "c1-freeze", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute)}
+	for range 2 { // the same order twice is one freeze
+		status, err := s.Carry(t.Context(), order)
+		if err != nil || !status.Done || status.Process < 2 {
+			t.Fatalf("freeze: %+v, %v", status, err)
+		}
+	}
+	if got := frozen(t, box); got != "1" {
+		t.Fatalf("the kernel says frozen %q", got)
+	}
+	var uploaded bytes.Buffer
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(&uploaded, r.Body) }))
+	defer srv.Close()
+	status, err := s.Carry(t.Context(), node.Order{ID: "c1-evidence", Case: "c1", Action: node.Evidence, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute),
+		SHA256: d.File.SHA256, Upload: &node.Upload{URL: srv.URL, MaxBytes: 1 << 20}})
+	if err != nil || !status.Done || !bytes.Equal(uploaded.Bytes(), bin) {
+		t.Fatalf("evidence of the frozen container: %+v, %v, %d bytes", status, err, uploaded.Len())
+	}
+	status, err = s.Carry(t.Context(), node.Order{ID: "c1-thaw", Case: "c1", Action: node.Thaw, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute)})
+	if err != nil || !status.Done || frozen(t, box) != "0" {
+		t.Fatalf("thaw: %+v, %v, frozen %q", status, err, frozen(t, box))
+	}
+	if _, err := s.Carry(t.Context(), node.Order{ID: "x", Case: "c1", Action: node.Freeze, ContainerID: "never-seen", Expires: time.Now().Add(time.Minute)}); err == nil {
+		t.Error("the sensor acts on a container in which it has detected nothing")
+	}
+	if _, err := s.Carry(t.Context(), node.Order{ID: "late", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(-time.Second)}); err == nil {
+		t.Error("an expired order was carried out")
+	}
+}
+
+// frozen reads the kernel's own answer.
+func frozen(t *testing.T, box *testbed.Box) string {
+	t.Helper()
+	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		b, err := os.ReadFile(mount + box.Cgroup() + "/cgroup.events")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "frozen "); ok {
+				return v
+			}
+		}
+	}
+	t.Fatalf("no cgroup.events of %q", box.Cgroup())
+	return ""
+}
+
+func TestBadOrdersAreRefused(t *testing.T) {
+	for _, body := range []string{
+		`{"id":"a","case":"c","action":"explode","containerId":"x","expires":"2030-01-01T00:00:00Z"}`,
+		`{"id":"a","case":"c","action":"freeze","containerId":"../../x","expires":"2030-01-01T00:00:00Z"}`,
+		`{"id":"a","case":"c","action":"freeze","containerId":"x"}`,
+		`{"id":"a","case":"c","action":"evidence","containerId":"x","expires":"2030-01-01T00:00:00Z","sha256":"../etc"}`,
+	} {
+		var o node.Order
+		if err := json.Unmarshal([]byte(body), &o); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Validate(); err == nil {
+			t.Errorf("accepted: %s", body)
+		}
+	}
+}

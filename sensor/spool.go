@@ -1,0 +1,187 @@
+package sensor
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// spool is the sensor's memory on disk. Each add is one fsynced transaction:
+//
+//	detections  sequence -> Detection, until it is published
+//	files       fileKey -> when it was detected; keeps a restart from telling the same run twice
+//	homes       container id -> home, for the orders that may follow
+//	orders      order id -> its status
+//	freezes     container id -> freeze, while it lasts
+type spool struct {
+	db         *bbolt.DB
+	max        int
+	news       chan struct{} // holds a token when there may be something to publish
+	count      atomic.Int64
+	overflow   atomic.Uint64 // not yet told
+	overflowed atomic.Uint64 // in all
+}
+
+var (
+	bucketDetections = []byte("detections")
+	bucketFiles      = []byte("files")
+	bucketHomes      = []byte("homes")
+	bucketOrders     = []byte("orders")
+	bucketFreezes    = []byte("freezes")
+
+	errSpoolFull = errors.New("spool is full")
+)
+
+// keepFor is how long files and homes are remembered.
+const keepFor = 7 * 24 * time.Hour
+
+func openSpool(path string, max int) (*spool, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
+	if err != nil {
+		return nil, fmt.Errorf("open spool %q (is another sensor running on it?): %w", path, err)
+	}
+	s := &spool{db: db, max: max, news: make(chan struct{}, 1)}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketOrders, bucketFreezes} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		s.count.Store(int64(tx.Bucket(bucketDetections).Stats().KeyN))
+		return forgetBefore(tx.Bucket(bucketFiles), time.Now().Add(-keepFor))
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare spool %q: %w", path, err), db.Close())
+	}
+	if s.count.Load() > 0 {
+		s.wake()
+	}
+	return s, nil
+}
+
+func (s *spool) close() error { return s.db.Close() }
+
+// fileKey names one state of one file in one container. It holds across
+// restarts of the sensor, unlike process ids.
+func fileKey(container string, e bpf.Event) []byte {
+	return fmt.Appendf(nil, "%s/%d/%d/%d", container, e.Dev, e.Inode, e.ChangeTime)
+}
+
+// add stores a detection. It answers false for one that ran before the sensor
+// started and was already detected then.
+func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
+	if s.count.Load() >= int64(s.max) {
+		s.overflow.Add(1)
+		s.overflowed.Add(1)
+		return false, errSpoolFull
+	}
+	added := false
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		files := tx.Bucket(bucketFiles)
+		if d.Preceding && files.Get(key) != nil {
+			return nil
+		}
+		if err := files.Put(key, []byte(time.Now().UTC().Format(time.RFC3339))); err != nil {
+			return err
+		}
+		if err := putJSON(tx.Bucket(bucketHomes), d.Container.ID, h); err != nil {
+			return err
+		}
+		b := tx.Bucket(bucketDetections)
+		seq, err := b.NextSequence()
+		if err != nil {
+			return err
+		}
+		body, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		added = true
+		return b.Put(binary.BigEndian.AppendUint64(nil, seq), body)
+	})
+	if err != nil || !added {
+		return false, err
+	}
+	s.count.Add(1)
+	s.wake()
+	return true, nil
+}
+
+func (s *spool) wake() {
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+func (s *spool) waiting() int         { return int(s.count.Load()) }
+func (s *spool) takeOverflow() uint64 { return s.overflow.Swap(0) }
+
+// drain sends each detection and forgets it once it is sent; the first error
+// ends it, and that detection and the rest stay.
+func (s *spool) drain(send func([]byte) error) error {
+	for {
+		var key, body []byte
+		err := s.db.View(func(tx *bbolt.Tx) error {
+			k, v := tx.Bucket(bucketDetections).Cursor().First()
+			key, body = append(key, k...), append(body, v...)
+			return nil
+		})
+		if err != nil || key == nil {
+			return err
+		}
+		if err := send(body); err != nil {
+			return err
+		}
+		if err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketDetections).Delete(key) }); err != nil {
+			return err
+		}
+		s.count.Add(-1)
+	}
+}
+
+func (s *spool) home(container string) (home, error) {
+	var h home
+	err := s.db.View(func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketHomes), container, &h) })
+	return h, err
+}
+
+var errAbsent = errors.New("absent")
+
+func putJSON(b *bbolt.Bucket, key string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return b.Put([]byte(key), body)
+}
+
+func getJSON(b *bbolt.Bucket, key string, v any) error {
+	body := b.Get([]byte(key))
+	if body == nil {
+		return errAbsent
+	}
+	return json.Unmarshal(body, v)
+}
+
+func forgetBefore(b *bbolt.Bucket, limit time.Time) error {
+	var old [][]byte
+	err := b.ForEach(func(k, v []byte) error {
+		if t, err := time.Parse(time.RFC3339, string(v)); err != nil || t.Before(limit) {
+			old = append(old, append([]byte(nil), k...))
+		}
+		return nil
+	})
+	for _, k := range old {
+		err = errors.Join(err, b.Delete(k))
+	}
+	return err
+}
