@@ -1,0 +1,367 @@
+// Package casefile owns the case log: what is kept of a case, under which key,
+// and who may write next. A case is an append-only list of events; nothing is
+// updated in place. It does not know what the events mean.
+//
+// Keys, split by who writes them:
+//
+//	findings/<finding key>                 names the case of a finding, once for ever
+//	events/<case>/<n, 10 digits>.json      the log: Respond, Advance
+//	occurrences/<case>/<finding key>.json  the findings that joined; unordered
+//	clicks/<case>/<id>.json                what people pressed: Interact, Casebook
+//	evidence/<sha256>                      the bytes that ran
+//	budgets/...                            slots that a containment has to win
+//	wakes/<minute>/<case>                  derived: cases to be looked at then
+package casefile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ErrConflict means that somebody else appended first: read again, decide again.
+var ErrConflict = errors.New("the case has moved on")
+
+// Closed is the kind of the event after which a case takes no more events.
+const Closed = "closed"
+
+// Event is one entry of a case. Holder has the case until Until; a zero Until
+// gives it back.
+type Event struct {
+	N      int             `json:"n"`
+	Kind   string          `json:"kind"`
+	At     time.Time       `json:"at"`
+	Holder string          `json:"holder"`
+	Until  time.Time       `json:"until,omitzero"`
+	Body   json.RawMessage `json:"body,omitempty"`
+}
+
+// Entry is an occurrence or a click: a value under a name of its own.
+type Entry struct {
+	Name string // the finding key, or the click's id
+	Body []byte
+}
+
+// Log is the cases in a store.
+type Log struct {
+	Store Store // required
+	// Lease is how long a holder has a case after its last event. It must be
+	// longer than a function may run and shorter than the ack deadline.
+	Lease time.Duration // required
+	// Alive tells of a holder whose lease has not ended whether it still can be
+	// at work; nil: always. On one machine a process that has the store to itself
+	// knows that earlier ones are dead.
+	Alive func(holder string) bool
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+func (l *Log) now() time.Time {
+	if l.Now != nil {
+		return l.Now().UTC()
+	}
+	return time.Now().UTC()
+}
+
+// File is one case as it was read. It is safe for use by the goroutines of one holder.
+type File struct {
+	ID     string
+	log    *Log
+	holder string
+	mu     sync.Mutex
+	events []Event
+}
+
+// Events are those read and appended so far.
+func (f *File) Events() []Event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.events)
+}
+
+// Name joins a finding to a case, or answers the case that it joined before.
+func (l *Log) Name(ctx context.Context, findingKey, caseID string) (string, error) {
+	key := "findings/" + findingKey
+	err := l.Store.Create(ctx, key, []byte(caseID))
+	if err == nil {
+		return caseID, nil
+	}
+	if !errors.Is(err, ErrExists) {
+		return "", err
+	}
+	body, err := l.Store.Read(ctx, key)
+	return string(body), err
+}
+
+// CaseOf answers the case that a finding joined, or ErrNotExist.
+func (l *Log) CaseOf(ctx context.Context, findingKey string) (string, error) {
+	body, err := l.Store.Read(ctx, "findings/"+findingKey)
+	return string(body), err
+}
+
+// Occur records a finding of a case; it answers false when it was recorded before.
+func (l *Log) Occur(ctx context.Context, caseID, findingKey string, body []byte) (bool, error) {
+	err := l.Store.Create(ctx, "occurrences/"+caseID+"/"+findingKey+".json", body)
+	if errors.Is(err, ErrExists) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Occurrences of a case.
+func (l *Log) Occurrences(ctx context.Context, caseID string) ([]Entry, error) {
+	return l.entries(ctx, "occurrences/"+caseID+"/")
+}
+
+// Click records what a person pressed, once by its id, and wakes the case.
+func (l *Log) Click(ctx context.Context, caseID, id string, body []byte) error {
+	if err := l.Store.Create(ctx, "clicks/"+caseID+"/"+id+".json", body); err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	return l.WakeAt(ctx, caseID, l.now())
+}
+
+// Clicks of a case.
+func (l *Log) Clicks(ctx context.Context, caseID string) ([]Entry, error) {
+	return l.entries(ctx, "clicks/"+caseID+"/")
+}
+
+func (l *Log) entries(ctx context.Context, prefix string) ([]Entry, error) {
+	keys, err := l.Store.List(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Entry, len(keys))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, key := range keys {
+		g.Go(func() error {
+			body, err := l.Store.Read(ctx, key)
+			out[i] = Entry{strings.TrimSuffix(path.Base(key), ".json"), body}
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+// Latest reads the last episode of a case by its base id. When that is closed,
+// or there is none, the answer is a new episode without events.
+func (l *Log) Latest(ctx context.Context, base, holder string) (*File, error) {
+	keys, err := l.Store.List(ctx, "events/"+base) // "<base>/..." and "<base>-2/...": ids are of one length
+	if err != nil {
+		return nil, err
+	}
+	episodes := map[int][]string{}
+	last := 0
+	for _, key := range keys {
+		id := path.Base(path.Dir(key))
+		n := 1
+		if rest, ok := strings.CutPrefix(id, base+"-"); ok {
+			if n, err = strconv.Atoi(rest); err != nil {
+				continue
+			}
+		} else if id != base {
+			continue
+		}
+		episodes[n] = append(episodes[n], key)
+		last = max(last, n)
+	}
+	if last == 0 {
+		return &File{ID: base, log: l, holder: holder}, nil
+	}
+	f := &File{ID: episodeID(base, last), log: l, holder: holder}
+	if err := f.load(ctx, episodes[last]); err != nil {
+		return nil, err
+	}
+	if f.IsClosed() {
+		return &File{ID: episodeID(base, last+1), log: l, holder: holder}, nil
+	}
+	return f, nil
+}
+
+func episodeID(base string, n int) string {
+	if n == 1 {
+		return base
+	}
+	return fmt.Sprintf("%s-%d", base, n)
+}
+
+// Read reads one case. A case without events is no error: it is not opened yet.
+func (l *Log) Read(ctx context.Context, caseID, holder string) (*File, error) {
+	f := &File{ID: caseID, log: l, holder: holder}
+	return f, f.Reload(ctx)
+}
+
+// Reload reads what others have appended.
+func (f *File) Reload(ctx context.Context) error {
+	keys, err := f.log.Store.List(ctx, "events/"+f.ID+"/")
+	if err != nil {
+		return err
+	}
+	return f.load(ctx, keys)
+}
+
+func (f *File) load(ctx context.Context, keys []string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sort.Strings(keys)
+	events := make([]Event, len(keys))
+	copy(events, f.events) // what was read before does not change
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i := len(f.events); i < len(keys); i++ {
+		g.Go(func() error {
+			if want := eventKey(f.ID, i); keys[i] != want {
+				return fmt.Errorf("case %q: event %d is missing (found %q)", f.ID, i, keys[i])
+			}
+			body, err := f.log.Store.Read(ctx, keys[i])
+			if err != nil {
+				return err
+			}
+			if err := json.Unmarshal(body, &events[i]); err != nil {
+				return fmt.Errorf("case %q, event %d: %w", f.ID, i, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	f.events = events
+	return nil
+}
+
+func eventKey(caseID string, n int) string { return fmt.Sprintf("events/%s/%010d.json", caseID, n) }
+
+// IsClosed tells whether the last event closed the case.
+func (f *File) IsClosed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.events) > 0 && f.events[len(f.events)-1].Kind == Closed
+}
+
+// HeldByOther tells whether somebody else has the case now.
+func (f *File) HeldByOther() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.events) == 0 {
+		return false
+	}
+	last := f.events[len(f.events)-1]
+	if last.Holder == f.holder || !last.Until.After(f.log.now()) {
+		return false
+	}
+	return f.log.Alive == nil || f.log.Alive(last.Holder)
+}
+
+// Append adds an event after those that were read, and takes or keeps the case.
+// ErrConflict means that somebody else was first. When an answer was lost on
+// the way and the event is there after all, by our hand, that is success.
+func (f *File) Append(ctx context.Context, kind string, body any) (Event, error) {
+	return f.append(ctx, kind, body, f.log.now().Add(f.log.Lease))
+}
+
+// Yield gives the case back.
+func (f *File) Yield(ctx context.Context) error {
+	_, err := f.append(ctx, "yielded", nil, time.Time{})
+	return err
+}
+
+// Close appends the last event.
+func (f *File) Close(ctx context.Context, body any) (Event, error) {
+	return f.append(ctx, Closed, body, time.Time{})
+}
+
+func (f *File) append(ctx context.Context, kind string, body any, until time.Time) (Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	e := Event{N: len(f.events), Kind: kind, At: f.log.now(), Holder: f.holder, Until: until}
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			return e, fmt.Errorf("case %q: encode %s: %w", f.ID, kind, err)
+		}
+		e.Body = raw
+	}
+	whole, err := json.Marshal(e)
+	if err != nil {
+		return e, fmt.Errorf("case %q: encode %s: %w", f.ID, kind, err)
+	}
+	err = f.log.Store.Create(ctx, eventKey(f.ID, e.N), whole)
+	if errors.Is(err, ErrExists) {
+		there, err := f.log.Store.Read(ctx, eventKey(f.ID, e.N))
+		if err != nil {
+			return e, err
+		}
+		if string(there) != string(whole) {
+			return e, fmt.Errorf("case %q, event %d: %w", f.ID, e.N, ErrConflict)
+		}
+	} else if err != nil {
+		return e, err
+	}
+	f.events = append(f.events, e)
+	return e, nil
+}
+
+// WakeAt notes that a case is to be looked at from a time on.
+func (l *Log) WakeAt(ctx context.Context, caseID string, at time.Time) error {
+	err := l.Store.Create(ctx, wakeKey(at, caseID), nil)
+	if errors.Is(err, ErrExists) {
+		return nil
+	}
+	return err
+}
+
+func wakeKey(at time.Time, caseID string) string {
+	return "wakes/" + at.UTC().Format("2006-01-02T15:04") + "/" + caseID
+}
+
+// Wake is a case that is due.
+type Wake struct{ Case, key string }
+
+// Due are the wakes whose minute has come.
+func (l *Log) Due(ctx context.Context) ([]Wake, error) {
+	keys, err := l.Store.List(ctx, "wakes/")
+	if err != nil {
+		return nil, err
+	}
+	var due []Wake
+	limit := wakeKey(l.now(), "\xff")
+	for _, key := range keys {
+		if key <= limit {
+			due = append(due, Wake{path.Base(key), key})
+		}
+	}
+	return due, nil
+}
+
+// Woken forgets a wake that was answered.
+func (l *Log) Woken(ctx context.Context, w Wake) error { return l.Store.Delete(ctx, w.key) }
+
+// Cases are the ids of all cases, newest last by their id only.
+func (l *Log) Cases(ctx context.Context) ([]string, error) {
+	keys, err := l.Store.List(ctx, "events/")
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, key := range keys {
+		if id, n, ok := strings.Cut(strings.TrimPrefix(key, "events/"), "/"); ok && n == "0000000000.json" {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// EvidenceKey is where the bytes of a hash are kept.
+func EvidenceKey(sha256 string) string { return "evidence/" + sha256 }

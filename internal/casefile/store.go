@@ -1,0 +1,106 @@
+package casefile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/gcsblob" // gs://
+	"gocloud.dev/blob/memblob"
+	"gocloud.dev/gcerrors"
+)
+
+// ErrExists is answered by Create when the key is taken: somebody was first.
+var ErrExists = errors.New("key exists")
+
+// ErrNotExist is answered by Read for a key that is not there.
+var ErrNotExist = errors.New("key does not exist")
+
+// Store is where cases are kept. Create is the one primitive that carries
+// everything: of any number of racing callers, in any number of processes,
+// exactly one succeeds, and when it has returned nil the value is durable.
+type Store interface {
+	// Create writes a new key whole, or fails with ErrExists and writes nothing.
+	Create(ctx context.Context, key string, body []byte) error
+	// Read answers a key's value, or ErrNotExist.
+	Read(ctx context.Context, key string) ([]byte, error)
+	// List answers the keys with a prefix, in order.
+	List(ctx context.Context, prefix string) ([]string, error)
+	// Delete removes a key of a derived index; one that is absent is no error.
+	// Nothing of the log itself is ever deleted.
+	Delete(ctx context.Context, key string) error
+	Close() error
+}
+
+// Open opens a store by its address: gs://BUCKET, mem:// (lost at the end of
+// the process; for tests), or dir:///PATH (one machine).
+func Open(ctx context.Context, address string) (Store, error) {
+	switch scheme, rest, _ := strings.Cut(address, "://"); scheme {
+	case "dir":
+		return openDirectory(rest)
+	case "mem":
+		return bucket{memblob.OpenBucket(nil)}, nil
+	case "gs":
+		b, err := blob.OpenBucket(ctx, address)
+		if err != nil {
+			return nil, fmt.Errorf("open bucket %q: %w", address, err)
+		}
+		return bucket{b}, nil
+	default:
+		return nil, fmt.Errorf("open store %q: the address must begin with gs://, dir:/// or mem://", address)
+	}
+}
+
+// FromBucket is a Store on an open bucket whose driver makes IfNotExist atomic
+// (gcsblob and memblob do; fileblob does not between processes).
+func FromBucket(b *blob.Bucket) Store { return bucket{b} }
+
+type bucket struct{ b *blob.Bucket }
+
+func (s bucket) Create(ctx context.Context, key string, body []byte) error {
+	err := s.b.WriteAll(ctx, key, body, &blob.WriterOptions{IfNotExist: true, ContentType: "application/octet-stream"})
+	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		return ErrExists
+	}
+	if err != nil {
+		return fmt.Errorf("create %q: %w", key, err)
+	}
+	return nil
+}
+
+func (s bucket) Read(ctx context.Context, key string) ([]byte, error) {
+	body, err := s.b.ReadAll(ctx, key)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return nil, ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %q: %w", key, err)
+	}
+	return body, nil
+}
+
+func (s bucket) List(ctx context.Context, prefix string) ([]string, error) {
+	var keys []string
+	for it := s.b.List(&blob.ListOptions{Prefix: prefix}); ; {
+		o, err := it.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return keys, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %q: %w", prefix, err)
+		}
+		keys = append(keys, o.Key)
+	}
+}
+
+func (s bucket) Delete(ctx context.Context, key string) error {
+	if err := s.b.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return fmt.Errorf("delete %q: %w", key, err)
+	}
+	return nil
+}
+
+func (s bucket) Close() error { return s.b.Close() }

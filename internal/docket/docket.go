@@ -1,0 +1,292 @@
+// Package docket owns what the events of a case mean: the body of each kind of
+// event, and the Case that they add up to. The rooms that take steps write
+// these bodies; the pages and the guards read the Case. It calls nothing.
+package docket
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+// Kinds of events.
+const (
+	KindDecided   = "decided"   // the first: what was found, learnt and decided
+	KindJoined    = "joined"    // further findings about the same
+	KindEscalated = "escalated" // the second SCC finding is written, or will never be
+	KindPaged     = "paged"     // the page is out, or was edited
+	KindClaimed   = "claimed"   // an action that Contain may now carry out
+	KindActed     = "acted"     // what came of it
+	KindClicked   = "clicked"   // what a person pressed, accepted or refused
+	KindReported  = "reported"  // the SCC finding shows the case's state
+	KindClosed    = casefile.Closed
+)
+
+// Actions that a policy can ask for and Contain can carry out on one machine.
+const (
+	Escalate = "escalate"
+	Page     = "page"
+	Freeze   = "freeze"
+	Evidence = "evidence"
+	Thaw     = "thaw" // never asked for by a policy: the undoing of Freeze
+)
+
+// Level is how bad a verdict is.
+type Level string
+
+const (
+	Malicious   Level = "malicious"
+	Suspicious  Level = "suspicious"
+	Unknown     Level = "unknown"
+	KnownGood   Level = "known-good"
+	NotLookedUp Level = "not-looked-up"
+)
+
+// Verdict is what the indicator sources say about the bytes.
+type Verdict struct {
+	Level  Level     `json:"level"`
+	Label  string    `json:"label,omitempty"`  // "xmrig", "41/71 engines, miner.xmrig"
+	Source string    `json:"source,omitempty"` // who says so
+	Link   string    `json:"link,omitempty"`
+	Why    string    `json:"why,omitempty"` // of NotLookedUp; else what went wrong with a source
+	At     time.Time `json:"at"`
+}
+
+// Fact is one thing to look at or to run.
+type Fact struct {
+	Title string `json:"title"`
+	Text  string `json:"text,omitempty"` // a query or a command line, quoted for a shell
+	Link  string `json:"link,omitempty"`
+}
+
+// Facts are what the analyst would have looked up.
+type Facts struct {
+	Queries  []Fact   `json:"queries,omitempty"`
+	Commands []Fact   `json:"commands,omitempty"`
+	Research []Fact   `json:"research,omitempty"` // MITRE, VirusTotal
+	Related  []Fact   `json:"related,omitempty"`  // findings of the same container within an hour
+	Tell     []string `json:"tell,omitempty"`     // whom, best first
+	Missing  []string `json:"missing,omitempty"`  // sources that did not answer, and why
+}
+
+// Decision is what the policy says.
+type Decision struct {
+	Rule   string   `json:"rule"`
+	Do     []string `json:"do"`
+	DryRun bool     `json:"dryRun,omitempty"`
+	Why    string   `json:"why,omitempty"` // why less is done than a rule asks for
+}
+
+// Includes tells whether the policy asks for an action.
+func (d Decision) Includes(action string) bool { return slices.Contains(d.Do, action) }
+
+// Decided is the body of KindDecided.
+type Decided struct {
+	Key      string          `json:"key"` // of the finding
+	Finding  finding.Finding `json:"finding"`
+	Facts    Facts           `json:"facts"`
+	Verdict  Verdict         `json:"verdict"`
+	Decision Decision        `json:"decision"`
+	Received time.Time       `json:"received"` // when the notification arrived
+}
+
+// Joined is the body of KindJoined.
+type Joined struct {
+	Keys []string  `json:"keys"`
+	Last time.Time `json:"last,omitzero"` // event time of the newest
+}
+
+// Escalated is the body of KindEscalated.
+type Escalated struct {
+	Finding string `json:"finding,omitempty"`
+	Error   string `json:"error,omitempty"` // it will never be written: why
+}
+
+// Paged is the body of KindPaged. Digest is of what the page showed.
+type Paged struct {
+	Channel   string `json:"channel,omitempty"`
+	Timestamp string `json:"ts,omitempty"`
+	Link      string `json:"link,omitempty"`
+	Digest    string `json:"digest,omitempty"`
+	Error     string `json:"error,omitempty"`
+}
+
+// Claimed is the body of KindClaimed: all that Contain acts on.
+type Claimed struct {
+	Action      string `json:"action"`
+	ContainerID string `json:"containerId"`
+	Node        string `json:"node"`
+	SHA256      string `json:"sha256,omitempty"`
+	Click       string `json:"click,omitempty"` // that asked for it, where no rule does
+}
+
+// Acted is the body of KindActed. Claim is the number of the event that allowed it.
+type Acted struct {
+	Claim     int       `json:"claim"`
+	Action    string    `json:"action"`
+	Done      bool      `json:"done"`
+	Error     string    `json:"error,omitempty"`
+	At        time.Time `json:"at"` // when the node did it
+	Processes int       `json:"processes,omitempty"`
+	SHA256    string    `json:"sha256,omitempty"`
+	Bytes     int64     `json:"bytes,omitempty"`
+}
+
+// What people can press.
+const (
+	PressRelease = "release" // thaw the container
+	PressClose   = "close"   // the matter is settled
+)
+
+// Click is what a person pressed; it is also the body of KindClicked.
+type Click struct {
+	ID      string    `json:"id"`
+	What    string    `json:"what"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+	Refused string    `json:"refused,omitempty"`
+}
+
+// Closed is the body of KindClosed.
+type Closed struct {
+	Resolution string `json:"resolution"`
+	By         string `json:"by"`
+}
+
+// Reported is the body of KindReported.
+type Reported struct {
+	Status string `json:"status"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Case is what its events add up to.
+type Case struct {
+	ID       string    `json:"id"`
+	Opened   time.Time `json:"opened"`
+	Updated  time.Time `json:"updated"`
+	Decided  Decided   `json:"decided"`
+	Joined   int       `json:"joined"` // findings after the first
+	LastSeen time.Time `json:"lastSeen,omitzero"`
+
+	Escalated *Escalated `json:"escalated,omitempty"`
+	Paged     *Paged     `json:"paged,omitempty"`
+	Claims    []Claim    `json:"claims,omitempty"`
+	Clicks    []Click    `json:"clicks,omitempty"`
+	Reported  string     `json:"reported,omitempty"`
+	Closed    *Closed    `json:"closed,omitempty"`
+
+	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
+}
+
+// Claim is an action with what came of it, once known.
+type Claim struct {
+	N int `json:"n"`
+	Claimed
+	At    time.Time `json:"at"`
+	Acted *Acted    `json:"acted,omitempty"`
+}
+
+// Fold adds up the events of a case.
+func Fold(id string, events []casefile.Event) (Case, error) {
+	c := Case{ID: id, Handled: map[string]bool{}}
+	for _, e := range events {
+		if err := c.add(e); err != nil {
+			return c, fmt.Errorf("case %q, event %d (%s): %w", id, e.N, e.Kind, err)
+		}
+	}
+	return c, nil
+}
+
+func (c *Case) add(e casefile.Event) error {
+	c.Updated = e.At
+	switch e.Kind {
+	case KindDecided:
+		c.Opened = e.At
+		err := json.Unmarshal(e.Body, &c.Decided)
+		c.Handled[c.Decided.Key] = true
+		c.LastSeen = c.Decided.Finding.EventTime
+		return err
+	case KindJoined:
+		var b Joined
+		err := json.Unmarshal(e.Body, &b)
+		for _, k := range b.Keys {
+			c.Handled[k] = true
+		}
+		c.Joined += len(b.Keys)
+		if b.Last.After(c.LastSeen) {
+			c.LastSeen = b.Last
+		}
+		return err
+	case KindEscalated:
+		return json.Unmarshal(e.Body, &c.Escalated)
+	case KindPaged:
+		return json.Unmarshal(e.Body, &c.Paged)
+	case KindClaimed:
+		claim := Claim{N: e.N, At: e.At}
+		err := json.Unmarshal(e.Body, &claim.Claimed)
+		c.Claims = append(c.Claims, claim)
+		return err
+	case KindActed:
+		var b Acted
+		err := json.Unmarshal(e.Body, &b)
+		for i := range c.Claims {
+			if c.Claims[i].N == b.Claim {
+				c.Claims[i].Acted = &b
+			}
+		}
+		return err
+	case KindClicked:
+		var b Click
+		err := json.Unmarshal(e.Body, &b)
+		c.Clicks = append(c.Clicks, b)
+		c.Handled[b.ID] = true
+		return err
+	case KindReported:
+		var b Reported
+		err := json.Unmarshal(e.Body, &b)
+		c.Reported = b.Status
+		return err
+	case KindClosed:
+		return json.Unmarshal(e.Body, &c.Closed)
+	}
+	return nil // taken, yielded: who has the case, not what it says
+}
+
+// Claim answers the latest claim of an action, or nil.
+func (c Case) Claim(action string) *Claim {
+	for i := len(c.Claims) - 1; i >= 0; i-- {
+		if c.Claims[i].Action == action {
+			return &c.Claims[i]
+		}
+	}
+	return nil
+}
+
+// Done answers what came of an action, if it was carried out.
+func (c Case) Done(action string) *Acted {
+	if claim := c.Claim(action); claim != nil && claim.Acted != nil && claim.Acted.Done {
+		return claim.Acted
+	}
+	return nil
+}
+
+// Frozen tells whether the container is frozen as far as the log knows.
+func (c Case) Frozen() bool { return c.Done(Freeze) != nil && c.Done(Thaw) == nil }
+
+// Status in one word, for lists and for SCC's external system.
+func (c Case) Status() string {
+	switch {
+	case c.Closed != nil:
+		return "closed: " + c.Closed.Resolution
+	case c.Done(Thaw) != nil:
+		return "released"
+	case c.Frozen():
+		return "frozen"
+	default:
+		return "open"
+	}
+}

@@ -1,0 +1,443 @@
+package finding
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/redact"
+)
+
+// ErrNoFinding means well-formed JSON in which there is no finding.
+var ErrNoFinding = errors.New("no finding here")
+
+// ErrMalformed means that the message cannot be read at all.
+var ErrMalformed = errors.New("malformed")
+
+// ErrNoProject means a finding that does not say whose it is.
+var ErrNoProject = errors.New("no project here")
+
+// Bounds of what is decoded. Pub/Sub takes at most 10 MB a message.
+const (
+	MaxBytes    = 10 << 20
+	maxString   = 4096
+	maxArgs     = 64
+	maxLabels   = 64
+	maxFindings = 1000
+)
+
+// Decode reads a notification in any of the shapes in which findings arrive: a
+// v1 or v2 envelope, the console's JSON tab, a bare finding, a list of results.
+// Errors wrap ErrMalformed, ErrNoFinding or ErrNoProject and never quote the
+// payload, which may hold secrets.
+func Decode(data []byte) ([]Finding, error) {
+	if len(data) > MaxBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are taken", ErrMalformed, len(data), MaxBytes)
+	}
+	var top any
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	if err := d.Decode(&top); err != nil {
+		var syntax *json.SyntaxError
+		if errors.As(err, &syntax) {
+			return nil, fmt.Errorf("%w: not JSON, at byte %d", ErrMalformed, syntax.Offset)
+		}
+		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+	}
+	if d.More() {
+		return nil, fmt.Errorf("%w: more than one JSON value", ErrMalformed)
+	}
+	envelopes := split(value{top})
+	if len(envelopes) == 0 {
+		return nil, ErrNoFinding
+	}
+	if len(envelopes) > maxFindings {
+		return nil, fmt.Errorf("%w: %d findings in one message, at most %d are taken", ErrMalformed, len(envelopes), maxFindings)
+	}
+	var out []Finding
+	for _, e := range envelopes {
+		f, err := e.decode()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// envelope is a finding with what lies beside it.
+type envelope struct {
+	finding, resource, properties value
+	deleted                       bool
+}
+
+func split(v value) []envelope {
+	if list, ok := v.v.([]any); ok {
+		var out []envelope
+		for _, e := range list {
+			out = append(out, split(value{e})...)
+		}
+		return out
+	}
+	if r := v.get("listFindingsResults"); r.v != nil {
+		return split(r)
+	}
+	var found value
+	for _, name := range []string{"finding", "findings"} {
+		if f := v.get(name); f.v != nil {
+			if _, list := f.v.([]any); list {
+				return split(f)
+			}
+			found = f
+			break
+		}
+	}
+	if found.v == nil {
+		found = v // perhaps a bare one
+	}
+	if found.get("name").str() == "" || found.get("category").str() == "" {
+		return nil
+	}
+	e := envelope{finding: found, resource: v.get("resource"), properties: found.get("sourceProperties"), deleted: v.get("deletedFinding").boolean()}
+	if e.resource.v == nil {
+		e.resource = found.get("resource")
+	}
+	if e.properties.v == nil {
+		e.properties = v.get("sourceProperties")
+	}
+	return []envelope{e}
+}
+
+func (e envelope) decode() (Finding, error) {
+	f := Finding{
+		Name: e.finding.get("name").str(), CanonicalName: e.finding.get("canonicalName").str(), Parent: e.finding.get("parent").str(),
+		ResourceName: e.finding.get("resourceName").str(), Category: e.finding.get("category").str(), Class: e.finding.get("findingClass").str(),
+		State: e.finding.get("state").str(), Mute: e.finding.get("mute").str(), Severity: e.finding.get("severity").str(), Deleted: e.deleted,
+		EventTime: e.finding.get("eventTime").time(), CreateTime: e.finding.get("createTime").time(),
+		Description: e.finding.get("description").str(), ExternalURI: e.finding.get("externalUri").str(), Detector: e.finding.get("parentDisplayName").str(),
+	}
+	if f.CanonicalName == "" {
+		f.CanonicalName = f.Name
+	}
+	if f.ResourceName == "" {
+		f.ResourceName = e.resource.get("name").str()
+	}
+	e.decodePlace(&f)
+	e.decodeWorkload(&f)
+	e.decodeProcess(&f)
+	e.decodePeople(&f)
+	e.decodeSensor(&f)
+	if f.Project == "" && f.ProjectNumber == "" && f.Kind() == ContainerThreat {
+		return f, fmt.Errorf("finding %q: %w", f.Name, ErrNoProject)
+	}
+	return f, nil
+}
+
+var (
+	clusterName   = regexp.MustCompile(`//container\.googleapis\.com/projects/([^/]+)/(?:zones|regions|locations)/([^/]+)/clusters/([^/]+)`)
+	projectOf     = regexp.MustCompile(`(?:^|/)projects/([^/]+)`)
+	projectNumber = regexp.MustCompile(`(?:^|/)projects/(\d+)(?:/|$)`)
+	linkedHash    = regexp.MustCompile(`virustotal\.com/[^\s"]*?/([0-9a-fA-F]{64})\b`)
+	imageDigest   = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
+)
+
+func (e envelope) decodePlace(f *Finding) {
+	if m := clusterName.FindStringSubmatch(f.ResourceName); m != nil {
+		f.Project, f.Location, f.Cluster = m[1], m[2], m[3]
+	}
+	first := func(where *string, candidates ...string) {
+		for _, c := range candidates {
+			if *where == "" {
+				*where = c
+			}
+		}
+	}
+	meta := e.resource.get("gcpMetadata")
+	first(&f.Project, meta.get("projectDisplayName").str(), e.resource.get("projectDisplayName").str(), e.properties.get("ProjectId").str())
+	if m := projectOf.FindStringSubmatch(f.ResourceName); m != nil {
+		first(&f.Project, m[1])
+	}
+	for _, s := range []string{f.CanonicalName, meta.get("project").str(), e.resource.get("project").str(), e.resource.get("projectName").str(), e.resource.get("parent").str()} {
+		if m := projectNumber.FindStringSubmatch(s); m != nil {
+			first(&f.ProjectNumber, m[1])
+		}
+	}
+	first(&f.Project, f.ProjectNumber)
+	first(&f.Location, e.resource.get("location").str())
+	f.Node = lastPart(e.finding.get("kubernetes").get("nodes").index(0).get("name").str())
+	first(&f.Node, e.properties.get("VM_Instance_Name").str())
+}
+
+func (e envelope) decodeWorkload(f *Finding) {
+	pod := e.finding.get("kubernetes").get("pods").index(0)
+	f.Pod = Pod{
+		Namespace: or(pod.get("ns").str(), pod.get("namespace").str(), e.properties.get("Pod_Namespace").str()),
+		Name:      or(pod.get("name").str(), e.properties.get("Pod_Name").str()),
+		UID:       e.properties.get("Pod_Uid").str(), Labels: pod.get("labels").labels(),
+	}
+	box := e.finding.get("containers").index(0)
+	if box.v == nil {
+		box = pod.get("containers").index(0)
+	}
+	f.Container = Container{
+		ID:     e.properties.get("Container_Id").str(),
+		Name:   or(box.get("name").str(), e.properties.get("Container_Name").str()),
+		Image:  or(box.get("uri").str(), e.properties.get("Container_Image_Uri").str()),
+		Labels: box.get("labels").labels(),
+	}
+	f.Container.Digest = imageDigest.FindString(or(box.get("imageId").str(), e.properties.get("Container_Image_Id").str()))
+}
+
+func (e envelope) decodeProcess(f *Finding) {
+	p := e.finding.get("processes").index(0)
+	file := p.get("binary")
+	if s := p.get("script"); s.get("path").str() != "" {
+		file = s // what is not of the image is the script
+	}
+	f.Process = Process{
+		Path: or(file.get("path").str(), e.properties.get("Process_Binary_Fullpath").str()),
+		Args: redact.Args(bounded(p.get("args").strings())), PID: p.get("pid").integer(), ParentPID: p.get("parentPid").integer(),
+		Size: file.get("size").integer(),
+	}
+	if len(f.Process.Args) == 0 {
+		f.Process.Args = redact.Args(bounded(e.properties.get("Process_Arguments").strings()))
+	}
+	if f.Process.PID == 0 {
+		f.Process.PID = e.properties.get("Pid").integer()
+	}
+	if f.Process.ParentPID == 0 {
+		f.Process.ParentPID = e.properties.get("Parent_Pid").integer()
+	}
+	sum := strings.ToLower(file.get("sha256").str())
+	switch {
+	case !sha256Form.MatchString(sum):
+	case file.get("partiallyHashed").boolean() || file.get("hashedSize").v != nil && file.get("hashedSize").integer() != f.Process.Size:
+		f.Process.Partial = sum // of a prefix: a look-up of it would speak of another file
+	default:
+		f.Process.SHA256 = sum
+	}
+	if f.Process.SHA256 == "" && f.Process.Partial == "" {
+		if m := linkedHash.FindStringSubmatch(e.properties.get("contextUris").text()); m != nil {
+			f.Process.SHA256 = strings.ToLower(m[1])
+		}
+	}
+}
+
+func (e envelope) decodePeople(f *Finding) {
+	if contacts, ok := e.finding.get("contacts").object(); ok {
+		for _, kind := range sortedKeys(contacts) {
+			for _, c := range (value{contacts[kind]}).get("contacts").list() {
+				if email := c.get("email").str(); email != "" && len(f.Contacts) < maxLabels {
+					f.Contacts = append(f.Contacts, Contact{strings.ToLower(kind), email})
+				}
+			}
+		}
+	}
+	attributes := e.resource.get("application").get("attributes")
+	for _, group := range []string{"developerOwners", "operatorOwners", "businessOwners"} {
+		for _, o := range attributes.get(group).list() {
+			if email := o.get("email").str(); email != "" && len(f.Owners) < maxLabels {
+				f.Owners = append(f.Owners, email)
+			}
+		}
+	}
+	m := e.finding.get("mitreAttack")
+	f.MITRE = append(f.MITRE, nonEmpty(m.get("primaryTactic").str())...)
+	for _, name := range []string{"primaryTechniques", "additionalTactics", "additionalTechniques"} {
+		f.MITRE = append(f.MITRE, bounded(m.get(name).strings())...)
+	}
+}
+
+func (e envelope) decodeSensor(f *Finding) {
+	s := e.properties.get("Contraband")
+	if s.v == nil {
+		return
+	}
+	f.Sensor = &Sensor{
+		Route: s.get("Route").str(), SameAs: s.get("Same_As").str(), Unhashed: s.get("Unhashed").str(), Missed: s.get("Missed").str(),
+		Repeats: s.get("Repeats").integer(), Executed: s.get("Executed").time(), Seen: s.get("Seen").time(),
+		Hashed: s.get("Hashed").time(), Attributed: s.get("Attributed").time(), Raised: s.get("Raised").time(),
+	}
+}
+
+// value is a piece of JSON of any kind; every accessor answers a zero value
+// where the piece is of another kind.
+type value struct{ v any }
+
+// get is a member of an object, under its camelCase or its snake_case name; an
+// array of {key, value} pairs counts as an object.
+func (v value) get(name string) value {
+	m, ok := v.object()
+	if !ok {
+		return value{}
+	}
+	if found, ok := m[name]; ok {
+		return value{found}
+	}
+	return value{m[snake(name)]}
+}
+
+func (v value) object() (map[string]any, bool) {
+	switch x := v.v.(type) {
+	case map[string]any:
+		return x, true
+	case []any:
+		out := map[string]any{}
+		for _, e := range x {
+			pair, ok := e.(map[string]any)
+			key, isText := pair["key"].(string)
+			if !ok || !isText {
+				return nil, false
+			}
+			out[key] = pair["value"]
+		}
+		return out, len(out) > 0
+	}
+	return nil, false
+}
+
+func (v value) list() []value {
+	l, _ := v.v.([]any)
+	out := make([]value, 0, len(l))
+	for _, e := range l {
+		out = append(out, value{e})
+	}
+	return out
+}
+
+func (v value) index(i int) value {
+	if l, ok := v.v.([]any); ok && i < len(l) {
+		return value{l[i]}
+	}
+	return value{}
+}
+
+func (v value) str() string {
+	switch x := v.v.(type) {
+	case string:
+		if len(x) > maxString {
+			x = x[:maxString]
+		}
+		return strings.ToValidUTF8(x, "\uFFFD")
+	case json.Number:
+		return x.String()
+	}
+	return ""
+}
+
+func (v value) strings() []string {
+	var out []string
+	for _, e := range v.list() {
+		if len(out) == maxArgs {
+			break
+		}
+		out = append(out, e.str())
+	}
+	return out
+}
+
+// integer takes 53, 53.0 and "53".
+func (v value) integer() int64 {
+	s := v.str()
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(f) || math.Abs(f) > 1<<53 {
+		return 0
+	}
+	return int64(f)
+}
+
+func (v value) boolean() bool {
+	b, _ := v.v.(bool)
+	return b || v.str() == "true"
+}
+
+// time takes RFC 3339 and {seconds, nanos}.
+func (v value) time() time.Time {
+	if m, ok := v.object(); ok {
+		sec := value{m["seconds"]}.integer()
+		if sec == 0 {
+			return time.Time{}
+		}
+		return time.Unix(sec, value{m["nanos"]}.integer()).UTC()
+	}
+	t, err := time.Parse(time.RFC3339Nano, v.str())
+	if err != nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// labels takes {"k": "v"} and [{"name": "k", "value": "v"}].
+func (v value) labels() map[string]string {
+	out := map[string]string{}
+	put := func(k, val string) {
+		if k != "" && len(out) < maxLabels {
+			out[k] = redact.Value(k, val)
+		}
+	}
+	for _, e := range v.list() {
+		put(or(e.get("name").str(), e.get("key").str()), e.get("value").str())
+	}
+	if m, ok := v.v.(map[string]any); ok {
+		for _, k := range sortedKeys(m) {
+			put(k, value{m[k]}.str())
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// text is the JSON again, bounded, to search in.
+func (v value) text() string {
+	if v.v == nil {
+		return ""
+	}
+	b, err := json.Marshal(v.v)
+	if err != nil {
+		return ""
+	}
+	return string(b[:min(len(b), 1<<16)])
+}
+
+func snake(camel string) string {
+	var b strings.Builder
+	for _, r := range camel {
+		if r >= 'A' && r <= 'Z' {
+			b.WriteByte('_')
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func or(s ...string) string {
+	for _, c := range s {
+		if c != "" {
+			return c
+		}
+	}
+	return ""
+}
+
+func nonEmpty(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+func bounded(s []string) []string { return s[:min(len(s), maxArgs)] }
+
+func lastPart(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

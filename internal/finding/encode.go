@@ -1,0 +1,166 @@
+package finding
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	scc "cloud.google.com/go/securitycenter/apiv2/securitycenterpb"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Place is what a detection's subscription says of its origin; a node's own
+// word does not count.
+type Place struct {
+	Project  string // id
+	Location string
+	Cluster  string
+}
+
+// ResourceName of the cluster.
+func (p Place) ResourceName() string {
+	return fmt.Sprintf("//container.googleapis.com/projects/%s/locations/%s/clusters/%s", p.Project, p.Location, p.Cluster)
+}
+
+// FromDetection is the finding "Added Binary Executed" for a detection, under a
+// deterministic id: the same file in the same container is one finding, its
+// event time that of the latest run. source is an SCC source's name.
+func FromDetection(d node.Detection, p Place, source string, now time.Time) (id string, f *scc.Finding, err error) {
+	what := d.File.SHA256
+	if what == "" {
+		what = d.Process.Path
+	}
+	id = ID(AddedBinary, p.Project, p.Location, p.Cluster, d.Container.ID, what)
+	at := d.Time
+	if at.After(now) { // SCC refuses what has not happened yet
+		at = now
+	}
+	severity := scc.Finding_LOW
+	properties, err := structpb.NewStruct(map[string]any{
+		"Container_Id": d.Container.ID, "Container_Name": d.Container.Name, "Container_Image_Uri": d.Container.Image,
+		"Container_Image_Id": d.Container.ImageDigest, "Pod_Namespace": d.Pod.Namespace, "Pod_Name": d.Pod.Name, "Pod_Uid": d.Pod.UID,
+		"VM_Instance_Name": d.Node, "Process_Binary_Fullpath": d.Process.Path, "Process_Arguments": anys(d.Process.Args),
+		"Pid": float64(d.Process.PID), "Parent_Pid": float64(d.Process.PPID), "Added_Binary_Kind": strings.ToUpper(string(d.Route[:1])) + string(d.Route[1:]),
+		"Contraband": map[string]any{
+			"Route": string(d.Route), "Same_As": d.SameAs, "Unhashed": d.File.Unhashed, "Missed": gaps(d), "Repeats": float64(d.Repeats),
+			"Executed": stamp(d.Time), "Seen": stamp(d.Timing.Seen), "Hashed": stamp(d.Timing.Hashed), "Attributed": stamp(d.Timing.Attributed), "Raised": stamp(now),
+		},
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("finding of %q: %w", d.Process.Path, err)
+	}
+	return id, &scc.Finding{
+		Name: source + "/findings/" + id, Parent: source, ResourceName: p.ResourceName(),
+		State: scc.Finding_ACTIVE, Category: AddedBinary, Severity: severity, FindingClass: scc.Finding_THREAT,
+		EventTime: timestamppb.New(at), SourceProperties: properties.Fields,
+		Description: fmt.Sprintf("A program that is not part of the container's image was executed (%s).", routeWords[d.Route]),
+		NextSteps:   "Compare with the image's build; contain the pod if the program was not meant to be there. The case has the commands.",
+		MitreAttack: &scc.MitreAttack{
+			PrimaryTactic: scc.MitreAttack_COMMAND_AND_CONTROL, PrimaryTechniques: []scc.MitreAttack_Technique{scc.MitreAttack_INGRESS_TOOL_TRANSFER},
+			AdditionalTactics: []scc.MitreAttack_Tactic{scc.MitreAttack_EXECUTION}, AdditionalTechniques: []scc.MitreAttack_Technique{scc.MitreAttack_NATIVE_API},
+		},
+		Processes: []*scc.Process{{
+			Name: d.Process.Comm, Binary: fileOf(d), Args: d.Process.Args, Pid: int64(d.Process.PID), ParentPid: int64(d.Process.PPID),
+		}},
+		Containers: []*scc.Container{{Name: d.Container.Name, Uri: d.Container.Image, ImageId: d.Container.ImageDigest, Labels: labelsOf(d.Container.Labels)}},
+		Kubernetes: kubernetesOf(d),
+	}, nil
+}
+
+var routeWords = map[node.Route]string{
+	node.Added: "added after the container started", node.Modified: "a file of the image whose bytes were changed",
+	node.Volume: "on a volume", node.Memory: "from memory, without a file", node.Deleted: "from a file already deleted",
+	node.Nested: "on an overlay that is not the container's own",
+}
+
+func fileOf(d node.Detection) *scc.File {
+	f := &scc.File{Path: d.Process.Path, Size: d.File.Size, Sha256: d.File.SHA256}
+	if d.File.SHA256 != "" {
+		f.HashedSize = d.File.Size
+	}
+	return f
+}
+
+func kubernetesOf(d node.Detection) *scc.Kubernetes {
+	k := &scc.Kubernetes{Nodes: []*scc.Kubernetes_Node{{Name: d.Node}}}
+	if d.Pod.Name != "" {
+		k.Pods = []*scc.Kubernetes_Pod{{Ns: d.Pod.Namespace, Name: d.Pod.Name, Labels: labelsOf(d.Pod.Labels)}}
+	}
+	return k
+}
+
+func labelsOf(labels map[string]string) []*scc.Label {
+	var out []*scc.Label
+	for _, k := range sortedKeys(labels) {
+		out = append(out, &scc.Label{Name: k, Value: labels[k]})
+	}
+	return out
+}
+
+func gaps(d node.Detection) string {
+	var parts []string
+	add := func(n uint64, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	add(d.Missed.Dropped, "events lost in the kernel")
+	add(d.Missed.Unattributed, "programs whose container was not found")
+	add(d.Missed.Overflowed, "detections refused by a full spool")
+	return strings.Join(parts, ", ")
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func anys(s []string) []any {
+	out := make([]any, len(s))
+	for i, v := range s {
+		out[i] = v
+	}
+	return out
+}
+
+// Notification is the message that SCC publishes for a finding.
+func Notification(config string, f *scc.Finding, r *scc.Resource) ([]byte, error) {
+	return protojson.Marshal(&scc.NotificationMessage{
+		NotificationConfigName: config, Event: &scc.NotificationMessage_Finding{Finding: f}, Resource: r,
+	})
+}
+
+// Escalation is our second finding: a known bad program ran. It names the
+// first one, whose category and severity SCC lets nobody change.
+func Escalation(caseID string, f Finding, indicator, label, source string, at time.Time) (id string, out *scc.Finding, err error) {
+	id = ID(AddedMaliciousBinary, caseID)
+	properties, err := structpb.NewStruct(map[string]any{
+		"Original_Finding": f.CanonicalName, "Contraband_Case": caseID, "Indicator_Source": indicator, "Indicator_Label": label,
+		"Container_Id": f.Container.ID, "Container_Name": f.Container.Name, "Container_Image_Uri": f.Container.Image,
+		"Pod_Namespace": f.Pod.Namespace, "Pod_Name": f.Pod.Name, "VM_Instance_Name": f.Node, "Process_Binary_Fullpath": f.Process.Path,
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("escalation of %q: %w", f.Name, err)
+	}
+	return id, &scc.Finding{
+		Name: source + "/findings/" + id, Parent: source, ResourceName: f.ResourceName,
+		State: scc.Finding_ACTIVE, Category: AddedMaliciousBinary, Severity: scc.Finding_CRITICAL, FindingClass: scc.Finding_THREAT,
+		EventTime: timestamppb.New(at), SourceProperties: properties.Fields,
+		Description: fmt.Sprintf("A program that is not part of the container's image was executed, and an indicator source knows it: %s (%s).", label, indicator),
+		Indicator: &scc.Indicator{Signatures: []*scc.Indicator_ProcessSignature{{
+			SignatureType: scc.Indicator_ProcessSignature_SIGNATURE_TYPE_PROCESS,
+		}}},
+		Processes:  []*scc.Process{{Binary: &scc.File{Path: f.Process.Path, Sha256: f.Process.SHA256, Size: f.Process.Size, HashedSize: f.Process.Size}, Args: f.Process.Args, Pid: f.Process.PID, ParentPid: f.Process.ParentPID}},
+		Containers: []*scc.Container{{Name: f.Container.Name, Uri: f.Container.Image, ImageId: f.Container.Digest, Labels: labelsOf(f.Container.Labels)}},
+	}, nil
+}

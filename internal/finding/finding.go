@@ -1,0 +1,200 @@
+// Package finding owns what a Security Command Center finding is to us: it
+// decodes every shape in which one arrives, encodes ours, and knows categories
+// and ids. It never calls out.
+package finding
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Categories that we raise ourselves, worded as Container Threat Detection words them.
+const (
+	AddedBinary          = "Added Binary Executed"
+	AddedMaliciousBinary = "Execution: Added Malicious Binary Executed"
+)
+
+// Finding is one occurrence of an SCC finding. Empty fields were not in it.
+type Finding struct {
+	Name          string    `json:"name"`          // as it came; may be organisation-scoped
+	CanonicalName string    `json:"canonicalName"` // project-scoped where SCC says so, else Name
+	Parent        string    `json:"parent,omitempty"`
+	ResourceName  string    `json:"resourceName,omitempty"`
+	Category      string    `json:"category"`
+	Class         string    `json:"class,omitempty"` // THREAT, SCC_ERROR, ...
+	State         string    `json:"state,omitempty"` // ACTIVE, INACTIVE
+	Mute          string    `json:"mute,omitempty"`
+	Severity      string    `json:"severity,omitempty"`
+	Deleted       bool      `json:"deleted,omitempty"`
+	EventTime     time.Time `json:"eventTime,omitzero"`
+	CreateTime    time.Time `json:"createTime,omitzero"`
+	Description   string    `json:"description,omitempty"`
+	ExternalURI   string    `json:"externalUri,omitempty"`
+	Detector      string    `json:"detector,omitempty"` // parentDisplayName
+
+	Project       string `json:"project,omitempty"` // id where known, else number
+	ProjectNumber string `json:"projectNumber,omitempty"`
+	Location      string `json:"location,omitempty"` // zone or region of the cluster
+	Cluster       string `json:"cluster,omitempty"`
+	Node          string `json:"node,omitempty"`
+
+	Pod       Pod       `json:"pod,omitzero"`
+	Container Container `json:"container,omitzero"`
+	Process   Process   `json:"process,omitzero"`
+	Contacts  []Contact `json:"contacts,omitempty"`
+	Owners    []string  `json:"owners,omitempty"` // App Hub owners' e-mail addresses
+	MITRE     []string  `json:"mitre,omitempty"`  // tactics and techniques, as SCC spells them
+
+	Sensor *Sensor `json:"sensor,omitempty"` // what only our own sensor tells
+}
+
+// Pod as the finding names it.
+type Pod struct {
+	Namespace string            `json:"namespace,omitempty"`
+	Name      string            `json:"name,omitempty"`
+	UID       string            `json:"uid,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+}
+
+// Container as the finding names it.
+type Container struct {
+	ID     string            `json:"id,omitempty"`
+	Name   string            `json:"name,omitempty"`
+	Image  string            `json:"image,omitempty"`  // reference
+	Digest string            `json:"digest,omitempty"` // sha256:...
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Process is what ran. Arguments are redacted.
+type Process struct {
+	Path      string   `json:"path,omitempty"`
+	Args      []string `json:"args,omitempty"`
+	PID       int64    `json:"pid,omitempty"`
+	ParentPID int64    `json:"parentPid,omitempty"`
+	SHA256    string   `json:"sha256,omitempty"` // of the whole file; empty when only a part was hashed
+	Partial   string   `json:"partialSha256,omitempty"`
+	Size      int64    `json:"size,omitempty"`
+}
+
+// Contact is somebody whom SCC says to tell.
+type Contact struct {
+	Kind  string `json:"kind"` // security, technical, ...
+	Email string `json:"email"`
+}
+
+// Sensor is what our sensor adds.
+type Sensor struct {
+	Route      string    `json:"route"`
+	SameAs     string    `json:"sameAs,omitempty"`
+	Unhashed   string    `json:"unhashed,omitempty"`
+	Missed     string    `json:"missed,omitempty"` // known gaps in this window, in words
+	Repeats    int64     `json:"repeats,omitempty"`
+	Executed   time.Time `json:"executed,omitzero"`
+	Seen       time.Time `json:"seen,omitzero"`
+	Hashed     time.Time `json:"hashed,omitzero"`
+	Attributed time.Time `json:"attributed,omitzero"`
+	Raised     time.Time `json:"raised,omitzero"`
+}
+
+// Kind tells which playbook a finding leads to.
+type Kind int
+
+const (
+	Other           Kind = iota // not about a program in a container: acknowledged and counted
+	ContainerThreat             // something ran in a container
+	DetectorHealth              // a detector is blind
+)
+
+// threats are Container Threat Detection's categories about what runs in a container.
+var threats = map[string]bool{
+	AddedBinary:            true,
+	AddedMaliciousBinary:   true,
+	"Added Library Loaded": true,
+	"Execution: Added Malicious Library Loaded":     true,
+	"Execution: Modified Malicious Binary Executed": true,
+	"Execution: Modified Malicious Library Loaded":  true,
+	"Execution: Built in Malicious Binary Executed": true,
+	"Execution: Fileless Execution in /memfd:":      true,
+	"Execution: Malicious Script Executed":          true,
+	"Malicious Script Executed":                     true,
+	"Reverse Shell":                                 true,
+	"Unexpected Child Shell":                        true,
+}
+
+// Kind of the finding.
+func (f Finding) Kind() Kind {
+	switch {
+	case threats[f.Category]:
+		return ContainerThreat
+	case f.Class == "SCC_ERROR" && strings.HasPrefix(f.Category, "KTD_"):
+		return DetectorHealth
+	default:
+		return Other
+	}
+}
+
+// Closed tells whether SCC says that the matter is over.
+func (f Finding) Closed() bool { return f.Deleted || f.State == "INACTIVE" }
+
+// Muted findings are not to be told about.
+func (f Finding) Muted() bool { return f.Mute == "MUTED" }
+
+// Key names this occurrence: the same notification again has the same key, and
+// so have the direct copy of a finding that we raised and SCC's notification of
+// it. Writing marks or external systems changes none of its parts.
+func (f Finding) Key() string {
+	return digest(f.CanonicalName, f.EventTime.UTC().Format(time.RFC3339Nano), f.State, f.Mute, fmt.Sprint(f.Deleted))
+}
+
+// CaseKey names the case: the same bytes in the same workload. Where the owner
+// is not known the pod is the workload, and without a pod the container.
+func (f Finding) CaseKey(owner string) string {
+	what := f.Process.SHA256
+	if what == "" {
+		what = f.Process.Path
+	}
+	where := owner
+	if where == "" {
+		where = f.Pod.Name
+	}
+	if where == "" {
+		where = f.Container.ID
+	}
+	if what == "" && where == "" { // nothing to join by: each finding is a case of its own
+		what = f.CanonicalName
+	}
+	return digest("case", f.Project, f.Location, f.Cluster, f.Pod.Namespace, where, what)[:16]
+}
+
+// ID is the deterministic id of a finding that we write: 32 hex digits, as SCC
+// takes 1 to 32 alphanumeric characters.
+func ID(parts ...string) string { return digest(parts...)[:32] }
+
+// digest cannot be fooled by a separator inside a part.
+func digest(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+var sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// ShortName is how people call the place: namespace/pod/container or the container.
+func (f Finding) ShortName() string {
+	var parts []string
+	for _, p := range []string{f.Pod.Namespace, f.Pod.Name, f.Container.Name} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) == 0 {
+		return f.Container.ID
+	}
+	return strings.Join(parts, "/")
+}

@@ -1,0 +1,258 @@
+// Package page owns how people are told: one Slack message a case, edited as
+// the case goes on. It renders and delivers; it decides nothing.
+package page
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/slack-go/slack"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// eventType marks our messages in Slack's message metadata, with the case's id:
+// that is how a page whose answer was lost is found again.
+const eventType = "contraband_case"
+
+// Slack is a channel in which cases are told.
+type Slack struct {
+	API     *slack.Client
+	Channel string                     // its id. Required.
+	Link    func(caseID string) string // the casebook's page of a case
+}
+
+// Digest of what the page of a case would show now: an edit is due when it
+// differs from the one that was posted.
+func (s *Slack) Digest(c docket.Case) string {
+	raw, err := json.Marshal(s.blocks(c))
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Post tells a case once. With again set an earlier try may have reached Slack
+// without our knowing: the channel is searched for the case's message first.
+func (s *Slack) Post(ctx context.Context, c docket.Case, again bool) (docket.Paged, error) {
+	if again {
+		p, err := s.find(ctx, c)
+		if err != nil || p.Timestamp != "" {
+			return p, err
+		}
+	}
+	channel, ts, err := s.API.PostMessageContext(ctx, s.Channel, append(s.options(c),
+		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: eventType, EventPayload: map[string]any{"case": c.ID}}))...)
+	if err != nil {
+		return docket.Paged{}, classify(fmt.Errorf("post to Slack channel %q: %w", s.Channel, err))
+	}
+	p := docket.Paged{Channel: channel, Timestamp: ts, Digest: s.Digest(c)}
+	// A page without its link is a page all the same.
+	p.Link, _ = s.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: channel, Ts: ts})
+	return p, nil
+}
+
+// Edit brings the message of a case up to date.
+func (s *Slack) Edit(ctx context.Context, c docket.Case) (docket.Paged, error) {
+	p := *c.Paged
+	if _, _, _, err := s.API.UpdateMessageContext(ctx, p.Channel, p.Timestamp, s.options(c)...); err != nil {
+		return p, classify(fmt.Errorf("edit Slack message %s: %w", p.Timestamp, err))
+	}
+	p.Digest = s.Digest(c)
+	return p, nil
+}
+
+func (s *Slack) find(ctx context.Context, c docket.Case) (docket.Paged, error) {
+	p := slack.GetConversationHistoryParameters{ChannelID: s.Channel, IncludeAllMetadata: true, Limit: 200,
+		Oldest: fmt.Sprintf("%d.000000", c.Opened.Add(-time.Minute).Unix())}
+	for {
+		h, err := s.API.GetConversationHistoryContext(ctx, &p)
+		if err != nil {
+			return docket.Paged{}, classify(fmt.Errorf("search Slack channel %q: %w", s.Channel, err))
+		}
+		for _, m := range h.Messages {
+			if m.Metadata.EventType == eventType && m.Metadata.EventPayload["case"] == c.ID {
+				found := docket.Paged{Channel: s.Channel, Timestamp: m.Timestamp}
+				found.Link, _ = s.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: s.Channel, Ts: m.Timestamp})
+				return found, nil // its digest is not known: an edit follows
+			}
+		}
+		if p.Cursor = h.ResponseMetaData.NextCursor; p.Cursor == "" {
+			return docket.Paged{}, nil
+		}
+	}
+}
+
+// permanent are Slack's errors that no repetition mends.
+var permanent = map[string]bool{
+	"channel_not_found": true, "not_in_channel": true, "is_archived": true, "invalid_auth": true, "not_authed": true, "account_inactive": true,
+	"token_revoked": true, "missing_scope": true, "invalid_blocks": true, "msg_too_long": true, "restricted_action": true, "message_not_found": true,
+}
+
+func classify(err error) error {
+	var answer slack.SlackErrorResponse
+	if errors.As(err, &answer) && permanent[answer.Err] {
+		return retry.Permanent(err)
+	}
+	return err
+}
+
+func (s *Slack) options(c docket.Case) []slack.MsgOption {
+	blocks := s.blocks(c)
+	return []slack.MsgOption{slack.MsgOptionText(headline(c), false), slack.MsgOptionBlocks(blocks...), slack.MsgOptionDisableLinkUnfurl()}
+}
+
+// Limits of Slack's blocks, in characters.
+const (
+	maxHeader = 150
+	maxText   = 3000
+	maxField  = 2000
+)
+
+func (s *Slack) blocks(c docket.Case) []slack.Block {
+	f := c.Decided.Finding
+	text := func(t string) *slack.TextBlockObject {
+		return slack.NewTextBlockObject(slack.MarkdownType, limit(t, maxText), false, false)
+	}
+	field := func(name, value string) *slack.TextBlockObject {
+		if value == "" {
+			value = "unknown"
+		}
+		return slack.NewTextBlockObject(slack.MarkdownType, limit("*"+name+"*\n"+clean(value), maxField), false, false)
+	}
+	blocks := []slack.Block{
+		slack.NewHeaderBlock(slack.NewTextBlockObject(slack.PlainTextType, limit(headline(c), maxHeader), false, false)),
+		slack.NewSectionBlock(nil, []*slack.TextBlockObject{
+			field("Where", place(c)), field("Program", f.Process.Path), field("Image", f.Container.Image), field("Node", f.Node),
+			field("First run", f.EventTime.UTC().Format(time.RFC3339)), field("SHA-256", f.Process.SHA256),
+		}, nil),
+		slack.NewSectionBlock(text("*Verdict* "+verdictLine(c.Decided.Verdict)), nil, nil),
+		slack.NewSectionBlock(text("*Done*\n"+strings.Join(Steps(c, clean), "\n")), nil, nil),
+	}
+	if tell := c.Decided.Facts.Tell; len(tell) > 0 {
+		blocks = append(blocks, slack.NewSectionBlock(text("*Tell* "+clean(strings.Join(tell, ", "))), nil, nil))
+	}
+	footer := "case " + c.ID
+	if s.Link != nil {
+		footer = fmt.Sprintf("<%s|case %s>", s.Link(c.ID), c.ID)
+	}
+	return append(blocks, slack.NewContextBlock("", text(footer)))
+}
+
+func headline(c docket.Case) string {
+	f := c.Decided.Finding
+	return clean(fmt.Sprintf("[%s] %s: %s in %s", c.Decided.Verdict.Level, f.Category, f.Process.Path, f.ShortName()))
+}
+
+func place(c docket.Case) string {
+	f := c.Decided.Finding
+	var parts []string
+	for _, p := range []string{f.Project, f.Location, f.Cluster, f.ShortName()} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(parts, " / ")
+}
+
+func verdictLine(v docket.Verdict) string {
+	line := string(v.Level)
+	if v.Label != "" {
+		line += ": " + clean(v.Label)
+	}
+	if v.Source != "" {
+		line += " (" + clean(v.Source) + ")"
+	}
+	if v.Why != "" {
+		line += " - " + clean(v.Why)
+	}
+	return line
+}
+
+// Steps tells in words what was done, what will be, and what was refused.
+func Steps(c docket.Case, clean func(string) string) []string {
+	d := c.Decided.Decision
+	out := []string{"rule: " + clean(d.Rule)}
+	if d.Why != "" {
+		out = append(out, clean(d.Why))
+	}
+	if e := c.Escalated; e != nil && e.Error != "" {
+		out = append(out, "escalation could not be written: "+clean(e.Error))
+	} else if e != nil {
+		out = append(out, "escalated in Security Command Center")
+	} else if d.Includes(docket.Escalate) {
+		out = append(out, "will be escalated")
+	}
+	for _, action := range []string{docket.Freeze, docket.Evidence, docket.Thaw} {
+		out = append(out, actionLines(c, action, clean)...)
+	}
+	if c.Joined > 0 {
+		out = append(out, fmt.Sprintf("%d more findings about the same, the last at %s", c.Joined, c.LastSeen.UTC().Format(time.RFC3339)))
+	}
+	for _, k := range c.Clicks {
+		line := clean(k.By) + " pressed " + clean(k.What)
+		if k.Refused != "" {
+			line += " - refused: " + clean(k.Refused)
+		}
+		out = append(out, line)
+	}
+	if c.Closed != nil {
+		out = append(out, "closed: "+clean(c.Closed.Resolution)+" by "+clean(c.Closed.By))
+	}
+	return out
+}
+
+var done = map[string]string{docket.Freeze: "container frozen", docket.Evidence: "evidence saved", docket.Thaw: "container released"}
+
+func actionLines(c docket.Case, action string, clean func(string) string) []string {
+	claim := c.Claim(action)
+	switch {
+	case claim == nil && c.Decided.Decision.Includes(action):
+		return []string{action + " will follow"}
+	case claim == nil:
+		return nil
+	case claim.Acted == nil:
+		return []string{action + " is under way"}
+	case !claim.Acted.Done:
+		return []string{action + " NOT done: " + clean(claim.Acted.Error)}
+	}
+	line := done[action] + " at " + claim.Acted.At.UTC().Format(time.RFC3339)
+	if claim.Acted.Processes > 0 {
+		line += fmt.Sprintf(" (%d processes)", claim.Acted.Processes)
+	}
+	return []string{line}
+}
+
+// clean makes text from a finding harmless in Slack: no mentions, links or
+// formatting of its own, no control or direction characters.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u200b', r == '\ufeff':
+			return -1
+		}
+		return r
+	}, s)
+	s = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "*", "∗", "`", "ʼ", "~", "∼").Replace(s)
+	// "@channel" and the like mean something in plain text when link_names is on.
+	return strings.ReplaceAll(s, "@", "@\u2060")
+}
+
+func limit(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}

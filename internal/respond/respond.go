@@ -1,0 +1,398 @@
+// Package respond owns the playbook: which steps a case is due and in which
+// order. It is the only room that knows them all. It knows no wire format: it
+// is handed findings and case ids, and hands work to the rooms that do it.
+package respond
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/policy"
+)
+
+// Times nest: a step ends before its function, the function before the lease,
+// the lease before Pub/Sub delivers again. A test holds them to it.
+const (
+	StepDeadline    = 60 * time.Second
+	FunctionTimeout = 300 * time.Second
+	Lease           = 420 * time.Second
+	AckDeadline     = 600 * time.Second
+)
+
+// ErrBusy means that somebody else is at work on the case: try again later.
+var ErrBusy = errors.New("the case is being worked on")
+
+// Facts gathers what an analyst would look up; it never fails as a whole.
+type Facts interface {
+	Facts(ctx context.Context, f finding.Finding) docket.Facts
+}
+
+// Judge says what is known of the bytes; it never fails as a whole.
+type Judge interface {
+	Judge(ctx context.Context, f finding.Finding) docket.Verdict
+}
+
+// Escalator writes to Security Command Center.
+type Escalator interface {
+	Escalate(ctx context.Context, c docket.Case, at time.Time) (name string, err error)
+	Report(ctx context.Context, c docket.Case, link string) error
+}
+
+// Pager tells people.
+type Pager interface {
+	Post(ctx context.Context, c docket.Case, again bool) (docket.Paged, error)
+	Edit(ctx context.Context, c docket.Case) (docket.Paged, error)
+	Digest(c docket.Case) string
+}
+
+// Responder takes the steps.
+type Responder struct {
+	Log    *casefile.Log  // required
+	Facts  Facts          // required
+	Judge  Judge          // required
+	Policy *policy.Policy // required
+	Pager  Pager          // required
+	// SCC is nil where no source of our own is configured: escalation then lives
+	// in the case and on the page alone.
+	SCC Escalator
+	// Act has a recorded claim carried out by the Contain function. Required.
+	Act func(ctx context.Context, caseID string, n int) (docket.Acted, error)
+	// Source is our own source's name; our escalations in it never re-enter.
+	Source string
+	// Holder names one invocation. Required.
+	Holder func() string
+	// Link is the casebook's page of a case. Required.
+	Link func(caseID string) string
+	// Now is the clock. Required.
+	Now func() time.Time
+}
+
+// Outcome is what became of a finding: exactly one field is set.
+type Outcome struct {
+	Case         string `json:"case,omitempty"`
+	Acknowledged string `json:"acknowledged,omitempty"` // why nothing is to be done
+	DeadLettered string `json:"deadLettered,omitempty"` // why nothing can be done
+}
+
+// Finding takes a finding as far as it goes now. An error is transient: the
+// same finding again goes on where this one ended.
+func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Outcome, error) {
+	switch {
+	case f.Category == finding.AddedMaliciousBinary && r.Source != "" && f.Parent == r.Source:
+		return Outcome{Acknowledged: "our own escalation"}, nil
+	case f.Kind() == finding.Other:
+		return Outcome{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil
+	case f.Closed():
+		return r.over(ctx, f)
+	case f.Muted():
+		return Outcome{Acknowledged: "the finding is muted"}, nil
+	}
+	return r.active(ctx, f)
+}
+
+func (r *Responder) active(ctx context.Context, f finding.Finding) (Outcome, error) {
+	w := &work{Responder: r, holder: r.Holder(), received: r.Now().UTC()}
+	var learnt docket.Decided
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { // reads need no claim: they run beside the bucket's round trips
+		learnt = w.learn(gctx, f)
+		return nil
+	})
+	var fresh bool
+	g.Go(func() (err error) {
+		w.file, fresh, err = w.join(gctx, f)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return Outcome{}, err
+	}
+	outcome := Outcome{Case: w.file.ID}
+	if w.file.IsClosed() {
+		return outcome, nil // a redelivery of what that case dealt with
+	}
+	if w.file.HeldByOther() {
+		// The occurrence is on record. Had the holder given the case back before
+		// it was, and looked in vain, this second reading shows it.
+		if err := w.file.Reload(ctx); err != nil {
+			return Outcome{}, err
+		}
+		if w.file.HeldByOther() {
+			if fresh {
+				return outcome, nil // the holder looks before it leaves
+			}
+			return Outcome{}, fmt.Errorf("case %q: %w", w.file.ID, ErrBusy) // it may have died: come again
+		}
+	}
+	return outcome, w.run(ctx, &learnt)
+}
+
+// over ends the open case of a finding that SCC says is over.
+func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error) {
+	why := "the finding is " + f.State
+	if f.Deleted {
+		why = "the finding is deleted"
+	}
+	file, err := r.Log.Latest(ctx, f.CaseKey(""), r.Holder())
+	if err != nil {
+		return Outcome{}, err
+	}
+	if len(file.Events()) == 0 {
+		return Outcome{Acknowledged: why + ", and no case is open for it"}, nil
+	}
+	if file.HeldByOther() {
+		return Outcome{}, fmt.Errorf("case %q: %w", file.ID, ErrBusy)
+	}
+	// The word of SCC is a click like a person's: the case goes its usual way to the end.
+	body, err := json.Marshal(docket.Click{ID: "scc-" + f.Key()[:32], What: docket.PressClose, By: "Security Command Center (" + why + ")", At: r.Now().UTC()})
+	if err != nil {
+		return Outcome{}, err
+	}
+	if err := r.Log.Click(ctx, file.ID, "scc-"+f.Key()[:32], body); err != nil {
+		return Outcome{}, err
+	}
+	return Outcome{Case: file.ID}, r.Advance(ctx, file.ID)
+}
+
+// Advance takes every step that a case is due. An error is transient.
+func (r *Responder) Advance(ctx context.Context, caseID string) error {
+	w := &work{Responder: r, holder: r.Holder(), received: r.Now().UTC()}
+	var err error
+	if w.file, err = r.Log.Read(ctx, caseID, w.holder); err != nil {
+		return err
+	}
+	if w.file.IsClosed() {
+		return nil
+	}
+	if w.file.HeldByOther() {
+		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
+	}
+	if len(w.file.Events()) > 0 {
+		return w.run(ctx, nil)
+	}
+	// Named, but never opened: its finding is on record.
+	entries, err := r.Log.Occurrences(ctx, caseID)
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	var f finding.Finding
+	if err := json.Unmarshal(entries[0].Body, &f); err != nil {
+		return fmt.Errorf("case %q, occurrence %q: %w", caseID, entries[0].Name, err)
+	}
+	learnt := w.learn(ctx, f)
+	return w.run(ctx, &learnt)
+}
+
+// work is one invocation's hold on one case.
+type work struct {
+	*Responder
+	holder   string
+	received time.Time
+	file     *casefile.File
+	opened   bool // by this invocation: nobody can have paged before
+}
+
+// learn does the reading: facts and verdict at once, then the policy.
+func (w *work) learn(ctx context.Context, f finding.Finding) docket.Decided {
+	d := docket.Decided{Key: f.Key(), Finding: f, Received: w.received}
+	ctx, cancel := context.WithTimeout(ctx, StepDeadline)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { d.Facts = w.Facts.Facts(ctx, f) })
+	wg.Go(func() { d.Verdict = w.Judge.Judge(ctx, f) })
+	wg.Wait()
+	if f.Kind() == finding.DetectorHealth {
+		d.Decision = docket.Decision{Rule: "(a detector is blind)", Do: []string{docket.Page}}
+		return d
+	}
+	d.Decision = w.Policy.Decide(f, d.Verdict)
+	return d
+}
+
+// join puts the finding on record in its case.
+func (w *work) join(ctx context.Context, f finding.Finding) (file *casefile.File, fresh bool, err error) {
+	if file, err = w.Log.Latest(ctx, f.CaseKey(""), w.holder); err != nil {
+		return nil, false, err
+	}
+	id, err := w.Log.Name(ctx, f.Key(), file.ID)
+	if err != nil {
+		return nil, false, err
+	}
+	if id != file.ID { // it joined an earlier episode
+		if file, err = w.Log.Read(ctx, id, w.holder); err != nil {
+			return nil, false, err
+		}
+	}
+	body, err := json.Marshal(f)
+	if err != nil {
+		return nil, false, err
+	}
+	fresh, err = w.Log.Occur(ctx, id, f.Key(), body)
+	return file, fresh, err
+}
+
+// run takes steps until none is due and nothing new has come, then gives the
+// case back. learnt opens a case that has no events yet.
+func (w *work) run(ctx context.Context, learnt *docket.Decided) error {
+	if len(w.file.Events()) == 0 && learnt != nil {
+		_, err := w.file.Append(ctx, docket.KindDecided, learnt)
+		switch {
+		case err == nil:
+			w.opened = true
+		case errors.Is(err, casefile.ErrConflict):
+			if err := w.giveWay(ctx); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+	for first := true; ; first = false {
+		err := w.turn(ctx, first && w.opened)
+		switch {
+		case errors.Is(err, casefile.ErrConflict):
+			if err := w.giveWay(ctx); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			// Given back, so that whoever comes next need not wait for the lease.
+			return errors.Join(err, w.yield(ctx))
+		}
+		if w.file.IsClosed() {
+			return nil
+		}
+		if err := w.yield(ctx); err != nil {
+			return err
+		}
+		more, err := w.news(ctx)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// giveWay reads what another has appended; when that one is still at it, we leave.
+func (w *work) giveWay(ctx context.Context) error {
+	if err := w.file.Reload(ctx); err != nil {
+		return err
+	}
+	w.opened = false
+	if w.file.HeldByOther() {
+		return fmt.Errorf("case %q: %w", w.file.ID, ErrBusy)
+	}
+	return nil
+}
+
+func (w *work) yield(ctx context.Context) error {
+	if err := w.file.Yield(ctx); err != nil && !errors.Is(err, casefile.ErrConflict) {
+		return err
+	}
+	return nil
+}
+
+// turn takes in what is new, then every step that is due. What has just been
+// opened is told first: the page does not wait for a look around.
+func (w *work) turn(ctx context.Context, justOpened bool) error {
+	if justOpened {
+		if err := w.steps(ctx); err != nil {
+			return err
+		}
+	}
+	if err := w.takeIn(ctx); err != nil {
+		return err
+	}
+	return w.steps(ctx)
+}
+
+func (w *work) fold() (docket.Case, error) { return docket.Fold(w.file.ID, w.file.Events()) }
+
+// unhandled are the occurrences and clicks that no event mentions.
+func (w *work) unhandled(ctx context.Context) (occurrences []finding.Finding, clicks []docket.Click, err error) {
+	c, err := w.fold()
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := w.Log.Occurrences(ctx, w.file.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		var f finding.Finding
+		if c.Handled[e.Name] {
+			continue
+		}
+		if err := json.Unmarshal(e.Body, &f); err != nil {
+			return nil, nil, fmt.Errorf("case %q, occurrence %q: %w", w.file.ID, e.Name, err)
+		}
+		occurrences = append(occurrences, f)
+	}
+	entries, err = w.Log.Clicks(ctx, w.file.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		var k docket.Click
+		if c.Handled[e.Name] {
+			continue
+		}
+		if err := json.Unmarshal(e.Body, &k); err != nil {
+			return nil, nil, fmt.Errorf("case %q, click %q: %w", w.file.ID, e.Name, err)
+		}
+		clicks = append(clicks, k)
+	}
+	return occurrences, clicks, nil
+}
+
+func (w *work) news(ctx context.Context) (bool, error) {
+	o, k, err := w.unhandled(ctx)
+	return len(o)+len(k) > 0, err
+}
+
+func (w *work) takeIn(ctx context.Context) error {
+	occurrences, clicks, err := w.unhandled(ctx)
+	if err != nil {
+		return err
+	}
+	if len(occurrences) > 0 {
+		var j docket.Joined
+		for _, f := range occurrences {
+			j.Keys = append(j.Keys, f.Key())
+			if f.EventTime.After(j.Last) {
+				j.Last = f.EventTime
+			}
+		}
+		if _, err := w.file.Append(ctx, docket.KindJoined, j); err != nil {
+			return err
+		}
+	}
+	for _, k := range clicks {
+		c, err := w.fold()
+		if err != nil {
+			return err
+		}
+		k.Refused = refuses(c, k)
+		if _, err := w.file.Append(ctx, docket.KindClicked, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func refuses(c docket.Case, k docket.Click) string {
+	switch {
+	case k.What == docket.PressRelease && !c.Frozen():
+		return "nothing is frozen"
+	case k.What != docket.PressRelease && k.What != docket.PressClose:
+		return "there is no such button"
+	}
+	return ""
+}

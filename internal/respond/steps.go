@@ -1,0 +1,220 @@
+package respond
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// step is something that a case is due.
+type step struct {
+	name string
+	take func(ctx context.Context, w *work, c docket.Case) error
+}
+
+// due are the steps that a case is due now; they do not depend on each other
+// and are taken at once. A step that failed for good is on record and not due.
+func (r *Responder) due(c docket.Case) []step {
+	d := c.Decided.Decision
+	var steps []step
+	if d.Includes(docket.Escalate) && c.Escalated == nil {
+		steps = append(steps, step{"escalate", escalate})
+	}
+	if d.Includes(docket.Page) && c.Paged == nil {
+		steps = append(steps, step{"page", page})
+	}
+	if action, click := nextAction(c); action != "" {
+		steps = append(steps, step{action, func(ctx context.Context, w *work, c docket.Case) error { return act(ctx, w, c, action, click) }})
+	}
+	if len(steps) > 0 {
+		return steps
+	}
+	// Only what has come to rest is reported, once, instead of after every event.
+	if closing := closingOf(c); closing != nil {
+		return []step{{"close", func(ctx context.Context, w *work, c docket.Case) error { return closeCase(ctx, w, c, *closing) }}}
+	}
+	if r.SCC != nil && c.Reported != c.Status() {
+		steps = append(steps, step{"report", report})
+	}
+	if c.Paged != nil && c.Paged.Error == "" && c.Paged.Digest != r.Pager.Digest(c) {
+		steps = append(steps, step{"edit the page", edit})
+	}
+	return steps
+}
+
+// nextAction is the containment that is due: those of the decision in its
+// order, each after the one before has ended, then the undoing that a person
+// asked for.
+func nextAction(c docket.Case) (action, click string) {
+	if release := accepted(c, docket.PressRelease); release != "" {
+		if claim := c.Claim(docket.Thaw); claim == nil || claim.Acted == nil {
+			return docket.Thaw, release
+		}
+	}
+	for _, action := range c.Decided.Decision.Do {
+		if action != docket.Freeze && action != docket.Evidence {
+			continue
+		}
+		if claim := c.Claim(action); claim == nil || claim.Acted == nil {
+			return action, ""
+		}
+	}
+	return "", ""
+}
+
+func accepted(c docket.Case, what string) (click string) {
+	for _, k := range c.Clicks {
+		if k.What == what && k.Refused == "" {
+			return k.ID
+		}
+	}
+	return ""
+}
+
+func closingOf(c docket.Case) *docket.Closed {
+	if c.Closed != nil {
+		return nil
+	}
+	by := func(id string) string {
+		i := slices.IndexFunc(c.Clicks, func(k docket.Click) bool { return k.ID == id })
+		return c.Clicks[i].By
+	}
+	if id := accepted(c, docket.PressClose); id != "" && !c.Frozen() {
+		return &docket.Closed{Resolution: "settled", By: by(id)}
+	}
+	if id := accepted(c, docket.PressRelease); id != "" && c.Done(docket.Thaw) != nil {
+		return &docket.Closed{Resolution: "released", By: by(id)}
+	}
+	return nil
+}
+
+// steps takes what is due until nothing is. One step's failure does not keep
+// the others from being taken.
+func (w *work) steps(ctx context.Context) error {
+	for {
+		c, err := w.fold()
+		if err != nil {
+			return err
+		}
+		due := w.due(c)
+		if len(due) == 0 || w.file.IsClosed() {
+			return nil
+		}
+		errs := make([]error, len(due))
+		var wg sync.WaitGroup
+		for i, s := range due {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, StepDeadline)
+				defer cancel()
+				errs[i] = s.take(ctx, w, c)
+			})
+		}
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+}
+
+func escalate(ctx context.Context, w *work, c docket.Case) error {
+	if w.SCC == nil {
+		_, err := w.file.Append(ctx, docket.KindEscalated, docket.Escalated{Error: "no SCC source is configured: the escalation lives in the case and on the page"})
+		return err
+	}
+	name, err := w.SCC.Escalate(ctx, c, c.Opened)
+	body := docket.Escalated{Finding: name}
+	if err != nil {
+		if !retry.IsPermanent(err) {
+			return err
+		}
+		body = docket.Escalated{Error: err.Error()}
+	}
+	_, err = w.file.Append(ctx, docket.KindEscalated, body)
+	return err
+}
+
+func page(ctx context.Context, w *work, c docket.Case) error {
+	p, err := w.Pager.Post(ctx, c, !w.opened)
+	if err != nil {
+		if !retry.IsPermanent(err) {
+			w.opened = false // it may have arrived all the same
+			return err
+		}
+		p = docket.Paged{Error: err.Error()}
+	}
+	_, err = w.file.Append(ctx, docket.KindPaged, p)
+	return err
+}
+
+func edit(ctx context.Context, w *work, c docket.Case) error {
+	p, err := w.Pager.Edit(ctx, c)
+	if err != nil {
+		if !retry.IsPermanent(err) {
+			return err
+		}
+		p.Error = err.Error()
+	}
+	_, err = w.file.Append(ctx, docket.KindPaged, p)
+	return err
+}
+
+func report(ctx context.Context, w *work, c docket.Case) error {
+	body := docket.Reported{Status: c.Status()}
+	if err := w.SCC.Report(ctx, c, w.Link(c.ID)); err != nil {
+		if !retry.IsPermanent(err) {
+			return err
+		}
+		body.Error = err.Error()
+	}
+	_, err := w.file.Append(ctx, docket.KindReported, body)
+	return err
+}
+
+// act records the claim, has it carried out, and records what came of it. A
+// claim without an end is carried out again: under the same number it is the
+// same order.
+func act(ctx context.Context, w *work, c docket.Case, action, click string) error {
+	n := 0
+	if claim := c.Claim(action); claim != nil {
+		n = claim.N
+	} else {
+		f := c.Decided.Finding
+		e, err := w.file.Append(ctx, docket.KindClaimed, docket.Claimed{Action: action, ContainerID: f.Container.ID, Node: f.Node, SHA256: f.Process.SHA256, Click: click})
+		if err != nil {
+			return err
+		}
+		n = e.N
+	}
+	acted, err := w.Act(ctx, c.ID, n)
+	if err != nil {
+		if !retry.IsPermanent(err) {
+			return err
+		}
+		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC()}
+	}
+	_, err = w.file.Append(ctx, docket.KindActed, acted)
+	return err
+}
+
+// closeCase shows the end everywhere first: a closed case takes no more events.
+func closeCase(ctx context.Context, w *work, c docket.Case, end docket.Closed) error {
+	ended := c
+	ended.Closed, ended.Updated = &end, w.Now().UTC()
+	if w.SCC != nil {
+		if err := w.SCC.Report(ctx, ended, w.Link(c.ID)); err != nil && !retry.IsPermanent(err) {
+			return err
+		}
+	}
+	if c.Paged != nil && c.Paged.Error == "" {
+		if _, err := w.Pager.Edit(ctx, ended); err != nil && !retry.IsPermanent(err) {
+			return err
+		}
+	}
+	_, err := w.file.Close(ctx, end)
+	return err
+}
+

@@ -1,0 +1,135 @@
+// Package verdict owns what indicator sources say about a SHA-256: a local
+// list, VirusTotal where a key is given. It looks hashes up and never uploads
+// anything.
+package verdict
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// ErrUnknown is a source's answer about a hash that it does not know.
+var ErrUnknown = errors.New("hash is not known")
+
+// Source is one indicator source.
+type Source interface {
+	Name() string
+	// Lookup answers a verdict's Level, Label and Link, or ErrUnknown.
+	Lookup(ctx context.Context, sha256 string) (docket.Verdict, error)
+}
+
+// Judge asks all sources at once and answers the gravest.
+type Judge struct{ Sources []Source }
+
+var gravity = map[docket.Level]int{docket.Malicious: 4, docket.Suspicious: 3, docket.KnownGood: 2, docket.Unknown: 1}
+
+// Judge a finding. It always answers: a source that fails is named in Why, and
+// when no source could answer the level is not-looked-up, never unknown.
+func (j Judge) Judge(ctx context.Context, f finding.Finding) docket.Verdict {
+	now := time.Now().UTC()
+	if f.Process.SHA256 == "" {
+		return docket.Verdict{Level: docket.NotLookedUp, Why: whyNoHash(f), At: now}
+	}
+	answers := make([]docket.Verdict, len(j.Sources))
+	errs := make([]error, len(j.Sources))
+	var wg sync.WaitGroup
+	for i, s := range j.Sources {
+		wg.Go(func() { answers[i], errs[i] = s.Lookup(ctx, f.Process.SHA256) })
+	}
+	wg.Wait()
+	best := docket.Verdict{Level: docket.NotLookedUp, Why: "no indicator source is configured"}
+	var troubles []string
+	for i, s := range j.Sources {
+		v := answers[i]
+		switch {
+		case errors.Is(errs[i], ErrUnknown):
+			v = docket.Verdict{Level: docket.Unknown}
+		case errs[i] != nil:
+			troubles = append(troubles, fmt.Sprintf("%s: %v", s.Name(), errs[i]))
+			continue
+		}
+		if v.Source = s.Name(); gravity[v.Level] > gravity[best.Level] {
+			best = v
+		}
+	}
+	if len(troubles) > 0 {
+		best.Why = strings.Join(troubles, "; ")
+	} else if best.Level != docket.NotLookedUp {
+		best.Why = ""
+	}
+	best.At = now
+	return best
+}
+
+func whyNoHash(f finding.Finding) string {
+	switch {
+	case f.Process.Partial != "":
+		return "only a part of the file was hashed: a look-up would speak of another file"
+	case f.Sensor != nil && f.Sensor.Unhashed != "":
+		return "no hash: " + f.Sensor.Unhashed
+	}
+	return "the finding has no hash"
+}
+
+// List is a local indicator list: it needs no key and tells nobody anything.
+type List struct{ bad map[string]string }
+
+// BuiltIn knows only the canary.
+func BuiltIn() List { return List{canary.Known()} }
+
+// ReadList reads a file of lines "<sha256> <label>"; # begins a comment. The
+// built-in entries are kept.
+func ReadList(path string) (List, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return List{}, fmt.Errorf("read indicator list: %w", err)
+	}
+	defer f.Close()
+	l := BuiltIn()
+	if err := l.add(f); err != nil {
+		return List{}, fmt.Errorf("indicator list %q: %w", path, err)
+	}
+	return l, nil
+}
+
+func (l List) add(r io.Reader) error {
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		sum, label, _ := strings.Cut(strings.TrimSpace(text), " ")
+		if sum == "" {
+			continue
+		}
+		if sum = strings.ToLower(sum); !node.IsSHA256(sum) {
+			return fmt.Errorf("line %d: %q is no SHA-256", n, sum)
+		}
+		if label = strings.TrimSpace(label); label == "" {
+			label = "listed"
+		}
+		l.bad[sum] = label
+	}
+	return lines.Err()
+}
+
+// Name of the source.
+func (List) Name() string { return "local list" }
+
+// Lookup in the list.
+func (l List) Lookup(_ context.Context, sum string) (docket.Verdict, error) {
+	if label, ok := l.bad[sum]; ok {
+		return docket.Verdict{Level: docket.Malicious, Label: label}, nil
+	}
+	return docket.Verdict{}, ErrUnknown
+}

@@ -1,0 +1,82 @@
+package verdict
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/standin/virustotal"
+)
+
+func of(sum string) finding.Finding { return finding.Finding{Process: finding.Process{SHA256: sum}} }
+
+func TestListKnowsTheCanaryAndItsFile(t *testing.T) {
+	bin, err := canary.Here(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := BuiltIn()
+	bad := strings.Repeat("ab", 32)
+	if err := l.add(strings.NewReader("# comment\n\n" + strings.ToUpper(bad) + " evil tool # why\n")); err != nil {
+		t.Fatal(err)
+	}
+	j := Judge{[]Source{l}}
+	if v := j.Judge(context.Background(), of(canary.SHA256(bin))); v.Level != docket.Malicious || v.Label != canary.Label {
+		t.Errorf("canary: %+v", v)
+	}
+	if v := j.Judge(context.Background(), of(bad)); v.Level != docket.Malicious || v.Label != "evil tool" {
+		t.Errorf("listed: %+v", v)
+	}
+	if v := j.Judge(context.Background(), of(strings.Repeat("cd", 32))); v.Level != docket.Unknown {
+		t.Errorf("not listed: %+v", v)
+	}
+	if v := j.Judge(context.Background(), of("")); v.Level != docket.NotLookedUp || v.Why == "" {
+		t.Errorf("without a hash: %+v", v)
+	}
+	if err := l.add(strings.NewReader("zz evil\n")); err == nil {
+		t.Error("a line without a hash is taken")
+	}
+}
+
+func TestVirusTotal(t *testing.T) {
+	bad, fresh, good := strings.Repeat("1", 64), strings.Repeat("2", 64), strings.Repeat("3", 64)
+	srv := virustotal.Start(t, "key")
+	srv.Analysed(bad, 41, 71, "miner.xmrig")
+	srv.Analysed(good, 0, 70, "")
+	srv.NotAnalysed(fresh)
+	source, err := NewVirusTotal("key", srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := Judge{[]Source{source}}
+	for _, c := range []struct {
+		sum   string
+		level docket.Level
+		label string
+	}{
+		{bad, docket.Malicious, "41/71 engines, miner.xmrig"},
+		{good, docket.Unknown, "0/70 engines"},
+		{fresh, docket.Unknown, ""},
+		{strings.Repeat("4", 64), docket.Unknown, ""},
+	} {
+		if v := j.Judge(t.Context(), of(c.sum)); v.Level != c.level || v.Label != c.label {
+			t.Errorf("%s: %+v, want %s %q", c.sum[:4], v, c.level, c.label)
+		}
+	}
+	srv.Fail(http.StatusTooManyRequests)
+	if v := j.Judge(t.Context(), of(bad)); v.Level != docket.NotLookedUp || !strings.Contains(v.Why, "429") {
+		t.Errorf("over quota: %+v, want not-looked-up with the reason", v)
+	}
+	wrong, err := NewVirusTotal("other", srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wrong.Lookup(t.Context(), good); err == nil || errors.Is(err, ErrUnknown) {
+		t.Errorf("a wrong key: %v, want an error", err)
+	}
+}
