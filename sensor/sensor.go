@@ -26,6 +26,9 @@ import (
 	"github.com/contraband-dev/contraband/internal/redact"
 )
 
+// DockerSockets are where Docker and Podman serve their API.
+var DockerSockets = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
+
 // Config of a Sensor.
 type Config struct {
 	// Node is the name of this machine as findings shall show it. Required.
@@ -59,7 +62,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Containerd = []string{"/run/containerd/containerd.sock"}
 	}
 	if c.Docker == nil {
-		c.Docker = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
+		c.Docker = DockerSockets
 	}
 	if c.SpoolMax == 0 {
 		c.SpoolMax = 10_000

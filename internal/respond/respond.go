@@ -391,6 +391,8 @@ func refuses(c docket.Case, k docket.Click) string {
 	switch {
 	case k.What == docket.PressRelease && !c.Frozen():
 		return "nothing is frozen"
+	case k.What == docket.PressClose && c.Frozen():
+		return "the container is still frozen: release it first"
 	case k.What != docket.PressRelease && k.What != docket.PressClose:
 		return "there is no such button"
 	}

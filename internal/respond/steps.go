@@ -83,7 +83,7 @@ func closingOf(c docket.Case) *docket.Closed {
 		i := slices.IndexFunc(c.Clicks, func(k docket.Click) bool { return k.ID == id })
 		return c.Clicks[i].By
 	}
-	if id := accepted(c, docket.PressClose); id != "" && !c.Frozen() {
+	if id := accepted(c, docket.PressClose); id != "" {
 		return &docket.Closed{Resolution: "settled", By: by(id)}
 	}
 	if id := accepted(c, docket.PressRelease); id != "" && c.Done(docket.Thaw) != nil {
@@ -217,4 +217,3 @@ func closeCase(ctx context.Context, w *work, c docket.Case, end docket.Closed) e
 	_, err := w.file.Close(ctx, end)
 	return err
 }
-

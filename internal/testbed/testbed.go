@@ -209,16 +209,29 @@ func (x *Box) Start(ctx context.Context, args ...string) error {
 
 // Drop writes an executable from inside the container, as an intruder would.
 func (x *Box) Drop(ctx context.Context, path string, program []byte) error {
-	_, err := x.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", `cat > "$0" && chmod +x "$0"`, path)
+	_, err := x.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", `mkdir -p "${0%/*}" && cat > "$0" && chmod +x "$0"`, path)
 	return err
 }
 
 // Cgroup is the container's cgroup in the unified hierarchy, below its mount.
 func (x *Box) Cgroup() string { return "/default/" + x.ID }
 
+// unified is where the unified hierarchy is mounted on hybrid systems and on others.
+var unified = []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"}
+
+// Frozen reads the kernel's own word.
+func (x *Box) Frozen() bool {
+	for _, mount := range unified {
+		if b, err := os.ReadFile(mount + x.Cgroup() + "/cgroup.events"); err == nil {
+			return strings.Contains(string(b), "frozen 1")
+		}
+	}
+	return false
+}
+
 // Remove ends the container's processes, frozen or not, and removes it.
 func (x *Box) Remove(ctx context.Context) error {
-	for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+	for _, mount := range unified {
 		// A frozen task cannot be deleted; thawing what is not frozen does nothing.
 		if err := os.WriteFile(mount+x.Cgroup()+"/cgroup.freeze", []byte("0"), 0); err == nil {
 			break

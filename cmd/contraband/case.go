@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/contraband-dev/contraband/internal/casebook"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/local"
+	"github.com/contraband-dev/contraband/internal/page"
+)
+
+func caseCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "case [ID]",
+		Short: "List the cases, or show one",
+		Long:  `Asks the running "contraband up" over loopback. Without an ID it lists all cases, the newest first.`,
+		Args:  cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			c, err := local.Find(local.RuntimeFile())
+			if err != nil || len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			all, err := c.Cases(cmd.Context())
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveError
+			}
+			var ids []string
+			for _, k := range all {
+				ids = append(ids, k.ID+"\t"+k.Decided.Finding.Process.Path)
+			}
+			return ids, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := local.Find(local.RuntimeFile())
+			if err != nil {
+				return fmt.Errorf("%w: start it with `sudo contraband up`", err)
+			}
+			if len(args) == 0 {
+				all, err := c.Cases(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return listCases(cmd.OutOrStdout(), all, asJSON)
+			}
+			v, err := c.Case(cmd.Context(), args[0])
+			if errors.Is(err, local.ErrNotFound) {
+				return fmt.Errorf("there is no case %q: `contraband case` lists them", args[0])
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), string(v.Raw))
+				return err
+			}
+			return showCase(cmd.OutOrStdout(), v)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func listCases(out io.Writer, all []docket.Case, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(all)
+	}
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(out, "no case yet")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "CASE\tOPENED\tVERDICT\tPROGRAM\tWHERE\tSTATE")
+	for _, k := range all {
+		f := k.Decided.Finding
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Opened.Format("2006-01-02 15:04:05"), k.Decided.Verdict.Level, oneLine(f.Process.Path), oneLine(f.ShortName()), k.Status())
+	}
+	return w.Flush()
+}
+
+func showCase(out io.Writer, v local.CaseView) error {
+	k := v.Case
+	f := k.Decided.Finding
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, row := range [][2]string{
+		{"case", k.ID}, {"state", k.Status()}, {"program", f.Process.Path}, {"sha-256", f.Process.SHA256},
+		{"verdict", string(k.Decided.Verdict.Level) + " " + k.Decided.Verdict.Label + " " + k.Decided.Verdict.Why},
+		{"where", f.Project + " " + f.Location + " " + f.Cluster + " " + f.ShortName()}, {"node", f.Node}, {"image", f.Container.Image + " " + f.Container.Digest},
+	} {
+		fmt.Fprintf(w, "%s\t%s\n", row[0], oneLine(row[1]))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	for _, s := range page.Steps(k, oneLine) {
+		fmt.Fprintln(out, "-", s)
+	}
+	fmt.Fprintln(out, "\nms since the start:")
+	start := casebook.Start(k)
+	for _, m := range v.Timeline {
+		fmt.Fprintf(out, "%10.1f  %-11s %s\n", float64(m.At.Sub(start).Microseconds())/1000, m.Stage, oneLine(m.Text))
+	}
+	fmt.Fprintln(out, "\ncommands:")
+	for _, c := range k.Decided.Facts.Commands {
+		fmt.Fprintf(out, "# %s\n%s\n", oneLine(c.Title), oneLine(c.Text))
+	}
+	return nil
+}

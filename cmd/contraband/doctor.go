@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/local"
+	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/sensor"
+)
+
+// check is one thing that doctor looks at.
+type check struct {
+	Name   string `json:"name"`
+	State  string `json:"state"` // ok, warn (something is missing that not everybody needs), fail
+	What   string `json:"what"`
+	Advice string `json:"advice,omitempty"`
+}
+
+func doctorCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "What works here, and what to do about the rest",
+		Long: `Looks at the kernel, the container runtimes, the rights and the configuration.
+What the kernel can do is found out by doing it. Exit status 1 when "contraband
+up" cannot watch this machine.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			checks := examine(cmd.Context())
+			if err := tell(cmd.OutOrStdout(), checks, asJSON); err != nil {
+				return err
+			}
+			for _, c := range checks {
+				if c.State == "fail" {
+					return fmt.Errorf("this machine cannot be watched yet: %s", c.Name)
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func tell(out io.Writer, checks []check, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(checks)
+	}
+	for _, c := range checks {
+		if _, err := fmt.Fprintf(out, "%-4s  %-22s %s\n", c.State, c.Name, c.What); err != nil {
+			return err
+		}
+		if c.Advice != "" {
+			fmt.Fprintf(out, "%-4s  %-22s -> %s\n", "", "", c.Advice)
+		}
+	}
+	return nil
+}
+
+func examine(ctx context.Context) []check {
+	return append([]check{rights(), kernel(), programs(), sees(), cgroups()}, append(runtimes(), containers(), running(ctx), slack(), virusTotal(), cloud())...)
+}
+
+func ok(name, what string) check { return check{Name: name, State: "ok", What: what} }
+func warn(name, what, advice string) check {
+	return check{Name: name, State: "warn", What: what, Advice: advice}
+}
+func fail(name, what, advice string) check {
+	return check{Name: name, State: "fail", What: what, Advice: advice}
+}
+
+func rights() check {
+	if os.Geteuid() != 0 {
+		return fail("rights", fmt.Sprintf("running as user %d", os.Geteuid()), "run as root: the sensor loads BPF programs and opens other processes' files")
+	}
+	return ok("rights", "root")
+}
+
+func kernel() check {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fail("kernel", err.Error(), "")
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return fail("kernel", release+", without BTF", "use a kernel with CONFIG_DEBUG_INFO_BTF (Debian 12, Ubuntu 22.04, COS 97 and later have it)")
+	}
+	return ok("kernel", release+", with BTF")
+}
+
+// programs finds out by loading: no file tells.
+func programs() check {
+	p, err := bpf.Load(bpf.Config{})
+	if err != nil {
+		return fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "), "root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE) is needed, and a kernel of 5.8 or later with BTF")
+	}
+	err = p.Running()
+	if err := errors.Join(err, p.Close()); err != nil {
+		return fail("bpf programs", err.Error(), "please report this with your kernel's version")
+	}
+	return ok("bpf programs", "loaded and attached at sched_process_exec; what already runs is found too")
+}
+
+// sees is what this version's sensor covers, said before anybody relies on it.
+func sees() check {
+	return warn("coverage", "added, modified, volume, memory and deleted programs are seen; `sh script`, `ld.so ./x` and libraries are not",
+		"do not take silence about scripts, loaders and libraries for their absence")
+}
+
+func cgroups() check {
+	var s unix.Statfs_t
+	for _, dir := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if unix.Statfs(dir, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC {
+			return ok("cgroups", "the unified hierarchy is at "+dir+": containers can be frozen")
+		}
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err == nil {
+		return ok("cgroups", "version 1 with a freezer: containers can be frozen")
+	}
+	return fail("cgroups", "nothing that can freeze is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
+}
+
+func runtimes() []check {
+	var out []check
+	for _, address := range append(append([]string{}, knownContainerd[:3]...), sensor.DockerSockets...) {
+		if _, err := os.Stat(address); err == nil {
+			out = append(out, ok("runtime", address))
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, warn("runtime", "no containerd, Docker or Podman socket is in its usual place", "containers are detected all the same, without name, image and labels; give --containerd if yours is elsewhere"))
+	}
+	return out
+}
+
+func containers() check {
+	if err := testbed.Missing(); err != nil {
+		return warn("demo and canary", err.Error(), "only `contraband demo` and `contraband canary` without --in need it")
+	}
+	return ok("demo and canary", "containerd, runc and busybox are installed")
+}
+
+func running(ctx context.Context) check {
+	c, err := local.Find(local.RuntimeFile())
+	if err == nil {
+		var s local.Status
+		if s, err = c.Status(ctx); err == nil {
+			state := ok("contraband up", fmt.Sprintf("running at %s: %d findings, %d waiting, %d dead letters", c.URL, s.Findings, s.Waiting, s.Dead))
+			if s.Dead > 0 {
+				state = warn("contraband up", state.What, "dead letters: "+oneLine(strings.Join(s.DeadReasons, "; ")))
+			}
+			return state
+		}
+	}
+	return warn("contraband up", "not running", "start it with `sudo contraband up`")
+}
+
+func slack() check {
+	switch token, channel := os.Getenv("SLACK_TOKEN"), os.Getenv("SLACK_CHANNEL"); {
+	case token != "" && channel != "":
+		return ok("slack", "pages go to channel "+channel)
+	case token != "":
+		return warn("slack", "SLACK_TOKEN without SLACK_CHANNEL", "set SLACK_CHANNEL to the id of the channel that is to be paged")
+	}
+	return warn("slack", "no SLACK_TOKEN: pages are shown by a stand-in, nobody is woken", "set SLACK_TOKEN (chat:write, channels:history) and SLACK_CHANNEL")
+}
+
+func virusTotal() check {
+	if os.Getenv("VT_API_KEY") != "" {
+		return ok("virustotal", "hashes are looked up; nothing is uploaded")
+	}
+	return warn("virustotal", "no VT_API_KEY: only the local indicator list is asked", "bring a key whose terms allow business workflows, or give --indicators")
+}
+
+func cloud() check {
+	if os.Getenv("CONTRABAND_STORE") == "" {
+		return warn("google cloud", "no CONTRABAND_STORE: this machine works on its own, with stand-ins for Google's services", "deployment to Google Cloud is not part of this version yet")
+	}
+	return ok("google cloud", "cases are kept in "+os.Getenv("CONTRABAND_STORE"))
+}

@@ -1,0 +1,62 @@
+package functions
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/sethvargo/go-envconfig"
+
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+// Config of the functions, read once from the environment. Each function needs
+// only the part that its work needs; what is missing is said by name.
+type Config struct {
+	// Store is where cases are kept: gs://BUCKET; dir:///PATH on one machine. Required.
+	Store string `env:"CONTRABAND_STORE, required"`
+	// Project is the id of the project that holds the topics. Required.
+	Project string `env:"GOOGLE_CLOUD_PROJECT, required"`
+	// FindingsTopic takes the direct copy of what Raise has written.
+	FindingsTopic string `env:"CONTRABAND_FINDINGS_TOPIC, default=findings"`
+	// DeadLetterTopic takes what can never be understood, with the reason.
+	DeadLetterTopic string `env:"CONTRABAND_DEAD_LETTER_TOPIC, default=dead-letters"`
+	// Clusters says whose detections a topic carries; a node's own word does not
+	// count. Form: TOPIC=PROJECT/LOCATION/CLUSTER[,...]
+	Clusters map[string]string `env:"CONTRABAND_CLUSTERS, separator=="`
+	// SCCSource is the name of our source. Empty: nothing is written to SCC, and
+	// escalation lives in the case and on the page.
+	SCCSource string `env:"CONTRABAND_SCC_SOURCE"`
+	// Policy is the path of the policy file. Empty: the built-in one, which only tells.
+	Policy string `env:"CONTRABAND_POLICY"`
+	// Indicators is the path of a local indicator list. Empty: the canary alone.
+	Indicators string `env:"CONTRABAND_INDICATORS"`
+	// VirusTotalKey is the user's own. Empty: VirusTotal is not asked.
+	VirusTotalKey string `env:"VT_API_KEY"`
+	// SlackToken is a bot token with chat:write and channels:history.
+	SlackToken string `env:"SLACK_TOKEN"`
+	// SlackChannel is the id of the security channel.
+	SlackChannel string `env:"SLACK_CHANNEL"`
+	// ContainURL, AdvanceURL and CasebookURL are where the other functions are reached.
+	ContainURL  string `env:"CONTRABAND_CONTAIN_URL"`
+	AdvanceURL  string `env:"CONTRABAND_ADVANCE_URL"`
+	CasebookURL string `env:"CONTRABAND_CASEBOOK_URL"`
+}
+
+// FromEnvironment reads a Config.
+func FromEnvironment(ctx context.Context) (Config, error) {
+	var c Config
+	if err := envconfig.Process(ctx, &c); err != nil {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	return c, nil
+}
+
+// place answers whose detections a topic carries.
+func (c Config) place(topic string) (finding.Place, error) {
+	parts := strings.Split(c.Clusters[topic], "/")
+	if len(parts) != 3 {
+		return finding.Place{}, fmt.Errorf("topic %q: CONTRABAND_CLUSTERS does not say whose detections it carries (TOPIC=PROJECT/LOCATION/CLUSTER)", topic)
+	}
+	return finding.Place{Project: parts[0], Location: parts[1], Cluster: parts[2]}, nil
+}

@@ -1,0 +1,89 @@
+package functions
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// Advance takes every step that a case is due. No decision arrives in the request.
+func (s *Suite) Advance(w http.ResponseWriter, r *http.Request) {
+	var in advanceRequest
+	if !read(w, r, &in) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
+	defer cancel()
+	reply(w, struct{}{}, s.responder.Advance(ctx, in.Case))
+}
+
+// Contain carries out one recorded claim.
+func (s *Suite) Contain(w http.ResponseWriter, r *http.Request) {
+	var in containRequest
+	if !read(w, r, &in) {
+		return
+	}
+	if s.container == nil {
+		reply(w, nil, retry.Permanent(errors.New("nothing can be contained here: containment on Kubernetes is not built yet")))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), respond.StepDeadline)
+	defer cancel()
+	acted, err := s.container.Do(ctx, in.Case, in.Event)
+	reply(w, acted, err)
+}
+
+// Sweep advances the cases whose time has come. It alone must suffice.
+func (s *Suite) Sweep(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
+	defer cancel()
+	due, err := s.log.Due(ctx)
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	var errs []error
+	for _, wake := range due {
+		err := s.responder.Advance(ctx, wake.Case)
+		if err == nil { // else the wake stays for the next sweep
+			err = s.log.Woken(ctx, wake)
+		}
+		errs = append(errs, err)
+	}
+	reply(w, map[string]int{"due": len(due)}, errors.Join(errs...))
+}
+
+// Casebook serves the pages.
+func (s *Suite) Casebook(w http.ResponseWriter, r *http.Request) { s.casebook.ServeHTTP(w, r) }
+
+func read(w http.ResponseWriter, r *http.Request, v any) bool {
+	if r.Method != http.MethodPost {
+		http.Error(w, "POST only", http.StatusMethodNotAllowed)
+		return false
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		http.Error(w, "the body cannot be read: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+func reply(w http.ResponseWriter, v any, err error) {
+	switch {
+	case err == nil:
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(v)
+	case retry.IsPermanent(err):
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	default:
+		slog.Warn("to be tried again", "error", err.Error())
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
+}

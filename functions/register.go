@@ -1,0 +1,49 @@
+package functions
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+)
+
+// RegisterFromEnvironment registers every function with the framework; which of
+// them is served, FUNCTION_TARGET says. The configuration is read when the first
+// request comes: a mistake in it fails that request, loudly, and every later one.
+func RegisterFromEnvironment() {
+	suite := sync.OnceValues(func() (*Suite, error) {
+		ctx := context.Background()
+		cfg, err := FromEnvironment(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return New(ctx, cfg, Parts{})
+	})
+	event := func(name string, f func(*Suite, context.Context, cloudevents.Event) error) {
+		functions.CloudEvent(name, func(ctx context.Context, e cloudevents.Event) error {
+			s, err := suite()
+			if err != nil {
+				return safe(err)
+			}
+			return f(s, ctx, e)
+		})
+	}
+	web := func(name string, f func(*Suite, http.ResponseWriter, *http.Request)) {
+		functions.HTTP(name, func(w http.ResponseWriter, r *http.Request) {
+			s, err := suite()
+			if err != nil {
+				reply(w, nil, err)
+				return
+			}
+			f(s, w, r)
+		})
+	}
+	event("Raise", (*Suite).Raise)
+	event("Respond", (*Suite).Respond)
+	web("Advance", (*Suite).Advance)
+	web("Contain", (*Suite).Contain)
+	web("Casebook", (*Suite).Casebook)
+	web("Sweep", (*Suite).Sweep)
+}

@@ -1,0 +1,121 @@
+package casebook
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/page"
+)
+
+// Moment is one line of a case's timeline.
+type Moment struct {
+	At    time.Time `json:"at"`
+	Stage string    `json:"stage"` // one word
+	Text  string    `json:"text"`
+}
+
+// Start is the moment from which a case's times are counted: the exec where our
+// sensor told it, else the finding's event time.
+func Start(c docket.Case) time.Time {
+	if s := c.Decided.Finding.Sensor; s != nil && !s.Executed.IsZero() {
+		return s.Executed
+	}
+	return c.Decided.Finding.EventTime
+}
+
+// Timeline is what happened, in the order of time, from the exec on.
+func Timeline(c docket.Case, events []casefile.Event) []Moment {
+	var out []Moment
+	add := func(at time.Time, stage, text string) {
+		if !at.IsZero() {
+			out = append(out, Moment{at.UTC(), stage, text})
+		}
+	}
+	f := c.Decided.Finding
+	if s := f.Sensor; s != nil {
+		add(s.Executed, "executed", f.Process.Path+" in "+f.ShortName())
+		add(s.Seen, "seen", "the kernel's event reached the sensor ("+s.Route+")")
+		if f.Process.SHA256 != "" {
+			add(s.Hashed, "hashed", "SHA-256 "+f.Process.SHA256)
+		} else {
+			add(s.Hashed, "unhashed", s.Unhashed)
+		}
+		add(s.Attributed, "attributed", "container "+f.Container.ID+" of image "+f.Container.Image)
+		add(s.Raised, "raised", f.Category)
+	} else {
+		add(f.EventTime, "executed", f.Process.Path+" in "+f.ShortName())
+	}
+	add(c.Decided.Received, "received", "the finding arrived")
+	for _, e := range events {
+		for _, m := range moments(e) {
+			add(m.At, m.Stage, m.Text)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Moment) int { return a.At.Compare(b.At) })
+	return out
+}
+
+// moments of one event; what only says who has the case is left out.
+func moments(e casefile.Event) []Moment {
+	one := func(stage, text string) []Moment { return []Moment{{e.At, stage, text}} }
+	switch e.Kind {
+	case docket.KindDecided:
+		var b docket.Decided
+		json.Unmarshal(e.Body, &b)
+		return append(one("verdict", string(b.Verdict.Level)+" "+b.Verdict.Label+" "+b.Verdict.Why), Moment{e.At, "decided", "rule " + b.Decision.Rule + ": " + fmt.Sprint(b.Decision.Do)})
+	case docket.KindJoined:
+		var b docket.Joined
+		json.Unmarshal(e.Body, &b)
+		return one("joined", fmt.Sprintf("%d more findings about the same", len(b.Keys)))
+	case docket.KindEscalated:
+		var b docket.Escalated
+		json.Unmarshal(e.Body, &b)
+		return one("escalated", b.Finding+b.Error)
+	case docket.KindPaged:
+		var b docket.Paged
+		json.Unmarshal(e.Body, &b)
+		if b.Error != "" {
+			return one("not-paged", b.Error)
+		}
+		return one("paged", "message "+b.Timestamp+" in channel "+b.Channel)
+	case docket.KindClaimed:
+		var b docket.Claimed
+		json.Unmarshal(e.Body, &b)
+		return one("claimed", b.Action+" of container "+b.ContainerID)
+	case docket.KindActed:
+		var b docket.Acted
+		json.Unmarshal(e.Body, &b)
+		if !b.Done {
+			return []Moment{{b.At, b.Action + "-failed", b.Error}}
+		}
+		text := fmt.Sprintf("%d processes", b.Processes)
+		if b.SHA256 != "" {
+			text = fmt.Sprintf("%d bytes, SHA-256 %s verified", b.Bytes, b.SHA256)
+		}
+		return []Moment{{b.At, map[string]string{docket.Freeze: "frozen", docket.Evidence: "evidence", docket.Thaw: "thawed"}[b.Action], text}}
+	case docket.KindClicked:
+		var b docket.Click
+		json.Unmarshal(e.Body, &b)
+		text := b.What + " by " + b.By
+		if b.Refused != "" {
+			text += ", refused: " + b.Refused
+		}
+		return []Moment{{b.At, "pressed", text}}
+	case docket.KindReported:
+		var b docket.Reported
+		json.Unmarshal(e.Body, &b)
+		return one("reported", "to Security Command Center: "+b.Status+" "+b.Error)
+	case docket.KindClosed:
+		var b docket.Closed
+		json.Unmarshal(e.Body, &b)
+		return one("closed", b.Resolution+" by "+b.By)
+	}
+	return nil
+}
+
+// steps are the lines that the page shows too.
+func steps(c docket.Case) []string { return page.Steps(c, func(s string) string { return s }) }

@@ -1,0 +1,263 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"cloud.google.com/go/pubsub/v2/pstest"
+	"go.etcd.io/bbolt"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// Topics of one machine.
+const (
+	project         = "local"
+	topicDetections = "detections"
+	topicFindings   = "findings"
+	topicDead       = "dead-letters"
+)
+
+// broker is Pub/Sub on one machine: pstest speaks the protocol, and what it
+// lacks is added: a journal on disk that a publish reaches before it is
+// acknowledged, and push delivery, repeated until the function answers 2xx.
+type broker struct {
+	server *pstest.Server
+	client *pubsub.Client
+	db     *bbolt.DB
+}
+
+// The journal: sequence -> entry, until the message is delivered; what is
+// published to the dead-letter topic stays.
+var (
+	bucketJournal = []byte("journal")
+	bucketDead    = []byte("dead")
+)
+
+type entry struct {
+	Topic      string            `json:"topic"`
+	Data       []byte            `json:"data"`
+	Attributes map[string]string `json:"attributes,omitempty"`
+}
+
+// journalled marks a message with its sequence in the journal; it is taken off
+// before delivery.
+const journalled = "contraband-journal"
+
+func startBroker(ctx context.Context, file string) (*broker, error) {
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
+	if err != nil {
+		return nil, fmt.Errorf("open journal %q: %w", file, err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(bucketJournal)
+		_, err2 := tx.CreateBucketIfNotExists(bucketDead)
+		return errors.Join(err, err2)
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	b := &broker{db: db}
+	b.server = pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: b})
+	if b.client, err = pubsub.NewClient(ctx, project, b.options()...); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	for _, name := range []string{topicDetections, topicFindings, topicDead} {
+		topic := "projects/" + project + "/topics/" + name
+		if _, err := b.client.TopicAdminClient.CreateTopic(ctx, &pubsubpb.Topic{Name: topic}); err != nil {
+			return nil, errors.Join(err, b.close())
+		}
+		if name == topicDead {
+			continue // nobody is pushed a dead letter
+		}
+		if _, err := b.client.SubscriptionAdminClient.CreateSubscription(ctx, &pubsubpb.Subscription{
+			Name: "projects/" + project + "/subscriptions/" + name, Topic: topic, AckDeadlineSeconds: 600,
+		}); err != nil {
+			return nil, errors.Join(err, b.close())
+		}
+	}
+	return b, nil
+}
+
+func (b *broker) close() error {
+	var errs []error
+	if b.client != nil {
+		errs = append(errs, b.client.Close())
+	}
+	return errors.Join(append(errs, b.server.Close(), b.db.Close())...)
+}
+
+// options reach this broker from any Pub/Sub client.
+func (b *broker) options() []option.ClientOption {
+	return []option.ClientOption{
+		option.WithEndpoint(b.server.Addr), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
+	}
+}
+
+// React journals what is published, and refuses it when it cannot be journalled:
+// an acknowledged publish is on disk.
+func (b *broker) React(request any) (handled bool, ret any, err error) {
+	r, ok := request.(*pubsubpb.PublishRequest)
+	if !ok {
+		return false, nil, nil
+	}
+	err = b.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bucketJournal)
+		if r.Topic == "projects/"+project+"/topics/"+topicDead {
+			bucket = tx.Bucket(bucketDead)
+		}
+		for _, m := range r.Messages {
+			if m.Attributes[journalled] != "" {
+				continue // replayed from the journal
+			}
+			seq, err := bucket.NextSequence()
+			if err != nil {
+				return err
+			}
+			v, err := json.Marshal(entry{r.Topic, m.Data, m.Attributes})
+			if err != nil {
+				return err
+			}
+			if err := bucket.Put(key(seq), v); err != nil {
+				return err
+			}
+			if m.Attributes == nil {
+				m.Attributes = map[string]string{}
+			}
+			m.Attributes[journalled] = strconv.FormatUint(seq, 10)
+		}
+		return nil
+	})
+	return err != nil, &pubsubpb.PublishResponse{}, err
+}
+
+func key(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
+
+// replay publishes again what was not delivered before the process ended.
+func (b *broker) replay() (int, error) {
+	type left struct {
+		seq uint64
+		entry
+	}
+	var all []left
+	err := b.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketJournal).ForEach(func(k, v []byte) error {
+			l := left{seq: binary.BigEndian.Uint64(k)}
+			err := json.Unmarshal(v, &l.entry)
+			all = append(all, l)
+			return err
+		})
+	})
+	for _, l := range all {
+		if l.Attributes == nil {
+			l.Attributes = map[string]string{}
+		}
+		l.Attributes[journalled] = strconv.FormatUint(l.seq, 10)
+		b.server.Publish(l.Topic, l.Data, l.Attributes)
+	}
+	return len(all), err
+}
+
+// push delivers a subscription's messages to a function as Pub/Sub does: a POST
+// of {message, subscription} to a path that ends in the topic's name. A message
+// is acknowledged on 2xx and tried again, with growing pauses, on anything else.
+func (b *broker) push(ctx context.Context, name, base string) error {
+	sub := b.client.Subscriber(name)
+	sub.ReceiveSettings.MaxOutstandingMessages = 1000 // one that fails must not hold up the others
+	url := base + "/projects/" + project + "/topics/" + name
+	atOnce := make(chan struct{}, 8)
+	return sub.Receive(ctx, func(ctx context.Context, m *pubsub.Message) {
+		for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
+			atOnce <- struct{}{}
+			err := deliver(ctx, url, name, m)
+			<-atOnce
+			if err == nil {
+				break
+			}
+			slog.Warn("to be delivered again", "topic", name, "message", m.ID, "error", err.Error(), "pause", pause)
+			select {
+			case <-ctx.Done():
+				return // unacknowledged, and in the journal
+			case <-time.After(pause):
+			}
+		}
+		if seq, err := strconv.ParseUint(m.Attributes[journalled], 10, 64); err == nil {
+			if err := b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketJournal).Delete(key(seq)) }); err != nil {
+				slog.Error("the journal cannot be written: the message will come again after a restart", "error", err)
+			}
+		}
+		m.Ack()
+	})
+}
+
+func deliver(ctx context.Context, url, subscription string, m *pubsub.Message) error {
+	attributes := map[string]string{}
+	for k, v := range m.Attributes {
+		if k != journalled {
+			attributes[k] = v
+		}
+	}
+	body, err := json.Marshal(map[string]any{
+		"message": map[string]any{
+			"data": m.Data, "attributes": attributes, "messageId": m.ID, "message_id": m.ID,
+			"publishTime": m.PublishTime.UTC().Format(time.RFC3339Nano), "publish_time": m.PublishTime.UTC().Format(time.RFC3339Nano),
+		},
+		"subscription": "projects/" + project + "/subscriptions/" + subscription,
+	})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(why))
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
+// counts of what waits and what is dead.
+func (b *broker) counts() (waiting, dead int, err error) {
+	err = b.db.View(func(tx *bbolt.Tx) error {
+		waiting, dead = tx.Bucket(bucketJournal).Stats().KeyN, tx.Bucket(bucketDead).Stats().KeyN
+		return nil
+	})
+	return waiting, dead, err
+}
+
+// deadLetters are the reasons, newest last.
+func (b *broker) deadLetters() ([]string, error) {
+	var out []string
+	err := b.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketDead).ForEach(func(_, v []byte) error {
+			var e entry
+			err := json.Unmarshal(v, &e)
+			out = append(out, e.Attributes["reason"])
+			return err
+		})
+	})
+	return slices.Clip(out), err
+}

@@ -1,0 +1,119 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/contraband-dev/contraband/internal/casebook"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/respond"
+)
+
+// Client talks to a running Machine over loopback.
+type Client struct {
+	URL   string `json:"url"`
+	Token string `json:"token"`
+}
+
+// ErrNotRunning means that no `contraband up` was found.
+var ErrNotRunning = errors.New("no `contraband up` is running here")
+
+// ErrNotFound means that what was asked for is not there, or not yet.
+var ErrNotFound = errors.New("not found")
+
+// RuntimeFile is where a running Machine announces itself: $CONTRABAND_RUNTIME,
+// else a place that only this user can read.
+func RuntimeFile() string {
+	if f := os.Getenv("CONTRABAND_RUNTIME"); f != "" {
+		return f
+	}
+	if os.Geteuid() == 0 {
+		return "/run/contraband/up.json"
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		return filepath.Join(dir, "contraband", "up.json")
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("contraband-%d", os.Getuid()), "up.json")
+}
+
+// Find finds the running Machine.
+func Find(file string) (Client, error) {
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return Client{}, ErrNotRunning
+	}
+	var c Client
+	if err := json.Unmarshal(body, &c); err != nil {
+		return Client{}, fmt.Errorf("read %q: %w", file, err)
+	}
+	return c, nil
+}
+
+// Key is the address of the pages for a browser.
+func (c Client) Key() string { return c.URL + "/?key=" + c.Token }
+
+func (c Client) do(ctx context.Context, method, path string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w (%v)", ErrNotRunning, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return ErrNotFound
+	}
+	if resp.StatusCode/100 != 2 {
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, strings.TrimSpace(string(why)))
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// Publish puts a notification on the findings topic and answers its id.
+func (c Client) Publish(ctx context.Context, body []byte) (id string, err error) {
+	var out struct{ ID string }
+	err = c.do(ctx, http.MethodPost, "/v1/publish", body, &out)
+	return out.ID, err
+}
+
+// Outcome waits up to half a minute for what became of a message.
+func (c Client) Outcome(ctx context.Context, id string) (out []respond.Outcome, err error) {
+	return out, c.do(ctx, http.MethodGet, "/v1/outcomes/"+id, nil, &out)
+}
+
+// Status of the machine.
+func (c Client) Status(ctx context.Context) (out Status, err error) {
+	return out, c.do(ctx, http.MethodGet, "/v1/status", nil, &out)
+}
+
+// Cases, the newest first.
+func (c Client) Cases(ctx context.Context) (out []docket.Case, err error) {
+	return out, c.do(ctx, http.MethodGet, "/api/cases", nil, &out)
+}
+
+// CaseView is one case with its timeline.
+type CaseView struct {
+	Case     docket.Case       `json:"case"`
+	Timeline []casebook.Moment `json:"timeline"`
+	Raw      json.RawMessage   `json:"-"`
+}
+
+// Case reads one.
+func (c Client) Case(ctx context.Context, id string) (out CaseView, err error) {
+	if err := c.do(ctx, http.MethodGet, "/api/cases/"+id, nil, &out.Raw); err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(out.Raw, &out)
+}

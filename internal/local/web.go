@@ -1,0 +1,262 @@
+package local
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+
+	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/respond"
+)
+
+// handler serves the pages and the API. Everything needs the token, as a
+// bearer, as the cookie that /?key=TOKEN sets, or (uploads) in a signature.
+func (m *Machine) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /upload/{key...}", m.upload.serve)
+	if m.slack != nil {
+		mux.Handle("/slack-api/", http.StripPrefix("/slack-api", m.slack.Handler())) // asks for the token itself
+		mux.Handle("/slack/", m.guarded(http.StripPrefix("/slack", m.slack.Handler())))
+	}
+	if m.sensor != nil {
+		mux.Handle("/orders/", m.guarded(m.sensor.Handler()))
+	}
+	mux.Handle("POST /v1/publish", m.guarded(http.HandlerFunc(m.publish)))
+	mux.Handle("GET /v1/outcomes/{id}", m.guarded(http.HandlerFunc(m.outcome)))
+	mux.Handle("GET /v1/status", m.guarded(http.HandlerFunc(m.status)))
+	mux.Handle("/", m.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.suite.Casebook(w, r) })))
+	return onlyLoopback(mux)
+}
+
+// onlyLoopback refuses a name that merely resolves to this machine: that is how
+// a web page elsewhere would reach us.
+func onlyLoopback(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := strings.Cut(r.Host, ":")
+		if strings.HasPrefix(r.Host, "[") {
+			host, _, _ = strings.Cut(r.Host[1:], "]")
+		}
+		if !isLoopback(host) {
+			http.Error(w, "this is a loopback service", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+const cookie = "contraband"
+
+func (m *Machine) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if given := r.URL.Query().Get("key"); given != "" && m.isToken(given) {
+			http.SetCookie(w, &http.Cookie{Name: cookie, Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+			clean := *r.URL
+			q := clean.Query()
+			q.Del("key")
+			clean.RawQuery = q.Encode()
+			http.Redirect(w, r, clean.RequestURI(), http.StatusSeeOther)
+			return
+		}
+		c, err := r.Cookie(cookie)
+		bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !m.isToken(bearer) && (err != nil || !m.isToken(c.Value)) {
+			http.Error(w, "open the address that `contraband up` printed: it carries the key", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (m *Machine) isToken(s string) bool {
+	return subtle.ConstantTimeCompare([]byte(s), []byte(m.Token)) == 1
+}
+
+// publish puts a body on the findings topic as a notification.
+func (m *Machine) publish(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<20))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	p := m.broker.client.Publisher(topicFindings)
+	p.PublishSettings.DelayThreshold = time.Millisecond
+	defer p.Stop()
+	id, err := p.Publish(r.Context(), &pubsub.Message{Data: body}).Get(r.Context())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	writeJSON(w, map[string]string{"id": id})
+}
+
+// outcome waits for what became of a message.
+func (m *Machine) outcome(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
+	defer cancel()
+	o, ok := m.done.wait(ctx, r.PathValue("id"))
+	if !ok {
+		http.Error(w, "no outcome yet", http.StatusNotFound)
+		return
+	}
+	writeJSON(w, o)
+}
+
+// Status is what `contraband up` knows of itself.
+type Status struct {
+	Waiting     int      `json:"waiting"` // published, not yet delivered
+	Dead        int      `json:"dead"`
+	DeadReasons []string `json:"deadReasons,omitempty"`
+	Findings    int      `json:"findings"` // that the SCC stand-in holds
+	Escalated   int      `json:"escalated"`
+	Pages       int      `json:"pages"` // messages in the Slack stand-in; -1 with a real Slack
+	Sensor      any      `json:"sensor,omitempty"`
+}
+
+func (m *Machine) status(w http.ResponseWriter, _ *http.Request) {
+	var s Status
+	var errs [4]error
+	s.Waiting, s.Dead, errs[0] = m.broker.counts()
+	s.DeadReasons, errs[1] = m.broker.deadLetters()
+	all, err := m.scc.Findings()
+	errs[2] = err
+	s.Findings = len(all)
+	for _, f := range all {
+		if f.Category != "Added Binary Executed" {
+			s.Escalated++
+		}
+	}
+	s.Pages = -1
+	if m.slack != nil {
+		messages, err := m.slack.Messages()
+		s.Pages, errs[3] = len(messages), err
+	}
+	if m.sensor != nil {
+		if st, err := m.sensor.Stats(); err == nil {
+			s.Sensor = st
+		}
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, s)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
+}
+
+// outcomes keeps what became of the latest messages, for those who wait.
+type outcomes struct {
+	mu    sync.Mutex
+	known map[string][]respond.Outcome
+	order []string
+	wake  chan struct{}
+}
+
+const maxOutcomes = 10_000
+
+func (o *outcomes) put(id string, out []respond.Outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.known == nil {
+		o.known = map[string][]respond.Outcome{}
+	}
+	o.known[id] = out
+	if o.order = append(o.order, id); len(o.order) > maxOutcomes {
+		delete(o.known, o.order[0])
+		o.order = o.order[1:]
+	}
+	if o.wake != nil {
+		close(o.wake)
+		o.wake = nil
+	}
+}
+
+func (o *outcomes) wait(ctx context.Context, id string) ([]respond.Outcome, bool) {
+	for {
+		o.mu.Lock()
+		out, ok := o.known[id]
+		if o.wake == nil {
+			o.wake = make(chan struct{})
+		}
+		wake := o.wake
+		o.mu.Unlock()
+		if ok {
+			return out, true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, false
+		case <-wake:
+		}
+	}
+}
+
+// uploads are the loopback form of a signed URL: one key, create only, capped,
+// for ten minutes.
+type uploads struct {
+	key   []byte
+	base  string
+	store casefile.Store
+}
+
+func (u uploads) sign(_ context.Context, key string, max int64) (*node.Upload, error) {
+	until := time.Now().Add(10 * time.Minute).Unix()
+	q := url.Values{"max": {fmt.Sprint(max)}, "until": {fmt.Sprint(until)}, "sig": {u.mac(key, fmt.Sprint(max), fmt.Sprint(until))}}
+	return &node.Upload{URL: u.base + key + "?" + q.Encode(), MaxBytes: max}, nil
+}
+
+func (u uploads) mac(parts ...string) string {
+	h := hmac.New(sha256.New, u.key)
+	io.WriteString(h, strings.Join(parts, "\n"))
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (u uploads) serve(w http.ResponseWriter, r *http.Request) {
+	q, key := r.URL.Query(), r.PathValue("key")
+	max, err1 := strconv.ParseInt(q.Get("max"), 10, 64)
+	until, err2 := strconv.ParseInt(q.Get("until"), 10, 64)
+	if !hmac.Equal([]byte(u.mac(key, q.Get("max"), q.Get("until"))), []byte(q.Get("sig"))) || err1 != nil || err2 != nil {
+		http.Error(w, "the signature does not fit", http.StatusForbidden)
+		return
+	}
+	if time.Now().Unix() > until {
+		http.Error(w, "the address has expired", http.StatusForbidden)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
+	if err != nil {
+		http.Error(w, "the body is too large or was cut short", http.StatusRequestEntityTooLarge)
+		return
+	}
+	// What is created once must be right: other bytes would hold the key for ever.
+	if sum := sha256.Sum256(body); casefile.EvidenceKey(hex.EncodeToString(sum[:])) != key {
+		http.Error(w, "the bytes do not have the hash that the address names", http.StatusUnprocessableEntity)
+		return
+	}
+	switch err := u.store.Create(r.Context(), key, body); {
+	case errors.Is(err, casefile.ErrExists):
+		http.Error(w, "it is there already", http.StatusPreconditionFailed)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	default:
+		w.WriteHeader(http.StatusCreated)
+	}
+}
