@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/casebook"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testbed"
@@ -181,7 +182,7 @@ func (d *demo) drop(ctx context.Context) (err error) {
 // reached, and says which was not when that takes longer than a minute.
 func (d *demo) follow(ctx context.Context) error {
 	d.say("\n%10s  %-11s %s", "ms", "stage", "")
-	shown, reached := 0, map[string]bool{}
+	shown, reached := map[casebook.Moment]bool{}, map[string]bool{}
 	for deadline := time.Now().Add(time.Minute); ; {
 		found, err := findCase(ctx, d.client, d.box.ID, d.ran)
 		if err == nil {
@@ -190,9 +191,11 @@ func (d *demo) follow(ctx context.Context) error {
 		if err != nil && !errors.Is(err, local.ErrNotFound) && !errors.Is(err, local.ErrNotRunning) {
 			return err
 		}
-		for ; shown < len(d.view.Timeline); shown++ {
-			m := d.view.Timeline[shown]
-			reached[m.Stage] = true
+		for _, m := range d.view.Timeline {
+			if shown[m] {
+				continue
+			}
+			shown[m], reached[m.Stage] = true, true
 			d.say("%10.1f  %-11s %s", float64(m.At.Sub(d.view.Timeline[0].At).Microseconds())/1000, m.Stage, m.Text)
 		}
 		missing := ""

@@ -178,6 +178,8 @@ func (b *broker) replay() (int, error) {
 func (b *broker) push(ctx context.Context, name, base string) error {
 	sub := b.client.Subscriber(name)
 	sub.ReceiveSettings.MaxOutstandingMessages = 1000 // one that fails must not hold up the others
+	// The journal, not the subscription, remembers what is not delivered: nothing waits at the end.
+	sub.ReceiveSettings.ShutdownOptions = &pubsub.ShutdownOptions{Behavior: pubsub.ShutdownBehaviorNackImmediately, Timeout: time.Second}
 	url := base + "/projects/" + project + "/topics/" + name
 	atOnce := make(chan struct{}, 8)
 	return sub.Receive(ctx, func(ctx context.Context, m *pubsub.Message) {
@@ -191,7 +193,8 @@ func (b *broker) push(ctx context.Context, name, base string) error {
 			slog.Warn("to be delivered again", "topic", name, "message", m.ID, "error", err.Error(), "pause", pause)
 			select {
 			case <-ctx.Done():
-				return // unacknowledged, and in the journal
+				m.Nack() // it stays in the journal
+				return
 			case <-time.After(pause):
 			}
 		}

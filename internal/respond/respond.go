@@ -126,8 +126,12 @@ func (r *Responder) active(ctx context.Context, f finding.Finding) (Outcome, err
 			return Outcome{}, err
 		}
 		if w.file.HeldByOther() {
-			if fresh {
-				return outcome, nil // the holder looks before it leaves
+			c, err := w.fold()
+			if err != nil {
+				return Outcome{}, err
+			}
+			if fresh || c.Handled[f.Key()] {
+				return outcome, nil // the holder has it, or looks before it leaves
 			}
 			return Outcome{}, fmt.Errorf("case %q: %w", w.file.ID, ErrBusy) // it may have died: come again
 		}
@@ -148,6 +152,16 @@ func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error
 	if len(file.Events()) == 0 {
 		return Outcome{Acknowledged: why + ", and no case is open for it"}, nil
 	}
+	names, err := r.findingsOf(ctx, file.ID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if !names[f.CanonicalName] {
+		return Outcome{Acknowledged: why + ", and the open case about the same is not of it"}, nil
+	}
+	if len(names) > 1 {
+		return Outcome{Case: file.ID}, nil // others keep it open
+	}
 	if file.HeldByOther() {
 		return Outcome{}, fmt.Errorf("case %q: %w", file.ID, ErrBusy)
 	}
@@ -160,6 +174,23 @@ func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error
 		return Outcome{}, err
 	}
 	return Outcome{Case: file.ID}, r.Advance(ctx, file.ID)
+}
+
+// findingsOf answers the canonical names of the findings that joined a case.
+func (r *Responder) findingsOf(ctx context.Context, caseID string) (map[string]bool, error) {
+	entries, err := r.Log.Occurrences(ctx, caseID)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, e := range entries {
+		var f finding.Finding
+		if err := json.Unmarshal(e.Body, &f); err != nil {
+			return nil, fmt.Errorf("case %q, occurrence %q: %w", caseID, e.Name, err)
+		}
+		names[f.CanonicalName] = true
+	}
+	return names, nil
 }
 
 // Advance takes every step that a case is due. An error is transient.
