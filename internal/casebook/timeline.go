@@ -50,8 +50,13 @@ func Timeline(c docket.Case, events []casefile.Event) []Moment {
 		add(f.EventTime, "executed", f.Process.Path+" in "+f.ShortName())
 	}
 	add(c.Decided.Received, "received", "the finding arrived")
+	told := false
 	for _, e := range events {
 		for _, m := range moments(e) {
+			if m.Stage == "paged" && told {
+				m.Stage = "page-edited"
+			}
+			told = told || m.Stage == "paged"
 			add(m.At, m.Stage, m.Text)
 		}
 	}

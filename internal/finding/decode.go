@@ -48,7 +48,7 @@ func Decode(data []byte) ([]Finding, error) {
 		if errors.As(err, &syntax) {
 			return nil, fmt.Errorf("%w: not JSON, at byte %d", ErrMalformed, syntax.Offset)
 		}
-		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+		return nil, fmt.Errorf("%w: the JSON is cut short", ErrMalformed)
 	}
 	if d.More() {
 		return nil, fmt.Errorf("%w: more than one JSON value", ErrMalformed)

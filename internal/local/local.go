@@ -274,7 +274,10 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("register functions: %w", err)
 	}
-	os.Stdout = os.Stderr // the framework announces each function there; standard output is the commands'
+	// The framework announces each function on standard output, which is the commands'.
+	if os.Stdout, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
+		return "", err
+	}
 	go func() { m.failed <- funcframework.StartHostPort("127.0.0.1", port) }()
 	return base, waitForPort(ctx, "127.0.0.1:"+port)
 }

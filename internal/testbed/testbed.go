@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -237,6 +238,7 @@ func (x *Box) Remove(ctx context.Context) error {
 			break
 		}
 	}
+	x.bed.boxes = slices.DeleteFunc(x.bed.boxes, func(other *Box) bool { return other == x })
 	_, err := x.bed.ctr(ctx, nil, "tasks", "delete", "--force", x.ID)
 	_, err2 := x.bed.ctr(ctx, nil, "containers", "delete", x.ID)
 	return errors.Join(err, err2)
@@ -247,7 +249,7 @@ func (b *Bed) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var errs []error
-	for _, x := range b.boxes {
+	for _, x := range slices.Clone(b.boxes) {
 		errs = append(errs, x.Remove(ctx))
 	}
 	errs = append(errs, b.daemon.Process.Signal(syscall.SIGTERM))

@@ -1,0 +1,76 @@
+# Everything a new Debian 12 machine with Go needs is installed by these targets.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+export GOFLAGS := -buildvcs=false
+
+# The tests that load programs into the kernel, or look at every container of
+# the machine, run one after the other: they would see each other's.
+KERNEL := ./sensor ./cmd/contraband
+
+.PHONY: help
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## bin/contraband
+	@mkdir -p bin
+	go build -trimpath -o bin/contraband ./cmd/contraband
+
+.PHONY: demo
+demo: deps-container build ## one command: an added program in a real container, found, paged, frozen (root)
+	@./bin/contraband demo $(DEMOFLAGS)
+
+.PHONY: test
+test: deps-container deps-browser ## all tests; as root with the sensor's, on this kernel
+	@if [ "$$(id -u)" != 0 ]; then
+		echo "!! NOT ROOT: the tests of the sensor, of the demo and of the browser are NOT RUN."
+		echo "!! They load BPF programs and run real containers: run \`make test\` as root."
+	fi
+	go vet ./...
+	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /cmd/contraband$$)
+	go test -race -p 1 -count=1 $(KERNEL)
+
+.PHONY: generate
+generate: deps-bpf ## rebuild the BPF objects from C
+	go generate ./bpf
+
+.PHONY: check-bpf
+check-bpf: deps-bpf ## fail when the committed BPF objects are not those of the C files
+	@before=$$(sha256sum bpf/exec_bpfel.o bpf/exec_bpfel.go)
+	go generate ./bpf
+	if [ "$$before" != "$$(sha256sum bpf/exec_bpfel.o bpf/exec_bpfel.go)" ]; then
+		echo "the committed BPF objects are not those of the C files: commit what \`make generate\` made" >&2
+		exit 1
+	fi
+	echo "the committed BPF objects are those of the C files"
+
+.PHONY: fuzz
+fuzz: ## every decoder, FUZZTIME each (default 10m)
+	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding
+	go test -run '^$$' -fuzz FuzzDetection -fuzztime $${FUZZTIME:-10m} ./internal/node
+
+# install PROGRAM PACKAGE... installs the packages unless the program is there.
+define install
+	if ! command -v $(1) >/dev/null; then
+		echo "installing $(2): $(3)"
+		if [ "$$(id -u)" != 0 ]; then echo "  needs root: apt-get install -y --no-install-recommends $(2)" >&2; exit 1; fi
+		[ -n "$$(find /var/lib/apt/lists -name '*_Packages*' -mtime -1 2>/dev/null | head -1)" ] || apt-get update -qq
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(2) >/dev/null
+	fi
+endef
+
+.PHONY: deps deps-container deps-browser deps-bpf
+deps: deps-container deps-browser deps-bpf ## install all that the targets need
+
+deps-container:
+	@$(call install,containerd,containerd runc,a real container runtime for the demo and the tests)
+	$(call install,busybox,busybox-static,what the image of the demo is made of)
+
+deps-browser:
+	@$(call install,chromium,chromium,the browser that reads the casebook in a test)
+
+deps-bpf:
+	@$(call install,clang,clang llvm,compiles the BPF programs)
+	[ -f /usr/include/bpf/bpf_helpers.h ] || { $(call install,libbpf-headers,libbpf-dev,the headers of the BPF programs)
+	}

@@ -1,0 +1,369 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/local"
+	"github.com/contraband-dev/contraband/internal/testbed"
+)
+
+// TestMain makes this binary the command `contraband` for the scripts and tests.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"contraband": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("CONTRABAND_RUNTIME", filepath.Join(e.WorkDir, "up.json"))
+			e.Setenv("HOME", e.WorkDir)
+			return nil
+		},
+		Condition: func(c string) (bool, error) {
+			if c == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("condition %q is not known", c)
+		},
+	})
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: needs root: real BPF programs and real containers")
+	}
+	if err := testbed.Missing(); err != nil {
+		t.Fatalf("%v (or run `make deps`)", err)
+	}
+}
+
+// up is a `contraband up` of its own process.
+type up struct {
+	cmd    *exec.Cmd
+	client local.Client
+	mu     sync.Mutex
+	lines  []string
+	news   chan struct{}
+}
+
+// startUp runs one on a directory and waits until it answers.
+func startUp(t *testing.T, bed *testbed.Bed, dir string) *up {
+	t.Helper()
+	policy := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(policy, demoPolicy, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runtime := filepath.Join(dir, "up.json")
+	os.Remove(runtime)
+	u := &up{cmd: exec.Command("contraband", "up", "--dir", filepath.Join(dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy, "--containerd", bed.Socket), news: make(chan struct{}, 1)}
+	u.cmd.Env = append(os.Environ(), "CONTRABAND_RUNTIME="+runtime)
+	out, err := u.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.cmd.Process.Kill(); u.cmd.Wait() })
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			u.mu.Lock()
+			u.lines = append(u.lines, s.Text())
+			u.mu.Unlock()
+			select {
+			case u.news <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		if u.client, err = local.Find(runtime); err == nil {
+			if _, err = u.client.Status(t.Context()); err == nil {
+				return u
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("`contraband up` does not answer: %v\n%s", err, u.text())
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (u *up) text() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return strings.Join(u.lines, "\n")
+}
+
+// logged waits until a line of its log holds a text.
+func (u *up) logged(ctx context.Context, text string) error {
+	for !strings.Contains(u.text(), text) {
+		select {
+		case <-u.news:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func startBed(t *testing.T) *testbed.Bed {
+	t.Helper()
+	needRoot(t)
+	bed, err := testbed.Start(t.Context(), filepath.Join(t.TempDir(), "bed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bed.Close(); err != nil {
+			t.Errorf("close testbed: %v", err)
+		}
+	})
+	return bed
+}
+
+func startBox(t *testing.T, bed *testbed.Bed, labels map[string]string) (*testbed.Box, []byte) {
+	t.Helper()
+	box, err := bed.Run(t.Context(), fmt.Sprintf("box-%d", time.Now().UnixNano()), labels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // what it runs would be found by every later `up`
+		if err := box.Remove(context.Background()); err != nil {
+			t.Errorf("remove container: %v", err)
+		}
+	})
+	bin, err := canary.Here(600 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Drop(t.Context(), "/tmp/x", bin); err != nil {
+		t.Fatal(err)
+	}
+	return box, bin
+}
+
+// await polls until a case has come to rest as it should.
+func await(t *testing.T, u *up, box *testbed.Box, what string, ok func(docket.Case) bool) docket.Case {
+	t.Helper()
+	var last docket.Case
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		c, err := findCase(t.Context(), u.client, box.ID, time.Time{})
+		if err != nil {
+			continue
+		}
+		if last = c; ok(c) {
+			return c
+		}
+	}
+	t.Fatalf("%s did not come about: %+v\n%s", what, last, u.text())
+	return last
+}
+
+func settled(c docket.Case) bool {
+	return c.Escalated != nil && c.Paged != nil && c.Frozen() && c.Done(docket.Evidence) != nil && c.Reported == "frozen"
+}
+
+// TestKillNine kills `contraband up` at many moments of the demo and starts it
+// again: the case goes on to its end, with one page, one escalation, one freeze.
+func TestKillNine(t *testing.T) {
+	bed := startBed(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	type moment struct {
+		after string // a line of the log; "": as soon as the program was told to run
+		delay time.Duration
+	}
+	moments := []moment{{"", 0}, {"added binary executed", 0}, {"action=freeze", 0}, {"action=evidence", 0}, {"msg=notification", 0}}
+	for range 7 { // the whole way takes some 40 ms
+		moments = append(moments, moment{"added binary executed", time.Duration(random.IntN(45_000)) * time.Microsecond})
+	}
+	for _, m := range moments {
+		t.Run(fmt.Sprintf("%s+%s", strings.ReplaceAll(m.after, " ", "_"), m.delay), func(t *testing.T) {
+			dir := t.TempDir()
+			first := startUp(t, bed, dir)
+			box, _ := startBox(t, bed, map[string]string{demoLabel: "true"})
+			started := make(chan error, 1)
+			go func() { started <- box.Start(t.Context(), "/tmp/x") }()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if m.after != "" {
+				if err := first.logged(ctx, m.after); err != nil {
+					t.Fatalf("%v: no %q in\n%s", err, m.after, first.text())
+				}
+			}
+			time.Sleep(m.delay) // the moment itself, not a wait for anything
+			if err := first.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			first.cmd.Wait()
+			if err := <-started; err != nil {
+				t.Fatal(err)
+			}
+			second := startUp(t, bed, dir)
+			c := await(t, second, box, "the end of the case", settled)
+			// Let what is still on its way arrive: nothing waits in the journal any more.
+			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+				s, err := second.client.Status(t.Context())
+				if err == nil && s.Waiting == 0 {
+					if s.Pages != 1 || s.Escalated != 1 || s.Dead != 0 {
+						t.Errorf("%d pages, %d escalations, %d dead letters; want 1, 1, 0", s.Pages, s.Escalated, s.Dead)
+					}
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("messages wait: %+v, %v\n%s", s, err, second.text())
+				}
+			}
+			freezes := 0
+			for _, claim := range c.Claims {
+				if claim.Action == docket.Freeze {
+					freezes++
+				}
+			}
+			if freezes != 1 || !box.Frozen() {
+				t.Errorf("%d freezes claimed, the kernel says frozen %v; want 1, true", freezes, box.Frozen())
+			}
+			all, err := second.client.Cases(t.Context())
+			if err != nil || len(all) != 1 {
+				t.Errorf("%d cases, want 1 (%v)", len(all), err)
+			}
+		})
+	}
+}
+
+// TestDefaultPolicyTouchesNothing: the same program in a container that does
+// not carry the demo's label is told and left alone.
+func TestDefaultPolicyTouchesNothing(t *testing.T) {
+	bed := startBed(t)
+	u := startUp(t, bed, t.TempDir())
+	box, _ := startBox(t, bed, nil)
+	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
+		t.Fatal(err)
+	}
+	c := await(t, u, box, "a page", func(c docket.Case) bool { return c.Paged != nil && c.Reported == "open" })
+	if c.Decided.Verdict.Level != docket.Malicious || len(c.Claims) != 0 || box.Frozen() {
+		t.Errorf("verdict %s, claims %v, frozen %v", c.Decided.Verdict.Level, c.Claims, box.Frozen())
+	}
+}
+
+// TestBrowser reads the case in a real browser and presses release.
+func TestBrowser(t *testing.T) {
+	bed := startBed(t)
+	if _, err := exec.LookPath("chromium"); err != nil {
+		t.Fatal("chromium is not installed: apt-get install -y chromium (or run `make deps`)")
+	}
+	u := startUp(t, bed, t.TempDir())
+	box, bin := startBox(t, bed, map[string]string{demoLabel: "true"})
+	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
+		t.Fatal(err)
+	}
+	c := await(t, u, box, "the freeze", settled)
+
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("/usr/bin/chromium"), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(t.TempDir()))
+	alloc, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	defer cancel()
+	var mu sync.Mutex
+	var elsewhere, complaints []string
+	listen := func(ev any) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch e := ev.(type) {
+		case *network.EventRequestWillBeSent:
+			if at, err := url.Parse(e.Request.URL); err == nil && !strings.HasPrefix(e.Request.URL, u.client.URL) && at.Scheme != "data" {
+				elsewhere = append(elsewhere, e.Request.URL)
+			}
+		case *log.EventEntryAdded:
+			if strings.Contains(e.Entry.Text, "Content Security Policy") {
+				complaints = append(complaints, e.Entry.Text)
+			}
+		}
+	}
+	tab, cancel := chromedp.NewContext(alloc, chromedp.WithListener(listen))
+	defer cancel()
+	tab, cancel = context.WithTimeout(tab, 90*time.Second)
+	defer cancel()
+	if err := chromedp.Do(tab, chromedp.Navigate(u.client.Key()), chromedp.Click(`a[href="/cases/`+c.ID+`"]`), chromedp.WaitVisible("#timeline")); err != nil {
+		t.Fatal(err)
+	}
+	page, err := chromedp.Run(tab, chromedp.Text("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"malicious", "/tmp/x", canary.SHA256(bin), "frozen", "container frozen", box.ID, "T1105", "cp -- /proc/"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not show %q:\n%s", want, page)
+		}
+	}
+	if picture := os.Getenv("CONTRABAND_SCREENSHOT"); picture != "" {
+		png, err := chromedp.Run(tab, chromedp.FullScreenshot(100))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(picture, png, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !box.Frozen() {
+		t.Fatal("the container is not frozen before the button is pressed")
+	}
+	if err := chromedp.Do(tab, chromedp.Click("#release"), chromedp.WaitNotPresent("#release"), chromedp.WaitVisible("#status")); err != nil {
+		t.Fatal(err)
+	}
+	status, err := chromedp.Run(tab, chromedp.Text("#status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if box.Frozen() || !strings.Contains(status, "released") {
+		t.Errorf("after release: the kernel says frozen %v, the page %q", box.Frozen(), status)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(elsewhere) > 0 || len(complaints) > 0 {
+		t.Errorf("requests elsewhere: %q; policy complaints: %q", elsewhere, complaints)
+	}
+}
+
+func TestOnlyOneAtATime(t *testing.T) {
+	dir := t.TempDir()
+	m, err := local.Start(t.Context(), local.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var out strings.Builder
+	err = run(t.Context(), []string{"up", "--no-sensor", "--dir", dir, "--listen", "127.0.0.1:0"}, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "in use by another") {
+		t.Errorf("a second `up` on the same directory: %v", err)
+	}
+}
+
+func TestStatusErrors(t *testing.T) {
+	if _, err := local.Find(filepath.Join(t.TempDir(), "none")); !errors.Is(err, local.ErrNotRunning) {
+		t.Errorf("no runtime file: %v", err)
+	}
+}

@@ -1,0 +1,217 @@
+package finding
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// TestGolden shows, for each shape, what is found in it.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no test data: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := Decode(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.MarshalIndent(got, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(text, []byte("hunter2")) {
+				t.Error("a secret is in the decoded form")
+			}
+			golden := strings.TrimSuffix(file, ".json") + ".golden"
+			if *update {
+				if err := os.WriteFile(golden, append(text, '\n'), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil || string(want) != string(text)+"\n" {
+				t.Errorf("%s differs (%v); got\n%s", golden, err, text)
+			}
+		})
+	}
+}
+
+func TestOutcomesWithNames(t *testing.T) {
+	for in, want := range map[string]error{
+		``:                            ErrMalformed,
+		`{`:                           ErrMalformed,
+		`{} {}`:                       ErrMalformed,
+		`nonsense`:                    ErrMalformed,
+		`null`:                        ErrNoFinding,
+		`[]`:                          ErrNoFinding,
+		`{"finding": {}}`:             ErrNoFinding,
+		`{"finding": {"name": "x"}}`:  ErrNoFinding,
+		`{"jsonPayload": {"a": 1}}`:   ErrNoFinding,
+		`{"finding": "text"}`:         ErrNoFinding,
+		`{"listFindingsResults": []}`: ErrNoFinding,
+		`{"name": "a", "category": "Reverse Shell"}`: ErrNoProject,
+		strings.Repeat("[", 20000):                   ErrMalformed,
+	} {
+		if got, err := Decode([]byte(in)); !errors.Is(err, want) {
+			t.Errorf("%.40q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+	if _, err := Decode(make([]byte, MaxBytes+1)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+func TestKeysSeparateWhatDiffers(t *testing.T) {
+	base := Finding{CanonicalName: "projects/1/f", Category: AddedBinary, State: "ACTIVE", EventTime: time.Unix(1, 0)}
+	seen := map[string]string{base.Key(): "base"}
+	for name, change := range map[string]func(*Finding){
+		"event time": func(f *Finding) { f.EventTime = time.Unix(2, 0) },
+		"state":      func(f *Finding) { f.State = "INACTIVE" },
+		"mute":       func(f *Finding) { f.Mute = "MUTED" },
+		"deleted":    func(f *Finding) { f.Deleted = true },
+		"name":       func(f *Finding) { f.CanonicalName = "projects/1/g" },
+	} {
+		f := base
+		change(&f)
+		if other, taken := seen[f.Key()]; taken {
+			t.Errorf("%s: the same key as %s", name, other)
+		}
+		seen[f.Key()] = name
+	}
+	marked := base
+	marked.Severity, marked.Description, marked.CreateTime = "HIGH", "changed", time.Now()
+	if marked.Key() != base.Key() {
+		t.Error("what marks and external systems touch changes the key: every update of ours would re-enter")
+	}
+}
+
+func TestCaseJoinsTheSameBytesInTheSameWorkload(t *testing.T) {
+	f := Finding{Project: "p", Location: "l", Cluster: "c", Pod: Pod{Namespace: "n", Name: "web-1"}, Process: Process{Path: "/tmp/a", SHA256: strings.Repeat("1", 64)}}
+	moved := f
+	moved.Process.Path = "/tmp/b"
+	if f.CaseKey("") != moved.CaseKey("") {
+		t.Error("the same bytes under another path are another case")
+	}
+	for name, change := range map[string]func(*Finding){
+		"bytes": func(f *Finding) { f.Process.SHA256 = strings.Repeat("2", 64) }, "pod": func(f *Finding) { f.Pod.Name = "web-2" },
+		"namespace": func(f *Finding) { f.Pod.Namespace = "m" }, "cluster": func(f *Finding) { f.Cluster = "d" },
+	} {
+		g := f
+		change(&g)
+		if g.CaseKey("") == f.CaseKey("") {
+			t.Errorf("another %s is the same case", name)
+		}
+	}
+	other := f
+	other.Pod.Name = "web-2"
+	if f.CaseKey("deploy/web") != other.CaseKey("deploy/web") {
+		t.Error("two pods of one owner are two cases")
+	}
+}
+
+func detection() node.Detection {
+	return node.Detection{
+		Time: time.Date(2026, 3, 1, 10, 0, 0, 123456000, time.UTC), Route: node.Volume, SameAs: "/bin/x", Node: "n1", Repeats: 4,
+		Process:   node.Process{Path: "/tmp/x", Args: []string{"/tmp/x", "-o"}, Comm: "x", PID: 53, PPID: 1},
+		File:      node.File{SHA256: strings.Repeat("a", 64), Size: 99},
+		Container: node.Container{ID: "c1", Name: "web", Image: "img", ImageDigest: "sha256:" + strings.Repeat("b", 64), Labels: map[string]string{"team": "x"}},
+		Pod:       node.Pod{Namespace: "shop", Name: "web-1", UID: "u-1"}, Missed: node.Missed{Dropped: 3},
+		Timing: node.Timing{Seen: time.Date(2026, 3, 1, 10, 0, 1, 0, time.UTC)},
+	}
+}
+
+// TestWhatWeRaiseIsWhatWeRead: encode, then decode, and nothing is lost.
+func TestWhatWeRaiseIsWhatWeRead(t *testing.T) {
+	d := detection()
+	id, p, err := FromDetection(d, Place{"shop", "l", "prod"}, "organizations/1/sources/2/locations/global", d.Time.Add(time.Second))
+	if err != nil || len(id) != 32 {
+		t.Fatalf("id %q, %v", id, err)
+	}
+	body, err := Notification("c", p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := Decode(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := all[0]
+	if f.Process.Path != d.Process.Path || f.Process.SHA256 != d.File.SHA256 || f.Process.Size != 99 || f.Process.PID != 53 || len(f.Process.Args) != 2 {
+		t.Errorf("process %+v", f.Process)
+	}
+	if f.Container.ID != "c1" || f.Container.Image != "img" || f.Container.Digest != d.Container.ImageDigest || f.Container.Labels["team"] != "x" {
+		t.Errorf("container %+v", f.Container)
+	}
+	if f.Pod.Namespace != "shop" || f.Pod.Name != "web-1" || f.Pod.UID != "u-1" || f.Node != "n1" || f.Project != "shop" || f.Cluster != "prod" || f.Location != "l" {
+		t.Errorf("place %+v %s %s %s %s", f.Pod, f.Node, f.Project, f.Location, f.Cluster)
+	}
+	if !f.EventTime.Equal(d.Time) || f.Category != AddedBinary || f.State != "ACTIVE" || f.Severity != "LOW" || f.Kind() != ContainerThreat {
+		t.Errorf("%+v", f)
+	}
+	s := f.Sensor
+	if s == nil || s.Route != "volume" || s.SameAs != "/bin/x" || s.Repeats != 4 || s.Missed != "3 events lost in the kernel" || !s.Executed.Equal(d.Time) || !s.Seen.Equal(d.Timing.Seen) {
+		t.Errorf("sensor %+v", s)
+	}
+	again, _, err := FromDetection(d, Place{"shop", "l", "prod"}, "organizations/1/sources/2/locations/global", time.Now())
+	if err != nil || again != id {
+		t.Errorf("the same detection has another id: %q, %q (%v)", id, again, err)
+	}
+	if _, q, err := FromDetection(d, Place{"shop", "l", "prod"}, "s", d.Time.Add(-time.Hour)); err != nil || q.EventTime.AsTime().After(d.Time.Add(-time.Hour)) {
+		t.Errorf("an event time in the future: %v (%v)", q.EventTime.AsTime(), err)
+	}
+}
+
+// FuzzDecode: whatever comes in, Decode answers, and within bounds.
+func FuzzDecode(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		all, err := Decode(in)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrNoFinding) && !errors.Is(err, ErrNoProject) {
+				t.Errorf("an error without a name: %v", err)
+			}
+			return
+		}
+		for _, f := range all {
+			if f.Name == "" || f.Category == "" || f.CanonicalName == "" {
+				t.Errorf("a finding without name or category: %+v", f)
+			}
+			if f.Process.SHA256 != "" && !sha256Form.MatchString(f.Process.SHA256) {
+				t.Errorf("sha256 %q", f.Process.SHA256)
+			}
+			if len(f.Key()) != 64 || len(f.CaseKey("")) != 16 {
+				t.Errorf("keys %q %q", f.Key(), f.CaseKey(""))
+			}
+			if _, err := json.Marshal(f); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
