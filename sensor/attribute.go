@@ -161,17 +161,22 @@ func boundLabels(labels map[string]string) map[string]string {
 	return out
 }
 
-// cgroupPath is the container's cgroup, from the process or, when that has
-// ended, from the cgroup's id.
+// cgroupPath is the container's cgroup: by the id that the kernel told at the
+// exec, else (cgroup v1) from the process. A process that has ended shows "/"
+// there, which says nothing of where it ran.
 func cgroupPath(e bpf.Event) (string, error) {
-	if p, err := cgroupOfProcess(e.PID); err == nil {
+	p, byID := cgroupOfID(e.Cgroup)
+	if byID == nil && p != "" && p != "/" {
 		return p, nil
 	}
-	p, err := cgroupOfID(e.Cgroup)
-	if err != nil {
-		return "", fmt.Errorf("the process has ended and its cgroup %d is gone: %w", e.Cgroup, err)
+	p, byProcess := cgroupOfProcess(e.PID)
+	if byProcess == nil && p != "" && p != "/" {
+		return p, nil
 	}
-	return p, nil
+	if !e.Is(bpf.RootOverlay) {
+		return "", errNotContainer // a private mount namespace on the host's own root
+	}
+	return "", fmt.Errorf("the cgroup %d of process %d is not to be found: %w", e.Cgroup, e.PID, errors.Join(byID, byProcess))
 }
 
 // cgroupOfProcess prefers the unified hierarchy and falls back to cgroup v1's.
@@ -198,9 +203,11 @@ func cgroupOfProcess(pid uint32) (string, error) {
 	return v1, nil
 }
 
+var unifiedRoot = sync.OnceValues(unifiedMount)
+
 // cgroupOfID opens a cgroup by its id, which is its kernfs node's.
 func cgroupOfID(id uint64) (string, error) {
-	root, err := unifiedMount()
+	root, err := unifiedRoot()
 	if err != nil {
 		return "", err
 	}

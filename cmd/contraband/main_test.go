@@ -307,7 +307,7 @@ func TestBrowser(t *testing.T) {
 	defer cancel()
 	tab, cancel = context.WithTimeout(tab, 90*time.Second)
 	defer cancel()
-	if err := chromedp.Do(tab, chromedp.Navigate(u.client.Key()), chromedp.Click(`a[href="/cases/`+c.ID+`"]`), chromedp.WaitVisible("#timeline")); err != nil {
+	if err := chromedp.Do(tab, chromedp.Navigate(u.client.Key()), chromedp.Click(`a[href="/cases/`+c.ID+`"]`), chromedp.WaitReady("#timeline")); err != nil {
 		t.Fatal(err)
 	}
 	page, err := chromedp.Run(tab, chromedp.Text("body"))
@@ -331,7 +331,7 @@ func TestBrowser(t *testing.T) {
 	if !box.Frozen() {
 		t.Fatal("the container is not frozen before the button is pressed")
 	}
-	if err := chromedp.Do(tab, chromedp.Click("#release"), chromedp.WaitNotPresent("#release"), chromedp.WaitVisible("#status")); err != nil {
+	if err := chromedp.Do(tab, chromedp.Click("#release"), chromedp.WaitNotPresent("#release"), chromedp.WaitReady("#status")); err != nil {
 		t.Fatal(err)
 	}
 	status, err := chromedp.Run(tab, chromedp.Text("#status"))
