@@ -270,6 +270,22 @@ func TestDefaultPolicyTouchesNothing(t *testing.T) {
 	}
 }
 
+// TestCanary runs the canary against a running `up`, twice in containers of its
+// own and once in a given one.
+func TestCanary(t *testing.T) {
+	bed := startBed(t)
+	u := startUp(t, bed, t.TempDir())
+	box, _ := startBox(t, bed, nil)
+	for _, in := range []string{"", "", "ctr --address " + bed.Socket + " tasks exec --exec-id canary " + box.ID} {
+		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+		r, err := runCanary(ctx, u.client, strings.Fields(in))
+		cancel()
+		if err != nil || r.Case == "" || r.Verdict != string(docket.Malicious) || r.PagedMS <= 0 {
+			t.Fatalf("%q: %+v, %v\n%s", in, r, err, u.text())
+		}
+	}
+}
+
 // TestBrowser reads the case in a real browser and presses release.
 func TestBrowser(t *testing.T) {
 	bed := startBed(t)
