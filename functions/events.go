@@ -92,7 +92,15 @@ func (s *Suite) raise(ctx context.Context, topic string, data []byte) error {
 		return retry.Permanent(err)
 	}
 	if s.scc != nil {
-		if f, err = s.scc.Upsert(ctx, f); err != nil {
+		written, err := s.scc.Upsert(ctx, f)
+		switch {
+		case err == nil:
+			f = written
+		case retry.IsPermanent(err):
+			// SCC will never take it: people are told all the same.
+			slog.Error("the finding is not in SCC", "error", err.Error())
+			f.CanonicalName = f.Name
+		default:
 			return err
 		}
 	}

@@ -110,6 +110,8 @@ func moments(e casefile.Event) []Moment {
 			text += ", refused: " + b.Refused
 		}
 		return []Moment{{b.At, "pressed", text}}
+	case docket.KindExpired:
+		return one("expired", "the freeze has ended by itself")
 	case docket.KindReported:
 		var b docket.Reported
 		json.Unmarshal(e.Body, &b)

@@ -32,6 +32,9 @@ import (
 // ErrConflict means that somebody else appended first: read again, decide again.
 var ErrConflict = errors.New("the case has moved on")
 
+// ErrClosed means that the case takes no more events.
+var ErrClosed = errors.New("the case is closed")
+
 // Closed is the kind of the event after which a case takes no more events.
 const Closed = "closed"
 
@@ -118,9 +121,9 @@ func (l *Log) Occur(ctx context.Context, caseID, findingKey string, body []byte)
 	return err == nil, err
 }
 
-// Occurrences of a case.
-func (l *Log) Occurrences(ctx context.Context, caseID string) ([]Entry, error) {
-	return l.entries(ctx, "occurrences/"+caseID+"/")
+// Occurrences of a case, but for those whose names are in except.
+func (l *Log) Occurrences(ctx context.Context, caseID string, except map[string]bool) ([]Entry, error) {
+	return l.entries(ctx, "occurrences/"+caseID+"/", except)
 }
 
 // Click records what a person pressed, once by its id, and wakes the case.
@@ -131,28 +134,31 @@ func (l *Log) Click(ctx context.Context, caseID, id string, body []byte) error {
 	return l.WakeAt(ctx, caseID, l.now())
 }
 
-// Clicks of a case.
-func (l *Log) Clicks(ctx context.Context, caseID string) ([]Entry, error) {
-	return l.entries(ctx, "clicks/"+caseID+"/")
+// Clicks of a case, but for those whose names are in except.
+func (l *Log) Clicks(ctx context.Context, caseID string, except map[string]bool) ([]Entry, error) {
+	return l.entries(ctx, "clicks/"+caseID+"/", except)
 }
 
-func (l *Log) entries(ctx context.Context, prefix string) ([]Entry, error) {
+func (l *Log) entries(ctx context.Context, prefix string, except map[string]bool) ([]Entry, error) {
 	keys, err := l.Store.List(ctx, prefix)
 	if err != nil {
 		return nil, err
 	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return except[entryName(key)] })
 	out := make([]Entry, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i, key := range keys {
 		g.Go(func() error {
 			body, err := l.Store.Read(ctx, key)
-			out[i] = Entry{strings.TrimSuffix(path.Base(key), ".json"), body}
+			out[i] = Entry{entryName(key), body}
 			return err
 		})
 	}
 	return out, g.Wait()
 }
+
+func entryName(key string) string { return strings.TrimSuffix(path.Base(key), ".json") }
 
 // Latest reads the last episode of a case by its base id. When that is closed,
 // or there is none, the answer is a new episode without events.
@@ -264,8 +270,19 @@ func (f *File) HeldByOther() bool {
 	return f.log.Alive == nil || f.log.Alive(last.Holder)
 }
 
+// HeldUntil is the end of the lease of whoever has the case.
+func (f *File) HeldUntil() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.events) == 0 {
+		return time.Time{}
+	}
+	return f.events[len(f.events)-1].Until
+}
+
 // Append adds an event after those that were read, and takes or keeps the case.
-// ErrConflict means that somebody else was first. When an answer was lost on
+// ErrConflict means that somebody else was first, ErrClosed that there is
+// nothing to add to any more. When an answer was lost on
 // the way and the event is there after all, by our hand, that is success.
 func (f *File) Append(ctx context.Context, kind string, body any) (Event, error) {
 	return f.append(ctx, kind, body, f.log.now().Add(f.log.Lease))
@@ -285,6 +302,9 @@ func (f *File) Close(ctx context.Context, body any) (Event, error) {
 func (f *File) append(ctx context.Context, kind string, body any, until time.Time) (Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if n := len(f.events); n > 0 && f.events[n-1].Kind == Closed {
+		return Event{}, fmt.Errorf("case %q: %w", f.ID, ErrClosed)
+	}
 	e := Event{N: len(f.events), Kind: kind, At: f.log.now(), Holder: f.holder, Until: until}
 	if body != nil {
 		raw, err := json.Marshal(body)

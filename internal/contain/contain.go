@@ -165,7 +165,10 @@ func (c *Container) carry(ctx context.Context, caseID string, claim docket.Claim
 		acted.Error, acted.At = err.Error(), c.Now().UTC()
 		return acted, nil
 	}
-	acted.At, acted.Processes = s.At, s.Process
+	acted.At, acted.Processes, acted.Gone = s.At, s.Process, s.Gone
+	if claim.Action == docket.Freeze {
+		acted.Until = o.Expires
+	}
 	switch {
 	case s.Gone:
 		acted.Error = "the container is gone"

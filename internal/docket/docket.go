@@ -22,6 +22,7 @@ const (
 	KindClaimed   = "claimed"   // an action that Contain may now carry out
 	KindActed     = "acted"     // what came of it
 	KindClicked   = "clicked"   // what a person pressed, accepted or refused
+	KindExpired   = "expired"   // a freeze that nobody released has ended by itself
 	KindReported  = "reported"  // the SCC finding shows the case's state
 	KindClosed    = casefile.Closed
 )
@@ -45,6 +46,12 @@ const (
 	KnownGood   Level = "known-good"
 	NotLookedUp Level = "not-looked-up"
 )
+
+// gravity orders the levels.
+var gravity = map[Level]int{Malicious: 4, Suspicious: 3, KnownGood: 2, Unknown: 1}
+
+// Graver tells whether l is worse news than other.
+func (l Level) Graver(other Level) bool { return gravity[l] > gravity[other] }
 
 // Verdict is what the indicator sources say about the bytes.
 type Verdict struct {
@@ -130,7 +137,9 @@ type Acted struct {
 	Action    string    `json:"action"`
 	Done      bool      `json:"done"`
 	Error     string    `json:"error,omitempty"`
-	At        time.Time `json:"at"` // when the node did it
+	Gone      bool      `json:"gone,omitempty"` // the container is no more: nothing is frozen, nothing left to thaw
+	At        time.Time `json:"at"`             // when the node did it
+	Until     time.Time `json:"until,omitzero"` // of a freeze: when it ends by itself
 	Processes int       `json:"processes,omitempty"`
 	SHA256    string    `json:"sha256,omitempty"`
 	Bytes     int64     `json:"bytes,omitempty"`
@@ -177,6 +186,7 @@ type Case struct {
 	Claims    []Claim    `json:"claims,omitempty"`
 	Clicks    []Click    `json:"clicks,omitempty"`
 	Reported  string     `json:"reported,omitempty"`
+	Expired   bool       `json:"expired,omitempty"` // the freeze has
 	Closed    *Closed    `json:"closed,omitempty"`
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
@@ -205,11 +215,7 @@ func (c *Case) add(e casefile.Event) error {
 	c.Updated = e.At
 	switch e.Kind {
 	case KindDecided:
-		c.Opened = e.At
-		err := json.Unmarshal(e.Body, &c.Decided)
-		c.Handled[c.Decided.Key] = true
-		c.LastSeen = c.Decided.Finding.EventTime
-		return err
+		return c.decide(e)
 	case KindJoined:
 		var b Joined
 		err := json.Unmarshal(e.Body, &b)
@@ -245,6 +251,8 @@ func (c *Case) add(e casefile.Event) error {
 		c.Clicks = append(c.Clicks, b)
 		c.Handled[b.ID] = true
 		return err
+	case KindExpired:
+		c.Expired = true
 	case KindReported:
 		var b Reported
 		err := json.Unmarshal(e.Body, &b)
@@ -254,6 +262,26 @@ func (c *Case) add(e casefile.Event) error {
 		return json.Unmarshal(e.Body, &c.Closed)
 	}
 	return nil // taken, yielded: who has the case, not what it says
+}
+
+// decide takes the first decision, or a later one that a graver verdict brought:
+// then what was found first stays, and what is to be done is the new one's.
+func (c *Case) decide(e casefile.Event) error {
+	var d Decided
+	if err := json.Unmarshal(e.Body, &d); err != nil {
+		return err
+	}
+	c.Handled[d.Key] = true
+	if d.Finding.EventTime.After(c.LastSeen) {
+		c.LastSeen = d.Finding.EventTime
+	}
+	if c.Opened.IsZero() {
+		c.Opened, c.Decided = e.At, d
+		return nil
+	}
+	c.Joined++
+	c.Decided.Verdict, c.Decided.Decision = d.Verdict, d.Decision
+	return nil
 }
 
 // Claim answers the latest claim of an action, or nil.
@@ -275,15 +303,23 @@ func (c Case) Done(action string) *Acted {
 }
 
 // Frozen tells whether the container is frozen as far as the log knows.
-func (c Case) Frozen() bool { return c.Done(Freeze) != nil && c.Done(Thaw) == nil }
+func (c Case) Frozen() bool { return c.Done(Freeze) != nil && !c.Expired && !c.Thawed() }
+
+// Thawed tells whether the container was released, or is no more.
+func (c Case) Thawed() bool {
+	claim := c.Claim(Thaw)
+	return claim != nil && claim.Acted != nil && (claim.Acted.Done || claim.Acted.Gone)
+}
 
 // Status in one word, for lists and for SCC's external system.
 func (c Case) Status() string {
 	switch {
 	case c.Closed != nil:
 		return "closed: " + c.Closed.Resolution
-	case c.Done(Thaw) != nil:
+	case c.Thawed():
 		return "released"
+	case c.Expired:
+		return "freeze expired"
 	case c.Frozen():
 		return "frozen"
 	default:

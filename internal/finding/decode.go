@@ -260,7 +260,7 @@ func (e envelope) decodeSensor(f *Finding) {
 		return
 	}
 	f.Sensor = &Sensor{
-		Route: s.get("Route").str(), SameAs: s.get("Same_As").str(), Unhashed: s.get("Unhashed").str(), Missed: s.get("Missed").str(),
+		Route: s.get("Route").str(), SameAs: s.get("Same_As").str(), Unhashed: s.get("Unhashed").str(), Missed: s.get("Missed").str(), Unattributed: s.get("Unattributed").str(),
 		Repeats: s.get("Repeats").integer(), Executed: s.get("Executed").time(), Seen: s.get("Seen").time(),
 		Hashed: s.get("Hashed").time(), Attributed: s.get("Attributed").time(), Raised: s.get("Raised").time(),
 	}

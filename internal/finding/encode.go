@@ -50,7 +50,7 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 		"VM_Instance_Name": d.Node, "Process_Binary_Fullpath": d.Process.Path, "Process_Arguments": anys(d.Process.Args),
 		"Pid": float64(d.Process.PID), "Parent_Pid": float64(d.Process.PPID), "Added_Binary_Kind": strings.ToUpper(string(d.Route[:1])) + string(d.Route[1:]),
 		"Contraband": map[string]any{
-			"Route": string(d.Route), "Same_As": d.SameAs, "Unhashed": d.File.Unhashed, "Missed": gaps(d), "Repeats": float64(d.Repeats),
+			"Route": string(d.Route), "Same_As": d.SameAs, "Unhashed": d.File.Unhashed, "Missed": gaps(d), "Unattributed": d.Container.Missing, "Repeats": float64(d.Repeats),
 			"Executed": stamp(d.Time), "Seen": stamp(d.Timing.Seen), "Hashed": stamp(d.Timing.Hashed), "Attributed": stamp(d.Timing.Attributed), "Raised": stamp(now),
 		},
 	})

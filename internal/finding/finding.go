@@ -88,16 +88,17 @@ type Contact struct {
 
 // Sensor is what our sensor adds.
 type Sensor struct {
-	Route      string    `json:"route"`
-	SameAs     string    `json:"sameAs,omitempty"`
-	Unhashed   string    `json:"unhashed,omitempty"`
-	Missed     string    `json:"missed,omitempty"` // known gaps in this window, in words
-	Repeats    int64     `json:"repeats,omitempty"`
-	Executed   time.Time `json:"executed,omitzero"`
-	Seen       time.Time `json:"seen,omitzero"`
-	Hashed     time.Time `json:"hashed,omitzero"`
-	Attributed time.Time `json:"attributed,omitzero"`
-	Raised     time.Time `json:"raised,omitzero"`
+	Route        string    `json:"route"`
+	SameAs       string    `json:"sameAs,omitempty"`
+	Unhashed     string    `json:"unhashed,omitempty"`
+	Unattributed string    `json:"unattributed,omitempty"` // why the container could not be named
+	Missed       string    `json:"missed,omitempty"`       // known gaps in this window, in words
+	Repeats      int64     `json:"repeats,omitempty"`
+	Executed     time.Time `json:"executed,omitzero"`
+	Seen         time.Time `json:"seen,omitzero"`
+	Hashed       time.Time `json:"hashed,omitzero"`
+	Attributed   time.Time `json:"attributed,omitzero"`
+	Raised       time.Time `json:"raised,omitzero"`
 }
 
 // Kind tells which playbook a finding leads to.

@@ -46,9 +46,10 @@ func (s *Slack) Digest(c docket.Case) string {
 func (s *Slack) Post(ctx context.Context, c docket.Case, again bool) (docket.Paged, error) {
 	if again {
 		p, err := s.find(ctx, c)
-		if err != nil || p.Timestamp != "" {
+		if err != nil && !retry.IsPermanent(err) || p.Timestamp != "" {
 			return p, err
 		}
+		// Where the channel may not be read, twice told is better than not told.
 	}
 	channel, ts, err := s.API.PostMessageContext(ctx, s.Channel, append(s.options(c),
 		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: eventType, EventPayload: map[string]any{"case": c.ID}}))...)
@@ -92,15 +93,15 @@ func (s *Slack) find(ctx context.Context, c docket.Case) (docket.Paged, error) {
 	}
 }
 
-// permanent are Slack's errors that no repetition mends.
-var permanent = map[string]bool{
-	"channel_not_found": true, "not_in_channel": true, "is_archived": true, "invalid_auth": true, "not_authed": true, "account_inactive": true,
-	"token_revoked": true, "missing_scope": true, "invalid_blocks": true, "msg_too_long": true, "restricted_action": true, "message_not_found": true,
+// passing are the errors of Slack that may mend by themselves; any other answer
+// of Slack's, as opposed to none, is for good.
+var passing = map[string]bool{
+	"ratelimited": true, "rate_limited": true, "internal_error": true, "fatal_error": true, "service_unavailable": true, "request_timeout": true, "team_added_to_org": true,
 }
 
 func classify(err error) error {
 	var answer slack.SlackErrorResponse
-	if errors.As(err, &answer) && permanent[answer.Err] {
+	if errors.As(err, &answer) && !passing[answer.Err] {
 		return retry.Permanent(err)
 	}
 	return err
@@ -191,6 +192,9 @@ func Steps(c docket.Case, clean func(string) string) []string {
 		out = append(out, "escalated in Security Command Center")
 	} else if d.Includes(docket.Escalate) {
 		out = append(out, "will be escalated")
+	}
+	if c.Expired {
+		out = append(out, "the freeze has ended by itself: the container RUNS again")
 	}
 	for _, action := range []string{docket.Freeze, docket.Evidence, docket.Thaw} {
 		out = append(out, actionLines(c, action, clean)...)

@@ -237,6 +237,8 @@ func (g Guards) Refuses(f finding.Finding) string {
 		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", f.Pod.Namespace)
 	case f.Container.ID == "":
 		return "the finding does not name a container"
+	case f.Pod.UID != "" && f.Pod.Namespace == "", f.Sensor != nil && f.Sensor.Unattributed != "":
+		return "it is not known whose container this is, so it is not known whether it is protected"
 	case f.Node == "":
 		return "the finding does not name a node"
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,6 +116,15 @@ func (r *Responder) active(ctx context.Context, f finding.Finding) (Outcome, err
 	if err := g.Wait(); err != nil {
 		return Outcome{}, err
 	}
+	outcome, err := w.workOrLeave(ctx, f, &learnt, fresh)
+	if errors.Is(err, casefile.ErrClosed) {
+		return Outcome{}, fmt.Errorf("it closed meanwhile; the next delivery opens its next episode: %w", err)
+	}
+	return outcome, err
+}
+
+// workOrLeave goes on with the case, unless another has it in hand.
+func (w *work) workOrLeave(ctx context.Context, f finding.Finding, learnt *docket.Decided, fresh bool) (Outcome, error) {
 	outcome := Outcome{Case: w.file.ID}
 	if w.file.IsClosed() {
 		return outcome, nil // a redelivery of what that case dealt with
@@ -131,12 +141,14 @@ func (r *Responder) active(ctx context.Context, f finding.Finding) (Outcome, err
 				return Outcome{}, err
 			}
 			if fresh || c.Handled[f.Key()] {
-				return outcome, nil // the holder has it, or looks before it leaves
+				// The holder has it, or looks before it leaves; should it die instead,
+				// the case is looked at when its lease has ended.
+				return outcome, w.Log.WakeAt(ctx, w.file.ID, w.file.HeldUntil())
 			}
 			return Outcome{}, fmt.Errorf("case %q: %w", w.file.ID, ErrBusy) // it may have died: come again
 		}
 	}
-	return outcome, w.run(ctx, &learnt)
+	return outcome, w.run(ctx, learnt)
 }
 
 // over ends the open case of a finding that SCC says is over.
@@ -178,7 +190,7 @@ func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error
 
 // findingsOf answers the canonical names of the findings that joined a case.
 func (r *Responder) findingsOf(ctx context.Context, caseID string) (map[string]bool, error) {
-	entries, err := r.Log.Occurrences(ctx, caseID)
+	entries, err := r.Log.Occurrences(ctx, caseID, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +213,7 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 		return err
 	}
 	if w.file.IsClosed() {
-		return nil
+		return w.reopen(ctx)
 	}
 	if w.file.HeldByOther() {
 		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
@@ -210,7 +222,7 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 		return w.run(ctx, nil)
 	}
 	// Named, but never opened: its finding is on record.
-	entries, err := r.Log.Occurrences(ctx, caseID)
+	entries, err := r.Log.Occurrences(ctx, caseID, nil)
 	if err != nil || len(entries) == 0 {
 		return err
 	}
@@ -250,24 +262,48 @@ func (w *work) learn(ctx context.Context, f finding.Finding) docket.Decided {
 
 // join puts the finding on record in its case.
 func (w *work) join(ctx context.Context, f finding.Finding) (file *casefile.File, fresh bool, err error) {
-	if file, err = w.Log.Latest(ctx, f.CaseKey(""), w.holder); err != nil {
-		return nil, false, err
-	}
-	id, err := w.Log.Name(ctx, f.Key(), file.ID)
+	latest, err := w.Log.Latest(ctx, f.CaseKey(""), w.holder)
 	if err != nil {
 		return nil, false, err
 	}
-	if id != file.ID { // it joined an earlier episode
-		if file, err = w.Log.Read(ctx, id, w.holder); err != nil {
+	name := f.Key()
+	for n := 2; ; n++ {
+		id, err := w.Log.Name(ctx, name, latest.ID)
+		if err != nil {
 			return nil, false, err
 		}
+		file = latest
+		if id != latest.ID { // it joined an earlier episode
+			if file, err = w.Log.Read(ctx, id, w.holder); err != nil {
+				return nil, false, err
+			}
+		}
+		missed, err := closedWithout(file, f.Key())
+		if err != nil {
+			return nil, false, err
+		}
+		if !missed {
+			break
+		}
+		// It was named, and the case closed before anybody saw it: it is named anew.
+		name = fmt.Sprintf("%s.%d", f.Key(), n)
 	}
+	id := file.ID
 	body, err := json.Marshal(f)
 	if err != nil {
 		return nil, false, err
 	}
 	fresh, err = w.Log.Occur(ctx, id, f.Key(), body)
 	return file, fresh, err
+}
+
+// closedWithout tells whether a case has ended and no event of it mentions a finding.
+func closedWithout(file *casefile.File, key string) (bool, error) {
+	if !file.IsClosed() {
+		return false, nil
+	}
+	c, err := docket.Fold(file.ID, file.Events())
+	return !c.Handled[key], err
 }
 
 // run takes steps until none is due and nothing new has come, then gives the
@@ -295,11 +331,10 @@ func (w *work) run(ctx context.Context, learnt *docket.Decided) error {
 			}
 			continue
 		case err != nil:
-			// Given back, so that whoever comes next need not wait for the lease.
-			return errors.Join(err, w.yield(ctx))
+			return errors.Join(err, w.leaveUnfinished(ctx))
 		}
 		if w.file.IsClosed() {
-			return nil
+			return w.reopen(ctx)
 		}
 		if err := w.yield(ctx); err != nil {
 			return err
@@ -311,12 +346,42 @@ func (w *work) run(ctx context.Context, learnt *docket.Decided) error {
 	}
 }
 
+// leaveUnfinished gives the case back, so that whoever comes next need not wait
+// for the lease, and has it looked at even if nobody comes. It works although
+// the invocation's own time may be over.
+func (w *work) leaveUnfinished(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if w.file.IsClosed() {
+		return nil
+	}
+	return errors.Join(w.yield(ctx), w.Log.WakeAt(ctx, w.file.ID, w.Now().Add(time.Minute)))
+}
+
+// reopen takes what came while the case was closing to its next episode: whoever
+// brought it was told that the holder would look.
+func (w *work) reopen(ctx context.Context) error {
+	late, _, err := w.unhandled(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range late {
+		if _, err := w.Finding(ctx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // giveWay reads what another has appended; when that one is still at it, we leave.
 func (w *work) giveWay(ctx context.Context) error {
 	if err := w.file.Reload(ctx); err != nil {
 		return err
 	}
 	w.opened = false
+	if w.file.IsClosed() {
+		return fmt.Errorf("case %q: %w", w.file.ID, casefile.ErrClosed)
+	}
 	if w.file.HeldByOther() {
 		return fmt.Errorf("case %q: %w", w.file.ID, ErrBusy)
 	}
@@ -324,10 +389,11 @@ func (w *work) giveWay(ctx context.Context) error {
 }
 
 func (w *work) yield(ctx context.Context) error {
-	if err := w.file.Yield(ctx); err != nil && !errors.Is(err, casefile.ErrConflict) {
-		return err
+	err := w.file.Yield(ctx)
+	if errors.Is(err, casefile.ErrConflict) || errors.Is(err, casefile.ErrClosed) {
+		return nil // another has it, or nobody needs it any more
 	}
-	return nil
+	return err
 }
 
 // turn takes in what is new, then every step that is due. What has just been
@@ -352,29 +418,23 @@ func (w *work) unhandled(ctx context.Context) (occurrences []finding.Finding, cl
 	if err != nil {
 		return nil, nil, err
 	}
-	entries, err := w.Log.Occurrences(ctx, w.file.ID)
+	entries, err := w.Log.Occurrences(ctx, w.file.ID, c.Handled)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range entries {
 		var f finding.Finding
-		if c.Handled[e.Name] {
-			continue
-		}
 		if err := json.Unmarshal(e.Body, &f); err != nil {
 			return nil, nil, fmt.Errorf("case %q, occurrence %q: %w", w.file.ID, e.Name, err)
 		}
 		occurrences = append(occurrences, f)
 	}
-	entries, err = w.Log.Clicks(ctx, w.file.ID)
+	entries, err = w.Log.Clicks(ctx, w.file.ID, c.Handled)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range entries {
 		var k docket.Click
-		if c.Handled[e.Name] {
-			continue
-		}
 		if err := json.Unmarshal(e.Body, &k); err != nil {
 			return nil, nil, fmt.Errorf("case %q, click %q: %w", w.file.ID, e.Name, err)
 		}
@@ -391,6 +451,9 @@ func (w *work) news(ctx context.Context) (bool, error) {
 func (w *work) takeIn(ctx context.Context) error {
 	occurrences, clicks, err := w.unhandled(ctx)
 	if err != nil {
+		return err
+	}
+	if occurrences, err = w.judgeAgain(ctx, occurrences); err != nil {
 		return err
 	}
 	if len(occurrences) > 0 {
@@ -418,12 +481,33 @@ func (w *work) takeIn(ctx context.Context) error {
 	return nil
 }
 
+// judgeAgain decides anew when the newest of the findings that joined brings a
+// graver verdict than the case has; it answers those that merely join.
+func (w *work) judgeAgain(ctx context.Context, joining []finding.Finding) ([]finding.Finding, error) {
+	c, err := w.fold()
+	if err != nil || len(joining) == 0 || c.Decided.Verdict.Level == docket.Malicious {
+		return joining, err
+	}
+	newest := slices.MaxFunc(joining, func(a, b finding.Finding) int { return a.EventTime.Compare(b.EventTime) })
+	d := w.learn(ctx, newest)
+	if !d.Verdict.Level.Graver(c.Decided.Verdict.Level) {
+		return joining, nil
+	}
+	if _, err := w.file.Append(ctx, docket.KindDecided, d); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == d.Key }), nil
+}
+
 func refuses(c docket.Case, k docket.Click) string {
+	freeze := c.Claim(docket.Freeze)
 	switch {
-	case k.What == docket.PressRelease && !c.Frozen():
+	case k.What == docket.PressRelease && (freeze == nil || c.Thawed() || c.Expired):
 		return "nothing is frozen"
 	case k.What == docket.PressClose && c.Frozen():
 		return "the container is still frozen: release it first"
+	case k.What == docket.PressClose && freeze != nil && freeze.Acted == nil:
+		return "a freeze is under way: release it first"
 	case k.What != docket.PressRelease && k.What != docket.PressClose:
 		return "there is no such button"
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/retry"
@@ -26,6 +27,9 @@ func (r *Responder) due(c docket.Case) []step {
 	}
 	if d.Includes(docket.Page) && c.Paged == nil {
 		steps = append(steps, step{"page", page})
+	}
+	if until := freezeEnd(c); !until.IsZero() && r.Now().After(until) {
+		steps = append(steps, step{"expire", expire})
 	}
 	if action, click := nextAction(c); action != "" {
 		steps = append(steps, step{action, func(ctx context.Context, w *work, c docket.Case) error { return act(ctx, w, c, action, click) }})
@@ -51,9 +55,14 @@ func (r *Responder) due(c docket.Case) []step {
 // asked for.
 func nextAction(c docket.Case) (action, click string) {
 	if release := accepted(c, docket.PressRelease); release != "" {
-		if claim := c.Claim(docket.Thaw); claim == nil || claim.Acted == nil {
+		claim := c.Claim(docket.Thaw)
+		// A thaw that failed is tried again when somebody asks again.
+		if claim == nil || claim.Acted == nil || !c.Thawed() && claim.Click != release {
 			return docket.Thaw, release
 		}
+	}
+	if accepted(c, docket.PressClose) != "" {
+		return "", "" // nothing new is begun
 	}
 	for _, action := range c.Decided.Decision.Do {
 		if action != docket.Freeze && action != docket.Evidence {
@@ -66,8 +75,9 @@ func nextAction(c docket.Case) (action, click string) {
 	return "", ""
 }
 
+// accepted answers the latest click of a kind that was not refused.
 func accepted(c docket.Case, what string) (click string) {
-	for _, k := range c.Clicks {
+	for _, k := range slices.Backward(c.Clicks) {
 		if k.What == what && k.Refused == "" {
 			return k.ID
 		}
@@ -86,7 +96,7 @@ func closingOf(c docket.Case) *docket.Closed {
 	if id := accepted(c, docket.PressClose); id != "" {
 		return &docket.Closed{Resolution: "settled", By: by(id)}
 	}
-	if id := accepted(c, docket.PressRelease); id != "" && c.Done(docket.Thaw) != nil {
+	if id := accepted(c, docket.PressRelease); id != "" && c.Thawed() {
 		return &docket.Closed{Resolution: "released", By: by(id)}
 	}
 	return nil
@@ -179,7 +189,7 @@ func report(ctx context.Context, w *work, c docket.Case) error {
 // same order.
 func act(ctx context.Context, w *work, c docket.Case, action, click string) error {
 	n := 0
-	if claim := c.Claim(action); claim != nil {
+	if claim := c.Claim(action); claim != nil && claim.Acted == nil {
 		n = claim.N
 	} else {
 		f := c.Decided.Finding
@@ -196,7 +206,26 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 		}
 		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC()}
 	}
+	if !acted.Until.IsZero() && acted.Done { // somebody has to see that it ends
+		if err := w.Log.WakeAt(ctx, c.ID, acted.Until); err != nil {
+			return err
+		}
+	}
 	_, err = w.file.Append(ctx, docket.KindActed, acted)
+	return err
+}
+
+// freezeEnd is when the case's freeze ends by itself; zero when nothing is frozen.
+func freezeEnd(c docket.Case) time.Time {
+	if !c.Frozen() {
+		return time.Time{}
+	}
+	return c.Done(docket.Freeze).Until
+}
+
+// expire records what the node has done by itself.
+func expire(ctx context.Context, w *work, _ docket.Case) error {
+	_, err := w.file.Append(ctx, docket.KindExpired, nil)
 	return err
 }
 
@@ -211,7 +240,7 @@ func closeCase(ctx context.Context, w *work, c docket.Case, end docket.Closed) e
 	}
 	if c.Paged != nil && c.Paged.Error == "" {
 		if _, err := w.Pager.Edit(ctx, ended); err != nil && !retry.IsPermanent(err) {
-			return err
+			return err // the end is shown, unless it can never be
 		}
 	}
 	_, err := w.file.Close(ctx, end)

@@ -33,8 +33,6 @@ type Source interface {
 // Judge asks all sources at once and answers the gravest.
 type Judge struct{ Sources []Source }
 
-var gravity = map[docket.Level]int{docket.Malicious: 4, docket.Suspicious: 3, docket.KnownGood: 2, docket.Unknown: 1}
-
 // Judge a finding. It always answers: a source that fails is named in Why, and
 // when no source could answer the level is not-looked-up, never unknown.
 func (j Judge) Judge(ctx context.Context, f finding.Finding) docket.Verdict {
@@ -60,7 +58,7 @@ func (j Judge) Judge(ctx context.Context, f finding.Finding) docket.Verdict {
 			troubles = append(troubles, fmt.Sprintf("%s: %v", s.Name(), errs[i]))
 			continue
 		}
-		if v.Source = s.Name(); gravity[v.Level] > gravity[best.Level] {
+		if v.Source = s.Name(); v.Level.Graver(best.Level) {
 			best = v
 		}
 	}
