@@ -33,6 +33,7 @@ const (
 	HasUpper    = uint32(execEventFlagsHAS_UPPER)    // the file has an upper inode
 	HasLower    = uint32(execEventFlagsHAS_LOWER)    // the file has a lower inode
 	RootOverlay = uint32(execEventFlagsROOT_OVERLAY) // the process's root directory is on an overlay
+	UserMount   = uint32(execEventFlagsUSER_MOUNT)   // the overlay was mounted inside a user namespace
 	Running     = uint32(execEventFlagsRUNNING)      // it ran before the sensor started
 )
 

@@ -16,6 +16,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define OVERLAYFS_MAGIC 0x794c7630
 #define PATH_MAX_BYTES 1024	/* power of two: it masks offsets */
+#define CTIME_QUERIED (1U << 31)	/* I_CTIME_QUERIED in linux/fs.h: not a part of the time */
 #define NAME_MAX_BYTES 256
 #define PATH_MAX_PARTS 32
 #define ARGS_BYTES 512		/* power of two: it masks a length */
@@ -37,6 +38,7 @@ enum event_flags {
 	ROOT_OVERLAY = 16,	/* the process's root directory is on an overlay */
 	RUNNING = 32,		/* found by the iterator: it ran before the sensor */
 	REPORT = 64,		/* always set */
+	USER_MOUNT = 128,	/* the overlay was mounted inside a user namespace */
 };
 
 struct event {
@@ -108,7 +110,7 @@ static __always_inline __u64 change_time(struct inode *inode)
 	struct inode___v6_1 *old = (void *)inode;
 
 	if (bpf_core_field_exists(new->i_ctime_sec))
-		return BPF_CORE_READ(new, i_ctime_sec) * 1000000000ULL + BPF_CORE_READ(new, i_ctime_nsec);
+		return BPF_CORE_READ(new, i_ctime_sec) * 1000000000ULL + (BPF_CORE_READ(new, i_ctime_nsec) & ~CTIME_QUERIED);
 	if (bpf_core_field_exists(mid->__i_ctime))
 		return BPF_CORE_READ(mid, __i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(mid, __i_ctime.tv_nsec);
 	return BPF_CORE_READ(old, i_ctime.tv_sec) * 1000000000ULL + BPF_CORE_READ(old, i_ctime.tv_nsec);
@@ -143,7 +145,8 @@ static __always_inline __u32 write_path(struct event *e, struct dentry *dentry)
 		const unsigned char *name = BPF_CORE_READ(dentry, d_name.name);
 		long n;
 
-		if (parent == dentry || at >= PATH_MAX_BYTES)
+		/* A memfd's only name is that of a dentry which is its own parent. */
+		if ((parent == dentry && i > 0) || at >= PATH_MAX_BYTES)
 			break;
 		n = bpf_probe_read_kernel_str(&e->path[at & (PATH_MAX_BYTES - 1)], NAME_MAX_BYTES, name);
 		if (n <= 0)
@@ -170,22 +173,26 @@ static __always_inline __u32 judge(struct inode *inode, struct super_block *root
 			flags |= HAS_UPPER;
 		if (has_lower(inode))
 			flags |= HAS_LOWER;
+		/* Anybody can mount an overlay in a user namespace of his own, with anything as its lower layer. */
+		if (BPF_CORE_READ(sb, s_user_ns, level) > 0)
+			flags |= USER_MOUNT;
 	}
-	if ((flags & ON_OVERLAY) && (flags & ON_ROOT) && !(flags & HAS_UPPER))
+	if ((flags & ON_OVERLAY) && (flags & ON_ROOT) && !(flags & (HAS_UPPER | USER_MOUNT)))
 		return 0;
 	return flags | REPORT;
 }
 
-static __always_inline struct file_runs *first_in_window(struct file_key *key, __u64 now, __u64 *repeats)
+static __always_inline int first_in_window(struct file_key *key, __u64 now, __u64 *repeats)
 {
 	struct file_runs fresh = { .sent_ns = now }, *known;
 
 	*repeats = 0;
-	if (bpf_map_update_elem(&runs, key, &fresh, BPF_NOEXIST) == 0)
-		return bpf_map_lookup_elem(&runs, key);
 	known = bpf_map_lookup_elem(&runs, key);
-	if (!known)
-		return 0;
+	if (!known) {
+		/* Told even when it cannot be remembered; of two at once both may be told. */
+		bpf_map_update_elem(&runs, key, &fresh, BPF_NOEXIST);
+		return 1;
+	}
 	if (now - known->sent_ns < window_ns) {
 		__sync_fetch_and_add(&known->repeats, 1);
 		count(REPEATED);
@@ -194,7 +201,7 @@ static __always_inline struct file_runs *first_in_window(struct file_key *key, _
 	*repeats = known->repeats;
 	known->sent_ns = now;
 	known->repeats = 0;
-	return known;
+	return 1;
 }
 
 static __always_inline int consider(struct task_struct *p, struct file *file, const char *filename, __u32 running)

@@ -62,6 +62,7 @@ const (
 	execEventFlagsROOT_OVERLAY execEventFlags = 16
 	execEventFlagsRUNNING      execEventFlags = 32
 	execEventFlagsREPORT       execEventFlags = 64
+	execEventFlagsUSER_MOUNT   execEventFlags = 128
 )
 
 type execFileKey struct {

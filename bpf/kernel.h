@@ -15,7 +15,8 @@
 
 #define CORE __attribute__((preserve_access_index))
 
-struct super_block { unsigned long s_magic; unsigned int s_dev; } CORE;
+struct user_namespace { int level; } CORE;
+struct super_block { unsigned long s_magic; unsigned int s_dev; struct user_namespace *s_user_ns; } CORE;
 
 /* The change time has had three spellings; the flavours (after ___) are tried in turn. */
 struct timespec64 { long long tv_sec; long tv_nsec; } CORE;

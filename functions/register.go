@@ -11,16 +11,28 @@ import (
 
 // RegisterFromEnvironment registers every function with the framework; which of
 // them is served, FUNCTION_TARGET says. The configuration is read when the first
-// request comes: a mistake in it fails that request, loudly, and every later one.
+// request comes: a mistake in it fails that request, loudly, and the next one
+// tries again.
 func RegisterFromEnvironment() {
-	suite := sync.OnceValues(func() (*Suite, error) {
+	var mu sync.Mutex
+	var made *Suite
+	suite := func() (*Suite, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if made != nil {
+			return made, nil
+		}
 		ctx := context.Background()
 		cfg, err := FromEnvironment(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return New(ctx, cfg, Parts{})
-	})
+		s, err := New(ctx, cfg, Parts{})
+		if err == nil {
+			made = s
+		}
+		return s, err
+	}
 	event := func(name string, f func(*Suite, context.Context, cloudevents.Event) error) {
 		functions.CloudEvent(name, func(ctx context.Context, e cloudevents.Event) error {
 			s, err := suite()

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,16 +105,13 @@ func (a *attributor) container(ctx context.Context, e bpf.Event) (home, error) {
 func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	hex := hexContainer.FindStringSubmatch(cgroup)
-	id := path.Base(cgroup)
-	if hex != nil {
-		id = hex[1]
-	}
+	cgroup, id, hex := containerCgroup(cgroup)
+	cgroupID := idOfCgroup(cgroup, e)
 	var troubles []error
 	for _, r := range a.runtimes {
 		h, err := r.describe(ctx, cgroup, id)
 		if err == nil {
-			h.ID, h.Runtime, h.CgroupPath, h.CgroupID = id, r.name(), cgroup, e.Cgroup
+			h.ID, h.Runtime, h.CgroupPath, h.CgroupID = id, r.name(), cgroup, cgroupID
 			h.bound()
 			return h, nil
 		}
@@ -121,16 +119,16 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 			troubles = append(troubles, fmt.Errorf("%s: %w", r.name(), err))
 		}
 	}
-	if hex == nil && (!e.Is(bpf.RootOverlay) || len(troubles) == 0 && !node.IsContainerID(id)) {
+	if !hex && (!e.Is(bpf.RootOverlay) || len(troubles) == 0 && !node.IsContainerID(id)) {
 		return home{}, errNotContainer
 	}
-	if hex == nil && strings.HasSuffix(cgroup, ".service") {
+	if !hex && strings.HasSuffix(cgroup, ".service") {
 		return home{}, errNotContainer // a systemd unit with a root image of its own
 	}
 	if !node.IsContainerID(id) {
 		return home{}, fmt.Errorf("cgroup %q names no container", cgroup)
 	}
-	h := home{Container: node.Container{ID: id}, CgroupPath: cgroup, CgroupID: e.Cgroup}
+	h := home{Container: node.Container{ID: id}, CgroupPath: cgroup, CgroupID: cgroupID}
 	if m := podInPath.FindStringSubmatch(cgroup); m != nil {
 		h.Pod.UID = strings.ReplaceAll(m[1], "_", "-")
 	}
@@ -140,6 +138,41 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 	}
 	return h, nil
 }
+
+// containerCgroup answers the container's own cgroup, its id, and whether it is
+// of the runtimes' 64-digit form. The outermost such part counts: what lies below
+// is the container's to make.
+func containerCgroup(cgroup string) (own, id string, hex bool) {
+	at := ""
+	for _, part := range strings.Split(strings.TrimPrefix(cgroup, "/"), "/") {
+		at += "/" + part
+		if m := hexContainer.FindStringSubmatch(part); m != nil {
+			return at, m[1], true
+		}
+	}
+	return cgroup, path.Base(cgroup), false
+}
+
+// idOfCgroup is the event's own where the process was in the container's cgroup
+// itself, and that of the ancestor where it was below.
+func idOfCgroup(own string, e bpf.Event) uint64 {
+	if at, err := cgroupOfID(e.Cgroup); err != nil || at == own {
+		return e.Cgroup
+	}
+	root, err := unifiedRoot()
+	if err != nil {
+		return e.Cgroup // cgroup v1 alone: the id plays no part
+	}
+	info, err := os.Stat(root + own)
+	if err != nil {
+		return e.Cgroup // gone: so is what could be acted on
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
+// isRootless tells a container that a user runs below his own service manager:
+// its root overlay is mounted in his user namespace, as an attacker's would be.
+func isRootless(cgroup string) bool { return strings.HasPrefix(cgroup, "/user.slice/user-") }
 
 func unknownContainer(e bpf.Event, why error) home {
 	return home{Container: node.Container{ID: fmt.Sprintf("cgroup-%d", e.Cgroup), Missing: cut(why.Error())}, CgroupID: e.Cgroup}

@@ -51,26 +51,36 @@ func isFileOf(f *os.File, e bpf.Event) bool {
 	return ino == e.Inode || ino == e.UpperInode && ino != 0
 }
 
-// hash takes the SHA-256 of the held file, or says why not.
-func (s *Sensor) hash(c candidate) (sum, why string) {
+// hash takes the SHA-256 of the held file, or says why not. changed tells that
+// the file's inode was touched since it ran; when it was not merely unlinked the
+// hash is not of what ran, and none is given.
+func (s *Sensor) hash(c candidate) (sum, why string, changed bool) {
 	if c.file == nil {
-		return "", c.why
+		return "", c.why, false
 	}
 	before, err := c.file.Stat()
 	if err != nil {
-		return "", fmt.Sprintf("stat: %v", err)
+		return "", fmt.Sprintf("stat: %v", err), false
 	}
 	if before.Size() > s.cfg.HashMax {
-		return "", fmt.Sprintf("the file has %d bytes, at most %d are hashed", before.Size(), s.cfg.HashMax)
+		return "", fmt.Sprintf("the file has %d bytes, at most %d are hashed", before.Size(), s.cfg.HashMax), false
 	}
 	if sum, err = sumOf(io.NewSectionReader(c.file, 0, s.cfg.HashMax)); err != nil {
-		return "", fmt.Sprintf("read: %v", err)
+		return "", fmt.Sprintf("read: %v", err), false
 	}
 	after, err := c.file.Stat()
-	if err != nil || after.Size() != before.Size() || changeTime(after) != changeTime(before) && after.ModTime() != before.ModTime() {
-		return "", "the file changed while it was hashed"
+	if err != nil {
+		return "", fmt.Sprintf("stat: %v", err), false
 	}
-	return sum, ""
+	if after.Size() != before.Size() || after.ModTime() != before.ModTime() {
+		return "", "the file changed while it was hashed", true
+	}
+	changed = uint64(changeTime(after)) != c.ChangeTime && !c.Is(bpf.Running)
+	unlinked := after.Sys().(*syscall.Stat_t).Nlink < uint64(c.Links)
+	if changed && !unlinked || after.Size() != int64(c.Size) {
+		return "", "the file was changed after it ran", true
+	}
+	return sum, "", changed
 }
 
 func changeTime(i os.FileInfo) int64 { return i.Sys().(*syscall.Stat_t).Ctim.Nano() }
@@ -79,7 +89,8 @@ func changeTime(i os.FileInfo) int64 { return i.Sys().(*syscall.Stat_t).Ctim.Nan
 // on another mount than the root, the caller's word is better than the path
 // within that mount's file system.
 func visiblePath(e bpf.Event) string {
-	if !e.Is(bpf.OnRoot) && strings.HasPrefix(e.Filename, "/") && !strings.HasPrefix(e.Filename, "/dev/fd/") {
+	byFD := strings.HasPrefix(e.Filename, "/dev/fd/") || strings.HasPrefix(e.Filename, "/proc/")
+	if !e.Is(bpf.OnRoot) && strings.HasPrefix(e.Filename, "/") && !byFD {
 		return e.Filename
 	}
 	if e.Path == "" {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -24,6 +25,9 @@ type freeze struct {
 	Expires time.Time `json:"expires"`
 }
 
+// errRefused marks what the sensor will answer to the same order again.
+var errRefused = errors.New("refused")
+
 // orderTime bounds the carrying out of one order.
 const orderTime = 20 * time.Second
 
@@ -32,7 +36,7 @@ const orderTime = 20 * time.Second
 // work is told in the status.
 func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, error) {
 	if err := o.Validate(); err != nil {
-		return node.OrderStatus{}, err
+		return node.OrderStatus{}, fmt.Errorf("%w: %w", errRefused, err)
 	}
 	var done node.OrderStatus
 	err := s.spool.db.View(func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketOrders), o.ID, &done) })
@@ -43,11 +47,14 @@ func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, err
 		return node.OrderStatus{}, fmt.Errorf("read order %q: %w", o.ID, err)
 	}
 	if time.Now().After(o.Expires) {
-		return node.OrderStatus{}, fmt.Errorf("order %q expired at %s", o.ID, o.Expires.Format(time.RFC3339))
+		return node.OrderStatus{}, fmt.Errorf("%w: order %q expired at %s", errRefused, o.ID, o.Expires.Format(time.RFC3339))
 	}
 	h, err := s.spool.home(o.ContainerID)
+	if errors.Is(err, errAbsent) {
+		return node.OrderStatus{}, fmt.Errorf("%w: this sensor has detected nothing in container %q, and acts on nothing else", errRefused, o.ContainerID)
+	}
 	if err != nil {
-		return node.OrderStatus{}, fmt.Errorf("container %q: this sensor has detected nothing in it, and acts on nothing else: %w", o.ContainerID, err)
+		return node.OrderStatus{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
@@ -56,7 +63,7 @@ func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, err
 	case node.Freeze:
 		status.Process, err = s.freeze(ctx, h, o)
 	case node.Thaw:
-		status.Process, err = s.thaw(ctx, h)
+		status.Process, err = s.thaw(ctx, h, o.Case)
 	case node.Evidence:
 		status.SHA256, status.Bytes, err = s.sendEvidence(ctx, h, o)
 	}
@@ -79,22 +86,53 @@ func (s *Sensor) freeze(ctx context.Context, h home, o node.Order) (int, error) 
 		return 0, err
 	}
 	err := s.spool.db.Update(func(tx *bbolt.Tx) error {
-		return putJSON(tx.Bucket(bucketFreezes), o.ContainerID, freeze{o.ID, o.Expires})
+		return putJSON(tx.Bucket(bucketFreezes), freezeKey(o.ContainerID, o.Case), freeze{o.ID, o.Expires})
 	})
 	if err != nil {
 		return 0, err
 	}
 	deadline, _ := ctx.Deadline()
-	return s.freezer.set(h, true, deadline)
+	n, err := s.freezer.set(h, true, deadline)
+	if err == nil {
+		return n, nil
+	}
+	// Told as not done, it must not be half done: nobody could release it.
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderTime)
+	defer cancel()
+	_, undone := s.thaw(undo, h, o.Case)
+	if errors.Is(err, errGone) {
+		return 0, err
+	}
+	return 0, errors.Join(err, undone)
 }
 
-func (s *Sensor) thaw(ctx context.Context, h home) (int, error) {
-	deadline, _ := ctx.Deadline()
-	n, err := s.freezer.set(h, false, deadline)
-	if err != nil && !errors.Is(err, errGone) {
-		return n, err
+// freezeKey is of a container and a case: a container that two cases want frozen
+// goes on when both have released it.
+func freezeKey(container, caseID string) string { return container + "/" + caseID }
+
+// thaw ends one case's freeze, and the container's with the last of them.
+func (s *Sensor) thaw(ctx context.Context, h home, caseID string) (int, error) {
+	others := 0
+	err := s.spool.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketFreezes).Cursor()
+		for k, _ := c.Seek([]byte(h.ID + "/")); k != nil && strings.HasPrefix(string(k), h.ID+"/"); k, _ = c.Next() {
+			if string(k) != freezeKey(h.ID, caseID) {
+				others++
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
 	}
-	forget := s.spool.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketFreezes).Delete([]byte(h.ID)) })
+	n := 0
+	if others == 0 {
+		deadline, _ := ctx.Deadline()
+		if n, err = s.freezer.set(h, false, deadline); err != nil && !errors.Is(err, errGone) {
+			return n, err
+		}
+	}
+	forget := s.spool.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketFreezes).Delete([]byte(freezeKey(h.ID, caseID))) })
 	return n, errors.Join(err, forget)
 }
 
@@ -107,8 +145,8 @@ func (s *Sensor) expireFreezes(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, container := range due {
-			s.cfg.Log.Warn("a freeze has expired", "container", container, "error", s.thawExpired(ctx, container))
+		for _, key := range due {
+			s.cfg.Log.Warn("a freeze has expired", "container and case", key, "error", s.thawExpired(ctx, key))
 		}
 		select {
 		case <-ctx.Done():
@@ -118,14 +156,15 @@ func (s *Sensor) expireFreezes(ctx context.Context) error {
 	}
 }
 
-func (s *Sensor) thawExpired(ctx context.Context, container string) error {
+func (s *Sensor) thawExpired(ctx context.Context, key string) error {
+	container, caseID, _ := strings.Cut(key, "/")
 	h, err := s.spool.home(container)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
-	_, err = s.thaw(ctx, h)
+	_, err = s.thaw(ctx, h, caseID)
 	return err
 }
 
@@ -226,8 +265,12 @@ func (s *Sensor) Handler() http.Handler {
 			return
 		}
 		status, err := s.Carry(r.Context(), o)
-		if err != nil {
+		switch {
+		case errors.Is(err, errRefused):
 			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+			return
+		case err != nil: // may pass
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -25,24 +24,27 @@ type overlay struct {
 	upper string
 }
 
-// findOverlay finds the overlay with the given device number, in our own mount
-// namespace (where runtimes mount it) or in that of the process.
-func findOverlay(dev uint64, pid uint32) overlay {
+// findOverlay finds the overlay with the given device number in the host's mount
+// namespace, where runtimes mount it. It does not look in the process's own: what
+// is mounted there, and which of the host's paths it names, is the container's to
+// choose.
+func findOverlay(dev uint64) overlay {
 	major, minor := int(dev>>8&0xfff), int(dev&0xff|dev>>12&^0xff)
 	only := func(m *mountinfo.Info) (skip, stop bool) {
 		hit := m.FSType == "overlay" && m.Major == major && m.Minor == minor
 		return !hit, hit
 	}
-	mounts, err := mountinfo.GetMounts(only)
+	f, err := os.Open("/proc/1/mountinfo")
+	if err != nil {
+		f, err = os.Open("/proc/self/mountinfo") // without rights over process 1: ours is the best there is
+	}
+	if err != nil {
+		return overlay{}
+	}
+	defer f.Close()
+	mounts, err := mountinfo.GetMountsFromReader(f, only)
 	if err != nil || len(mounts) == 0 {
-		f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
-		if err != nil {
-			return overlay{}
-		}
-		defer f.Close()
-		if mounts, err = mountinfo.GetMountsFromReader(f, only); err != nil || len(mounts) == 0 {
-			return overlay{}
-		}
+		return overlay{}
 	}
 	return parseOverlayOptions(mounts[0].VFSOptions)
 }
@@ -153,9 +155,12 @@ type origin struct {
 // judge decides by content: a file whose bytes are the image's own at the same
 // place, or which the kernel says was copied up from the image and still has
 // the bytes of one of its files (after a chmod, a touch, a mv), is of the image.
-func judge(e bpf.Event, layers overlay, sum string) origin {
+//
+// changed says that the file is not in the state in which it ran: then its bytes
+// prove nothing.
+func judge(e bpf.Event, layers overlay, sum string, changed bool) origin {
 	o := origin{route: routeOf(e)}
-	if sum == "" || (o.route != node.Added && o.route != node.Modified) {
+	if sum == "" || changed || (o.route != node.Added && o.route != node.Modified) {
 		return o
 	}
 	if f, err := layers.openLower(e.Path); err == nil {
@@ -178,7 +183,7 @@ func routeOf(e bpf.Event) node.Route {
 		return node.Deleted
 	case !e.Is(bpf.OnOverlay):
 		return node.Volume
-	case !e.Is(bpf.OnRoot):
+	case !e.Is(bpf.OnRoot), e.Is(bpf.UserMount) && !e.Is(bpf.HasUpper):
 		return node.Nested
 	case e.Is(bpf.HasLower):
 		return node.Modified

@@ -158,13 +158,17 @@ func TestOriginOfFiles(t *testing.T) {
 		"an overlay of its own":    {"/x", "evil", bpf.OnOverlay, 1, origin{route: node.Nested}},
 		"what a layer above hides": {"/bin/other", "shadowed", overlayRoot | bpf.HasLower, 1, origin{image: true}},
 	} {
-		got := judge(bpf.Event{Path: c.path, Flags: c.flags, Links: c.links, Size: uint64(len(c.body))}, layers, sum(c.body))
+		got := judge(bpf.Event{Path: c.path, Flags: c.flags, Links: c.links, Size: uint64(len(c.body))}, layers, sum(c.body), false)
 		if c.want.image {
 			got = origin{image: got.image}
 		}
 		if got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
+	}
+	restored := bpf.Event{Path: "/bin/tool", Flags: overlayRoot | bpf.HasLower, Links: 1, Size: 10}
+	if got := judge(restored, layers, sum("image tool"), true); got.image {
+		t.Error("a file that was changed after it ran is taken for the image's: what ran may have been anything")
 	}
 	if _, err := layers.openLower("/bin/link"); err == nil {
 		t.Error("a link out of the layers is followed")

@@ -8,12 +8,14 @@ package sensor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -189,7 +191,14 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 
 func (s *Sensor) examine(ctx context.Context, c candidate) {
 	defer func() { s.held.release(c.file) }()
-	home, err := s.who.container(ctx, c.Event)
+	layers := findOverlay(c.RootDev)
+	if c.file == nil {
+		c.file, c.why = openInUpper(layers, c.Event, c.why)
+	}
+	sum, why, changed := s.hash(c) // first: what ran may be written over at any moment
+	hashed := time.Now()
+	// A stop does not make a container nameless: what is in the queue is named too.
+	home, err := s.who.container(context.WithoutCancel(ctx), c.Event)
 	if errors.Is(err, errNotContainer) {
 		s.count(func(st *Stats) { st.NotContainer++ })
 		return
@@ -199,14 +208,8 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		home = unknownContainer(c.Event, err)
 	}
 	attributed := time.Now()
-	layers := findOverlay(c.RootDev, c.PID)
-	if c.file == nil {
-		c.file, c.why = openInUpper(layers, c.Event, c.why)
-	}
-	sum, why := s.hash(c)
-	hashed := time.Now()
-	origin := judge(c.Event, layers, sum)
-	if origin.image {
+	origin := judge(c.Event, layers, sum, changed)
+	if origin.image || origin.route == node.Nested && c.Is(bpf.OnRoot) && isRootless(home.CgroupPath) {
 		s.count(func(st *Stats) { st.Image++ })
 		return
 	}
@@ -220,18 +223,39 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		File:      node.File{SHA256: sum, Size: int64(c.Size), Unhashed: cut(why)},
 		Container: home.Container, Pod: home.Pod,
 		Timing: node.Timing{Seen: c.seen, Hashed: hashed, Attributed: attributed},
-		Missed: s.missed(),
 	}
-	s.record(d, home, c)
+	s.record(bounded(d), home, c)
+}
+
+// bounded makes sure that Raise will take it: what makes a detection too large is
+// left out, and the rest is told.
+func bounded(d node.Detection) node.Detection {
+	for _, lighten := range []func(){
+		func() {}, func() { d.Container.Labels, d.Pod.Labels = nil, nil }, func() { d.Process.Args = []string{"[too long]"} },
+	} {
+		lighten()
+		if body, err := json.Marshal(d); err == nil {
+			if _, err = node.ParseDetection(body); err == nil {
+				return d
+			}
+		}
+	}
+	return d
 }
 
 func (s *Sensor) record(d node.Detection, home home, c candidate) {
 	key := fileKey(home.ID, c.Event)
+	d.Missed = s.missed()
 	added, err := s.spool.add(d, home, key)
+	if !added {
+		s.missedAgain(d.Missed) // the next one tells it
+	}
 	switch {
 	case errors.Is(err, errSpoolFull):
 		s.cfg.Log.Error("detection lost: the spool is full; is publishing failing?", "path", d.Process.Path, "container", d.Container.ID)
 	case err != nil:
+		s.spool.overflow.Add(1)
+		s.spool.overflowed.Add(1)
 		s.cfg.Log.Error("detection lost: the spool cannot be written", "error", err, "path", d.Process.Path, "container", d.Container.ID)
 	case added:
 		if d.File.SHA256 != "" {
@@ -254,6 +278,12 @@ func (s *Sensor) missed() node.Missed {
 		m.Dropped = k.Dropped - s.dropped.Swap(k.Dropped)
 	}
 	return m
+}
+
+func (s *Sensor) missedAgain(m node.Missed) {
+	s.unattributed.Add(m.Unattributed)
+	s.spool.overflow.Add(m.Overflowed)
+	s.dropped.Add(-m.Dropped)
 }
 
 // Stats of the sensor since its start.
@@ -308,13 +338,18 @@ func wallTime(boot time.Duration) time.Time {
 	return now.UTC().Truncate(time.Microsecond)
 }
 
+// cut bounds a string without splitting a character.
 func cut(s string) string {
-	if len(s) > node.MaxString {
-		return s[:node.MaxString]
+	if len(s) <= node.MaxString {
+		return strings.ToValidUTF8(s, "?")
 	}
-	return s
+	return strings.ToValidUTF8(s[:node.MaxString], "")
 }
 
 func boundArgs(args []string) []string {
-	return args[:min(len(args), node.MaxArgs)]
+	out := make([]string, min(len(args), node.MaxArgs))
+	for i := range out {
+		out[i] = cut(args[i])
+	}
+	return out
 }

@@ -332,3 +332,50 @@ func TestBadOrdersAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestHardCases are what a first version of the sensor got wrong.
+func TestHardCases(t *testing.T) {
+	bed := startBed(t)
+	box := runBox(t, bed, nil)
+	long := strings.Repeat("x", 5000)
+	if err := box.Drop(t.Context(), "/tmp/early", program(t, 60*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Start(t.Context(), "/tmp/early", long); err != nil {
+		t.Fatal(err)
+	}
+	p := newPublished()
+	s, _ := startSensor(t, bed, t.TempDir(), p)
+	// A long argument of what already runs is cut, and the rest is told.
+	if d := p.waitFor(t, "/tmp/early"); len(d.Process.Args) != 2 || len(d.Process.Args[1]) != node.MaxString {
+		t.Errorf("%d arguments", len(d.Process.Args))
+	}
+	// Two cases freeze one container: it goes on when both have released it.
+	for _, c := range []string{"c1", "c2"} {
+		carry(t, s, node.Order{ID: c + "-freeze", Case: c, Action: node.Freeze, ContainerID: box.ID})
+	}
+	carry(t, s, node.Order{ID: "c1-thaw", Case: "c1", Action: node.Thaw, ContainerID: box.ID})
+	if !box.Frozen() {
+		t.Error("the release of one case thawed what another froze")
+	}
+	carry(t, s, node.Order{ID: "c2-thaw", Case: "c2", Action: node.Thaw, ContainerID: box.ID})
+	if box.Frozen() {
+		t.Error("both have released it, and it is frozen")
+	}
+	// A container that is gone is told as gone.
+	if err := box.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o := node.Order{ID: "c3-freeze", Case: "c3", Action: node.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
+	if st, err := s.Carry(t.Context(), o); err != nil || st.Done || !st.Gone {
+		t.Errorf("a freeze of what is gone: %+v, %v", st, err)
+	}
+}
+
+func carry(t *testing.T, s *sensor.Sensor, o node.Order) {
+	t.Helper()
+	o.Expires = time.Now().Add(time.Minute)
+	if st, err := s.Carry(t.Context(), o); err != nil || !st.Done {
+		t.Fatalf("%s: %+v, %v", o.ID, st, err)
+	}
+}

@@ -20,7 +20,7 @@ import (
 //	files       fileKey -> when it was detected; keeps a restart from telling the same run twice
 //	homes       container id -> home, for the orders that may follow
 //	orders      order id -> its status
-//	freezes     container id -> freeze, while it lasts
+//	freezes     container id/case -> freeze, while it lasts
 type spool struct {
 	db         *bbolt.DB
 	max        int

@@ -236,7 +236,9 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	}
 	_, port, _ := net.SplitHostPort(free.Addr().String())
 	free.Close()
-	base = "http://127.0.0.1:" + port
+	// The framework knows no authentication: the paths cannot be guessed.
+	secret := "/" + rand.Text()
+	base = "http://127.0.0.1:" + port + secret
 
 	incarnation := uuid.NewString()
 	token, channel, slackAPI := m.cfg.SlackToken, m.cfg.SlackChannel, ""
@@ -263,13 +265,13 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	if err != nil {
 		return "", err
 	}
-	topics := "/projects/" + project + "/topics/"
+	topics := secret + "/projects/" + project + "/topics/"
 	err = errors.Join(
 		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicDetections, m.suite.Raise),
 		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicFindings, m.suite.Respond),
-		funcframework.RegisterHTTPFunctionContext(ctx, "/Advance", m.suite.Advance),
-		funcframework.RegisterHTTPFunctionContext(ctx, "/Contain", m.suite.Contain),
-		funcframework.RegisterHTTPFunctionContext(ctx, "/Sweep", m.suite.Sweep),
+		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Advance", m.suite.Advance),
+		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Contain", m.suite.Contain),
+		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Sweep", m.suite.Sweep),
 	)
 	if err != nil {
 		return "", fmt.Errorf("register functions: %w", err)

@@ -214,6 +214,20 @@ func (x *Box) Drop(ctx context.Context, path string, program []byte) error {
 	return err
 }
 
+// PID of the container's first process, on the host.
+func (x *Box) PID(ctx context.Context) (string, error) {
+	list, err := x.bed.ctr(ctx, nil, "tasks", "list")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(list) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == x.ID {
+			return f[1], nil
+		}
+	}
+	return "", fmt.Errorf("container %q has no process", x.ID)
+}
+
 // Cgroup is the container's cgroup in the unified hierarchy, below its mount.
 func (x *Box) Cgroup() string { return "/default/" + x.ID }
 
