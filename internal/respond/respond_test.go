@@ -117,6 +117,7 @@ type nodeSide struct {
 	orders  map[string]node.OrderStatus
 	carried []string // the actions that took effect
 	refuse  string
+	gone    bool
 	life    *life
 }
 
@@ -131,7 +132,9 @@ func (s *nodeSide) Carry(ctx context.Context, _ string, o node.Order) (node.Orde
 	st, known := s.orders[o.ID]
 	if !known {
 		st = node.OrderStatus{ID: o.ID, Done: true, At: time.Now(), Process: 2}
-		if s.refuse != "" {
+		if s.gone {
+			st.Done, st.Gone, st.Error = false, true, "the container is gone"
+		} else if s.refuse != "" {
 			st.Done, st.Error = false, s.refuse
 		} else if s.carried = append(s.carried, string(o.Action)); o.Action == node.Evidence {
 			if err := s.store.Create(ctx, casefile.EvidenceKey(o.SHA256), program); err != nil && !errors.Is(err, casefile.ErrExists) {

@@ -1,0 +1,203 @@
+package respond_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/verdict"
+)
+
+// TestHolderThatVanishes: an invocation ends without giving the case back, and
+// the next delivery is acknowledged because the case is held. Someone must come.
+func TestHolderThatVanishes(t *testing.T) {
+	w := newWorld(t, memory(t))
+	f := w.found("c1", time.Now())
+	w.raiseInSCC(f)
+	now := time.Now()
+	r := w.process()
+	r.Now = func() time.Time { return now }
+	r.Log.Now = r.Now
+	r.Log.Alive = nil                     // the holder's process lives on, as far as anybody knows
+	w.life.endAt, w.life.before = 5, true // after `decided`, before the page
+	if _, err := r.Finding(t.Context(), f); err == nil {
+		t.Fatal("it did not vanish")
+	}
+	w.life.mu.Lock()
+	w.life.ended, w.life.endAt = false, 0
+	w.life.mu.Unlock()
+	o, err := r.Finding(t.Context(), f)
+	if err != nil || o.Case == "" {
+		t.Fatalf("the next delivery: %+v, %v", o, err)
+	}
+	now = now.Add(respond.Lease + time.Minute)
+	due, err := r.Log.Due(t.Context())
+	if err != nil || len(due) == 0 || due[0].Case != o.Case {
+		t.Fatalf("nobody will look at the case: %v, %v", due, err)
+	}
+	if err := r.Advance(t.Context(), due[0].Case); err != nil {
+		t.Fatal(err)
+	}
+	w.check(o.Case)
+}
+
+// TestWhatComesWhileACaseCloses opens its next episode.
+func TestWhatComesWhileACaseCloses(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page]}]"
+	r := w.process()
+	first := w.found("c1", time.Now().Add(-time.Minute))
+	w.raiseInSCC(first)
+	o, err := r.Finding(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another invocation has named the finding and put it on record; then the case closes.
+	late := w.found("c1", time.Now())
+	if _, err := r.Log.Name(t.Context(), late.Key(), o.Case); err != nil {
+		t.Fatal(err)
+	}
+	press(t, w, o.Case, docket.PressClose)
+	if err := r.Advance(t.Context(), o.Case); err != nil {
+		t.Fatal(err)
+	}
+	again, err := r.Finding(t.Context(), late)
+	if err != nil || again.Case != o.Case+"-2" {
+		t.Fatalf("what was named and never seen: %+v, %v; want the next episode", again, err)
+	}
+	if c := w.read(again.Case); c.Paged == nil {
+		t.Error("the next episode is not paged")
+	}
+	f, err := r.Log.Read(t.Context(), o.Case, "late")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Append(t.Context(), docket.KindJoined, nil); err == nil {
+		t.Error("a closed case takes an event")
+	}
+}
+
+func (w *world) open(r *respond.Responder, container string) (finding.Finding, string) {
+	w.t.Helper()
+	f := w.found(container, time.Now())
+	w.raiseInSCC(f)
+	o, err := r.Finding(w.t.Context(), f)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return f, o.Case
+}
+
+func advance(t *testing.T, r *respond.Responder, caseID string) {
+	t.Helper()
+	if err := r.Advance(t.Context(), caseID); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReleaseOfWhatIsGoneClosesTheCase(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	_, id := w.open(r, "c1")
+	w.node.gone = true
+	press(t, w, id, docket.PressRelease)
+	advance(t, r, id)
+	if c := w.read(id); c.Frozen() || c.Closed == nil {
+		t.Errorf("the case of a container that is gone is %q", c.Status())
+	}
+}
+
+func TestReleaseThatFailsCanBePressedAgain(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	_, id := w.open(r, "c1")
+	w.node.refuse = "stuck in the kernel"
+	press(t, w, id, docket.PressRelease)
+	advance(t, r, id)
+	if c := w.read(id); !c.Frozen() || c.Closed != nil {
+		t.Fatalf("after a thaw that failed the case is %q", c.Status())
+	}
+	w.node.refuse = ""
+	press(t, w, id, docket.PressRelease)
+	advance(t, r, id)
+	if c := w.read(id); c.Frozen() || c.Status() != "closed: released" {
+		t.Errorf("after the second press the case is %q", c.Status())
+	}
+}
+
+// TestCloseWhileTheFreezeIsUnderWay would leave a closed case with a frozen container.
+func TestCloseWhileTheFreezeIsUnderWay(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	act := r.Act
+	r.Act = func(context.Context, string, int) (docket.Acted, error) {
+		return docket.Acted{}, fmt.Errorf("the sensor restarts")
+	}
+	f := w.found("c1", time.Now())
+	w.raiseInSCC(f)
+	if _, err := r.Finding(t.Context(), f); err == nil {
+		t.Fatal("the freeze was to fail for now")
+	}
+	id, err := r.Log.CaseOf(t.Context(), f.Key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	press(t, w, id, docket.PressClose)
+	r.Act = act
+	advance(t, r, id)
+	if c := w.read(id); c.Closed != nil || !c.Frozen() || c.Clicks[0].Refused == "" {
+		t.Errorf("the case is %q, frozen %v, the click %+v", c.Status(), c.Frozen(), c.Clicks)
+	}
+}
+
+// TestFreezeThatEndsByItself is told.
+func TestFreezeThatEndsByItself(t *testing.T) {
+	w := newWorld(t, memory(t))
+	now := time.Now()
+	r := w.process()
+	_, id := w.open(r, "c1")
+	r.Now = func() time.Time { return now.Add(25 * time.Hour) }
+	r.Log.Now = r.Now
+	due, err := r.Log.Due(t.Context())
+	if err != nil || len(due) == 0 {
+		t.Fatalf("nobody looks when the freeze ends: %v, %v", due, err)
+	}
+	advance(t, r, id)
+	messages, err := w.slack.Messages()
+	if err != nil || w.read(id).Status() != "freeze expired" || !strings.Contains(string(messages[0].Blocks), "RUNS again") {
+		t.Errorf("the case is %q, the page %s (%v)", w.read(id).Status(), messages[0].Blocks, err)
+	}
+}
+
+// TestGraverVerdictDecidesAnew: not looked up at first, malicious when it runs again.
+func TestGraverVerdictDecidesAnew(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	known := r.Judge
+	r.Judge = verdict.Judge{Sources: []verdict.Source{quotaSpent{}}}
+	_, id := w.open(r, "c1")
+	if c := w.read(id); c.Frozen() || c.Decided.Verdict.Level != docket.NotLookedUp {
+		t.Fatalf("at first: %q, %s", c.Status(), c.Decided.Verdict.Level)
+	}
+	r.Judge = known
+	o, err := r.Finding(t.Context(), w.found("c1", time.Now().Add(time.Second)))
+	if err != nil || o.Case != id {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	c := w.check(id)
+	if c.Decided.Verdict.Level != docket.Malicious || c.Joined != 1 {
+		t.Errorf("verdict %s, %d joined", c.Decided.Verdict.Level, c.Joined)
+	}
+}
+
+type quotaSpent struct{}
+
+func (quotaSpent) Name() string { return "quota" }
+func (quotaSpent) Lookup(context.Context, string) (docket.Verdict, error) {
+	return docket.Verdict{}, fmt.Errorf("HTTP 429")
+}
