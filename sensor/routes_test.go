@@ -11,6 +11,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
 )
 
 // helperVariable makes this test binary a program inside a container.
@@ -41,7 +42,7 @@ func runFromMemory() {
 
 // TestFromMemory runs a program that never was a file.
 func TestFromMemory(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	p := newPublished()
 	startSensor(t, bed, t.TempDir(), p)
@@ -70,7 +71,7 @@ func TestFromMemory(t *testing.T) {
 // TestRestoredBytesAreNotTheImages: malware that puts the image's bytes back
 // after it has begun is not called the image's.
 func TestRestoredBytesAreNotTheImages(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	if err := box.Drop(t.Context(), "/tmp/evil", program(t, time.Second)); err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestRestoredBytesAreNotTheImages(t *testing.T) {
 // TestOverlayOfOnesOwn: an overlay mounted in a user namespace, with the program
 // in its lower layer, is no image.
 func TestOverlayOfOnesOwn(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	p := newPublished()
 	startSensor(t, bed, t.TempDir(), p)

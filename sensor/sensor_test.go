@@ -9,8 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +17,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -77,31 +76,6 @@ func (p *published) paths() (out []string) {
 	return out
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT RUN: the sensor's tests need root: real BPF programs and real containers")
-	}
-	if err := testbed.Missing(); err != nil {
-		t.Fatalf("%v (or run `make deps`)", err)
-	}
-}
-
-func startBed(t *testing.T) *testbed.Bed {
-	t.Helper()
-	needRoot(t)
-	bed, err := testbed.Start(t.Context(), filepath.Join(t.TempDir(), "bed"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := bed.Close(); err != nil {
-			t.Errorf("close testbed: %v", err)
-		}
-	})
-	return bed
-}
-
 func runBox(t *testing.T, bed *testbed.Bed, labels map[string]string) *testbed.Box {
 	t.Helper()
 	box, err := bed.Run(t.Context(), fmt.Sprintf("t%d", time.Now().UnixNano()), labels)
@@ -141,7 +115,7 @@ func program(t *testing.T, life time.Duration) []byte {
 }
 
 func TestAddedBinaryIsDetectedHashedAndAttributed(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	p := newPublished()
 	startSensor(t, bed, t.TempDir(), p)
 	box := runBox(t, bed, map[string]string{"team": "payments"})
@@ -171,7 +145,7 @@ func TestAddedBinaryIsDetectedHashedAndAttributed(t *testing.T) {
 
 // TestOriginByContent runs what others raise false alarms about, and what they miss.
 func TestOriginByContent(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	p := newPublished()
 	s, _ := startSensor(t, bed, t.TempDir(), p)
 	box := runBox(t, bed, nil)
@@ -216,7 +190,7 @@ func TestOriginByContent(t *testing.T) {
 
 // TestWhatRanBeforeIsFoundAndToldOnce covers the time in which the sensor was away.
 func TestWhatRanBeforeIsFoundAndToldOnce(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	if err := box.Drop(t.Context(), "/tmp/early", program(t, 60*time.Second)); err != nil {
 		t.Fatal(err)
@@ -245,7 +219,7 @@ func TestWhatRanBeforeIsFoundAndToldOnce(t *testing.T) {
 }
 
 func TestNothingIsLostWhilePublishingFails(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	state, p := t.TempDir(), newPublished()
 	p.failing = true
@@ -274,7 +248,7 @@ func TestNothingIsLostWhilePublishingFails(t *testing.T) {
 }
 
 func TestFreezeEvidenceThaw(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	p := newPublished()
 	s, _ := startSensor(t, bed, t.TempDir(), p)
@@ -335,7 +309,7 @@ func TestBadOrdersAreRefused(t *testing.T) {
 
 // TestHardCases are what a first version of the sensor got wrong.
 func TestHardCases(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	box := runBox(t, bed, nil)
 	long := strings.Repeat("x", 5000)
 	if err := box.Drop(t.Context(), "/tmp/early", program(t, 60*time.Second)); err != nil {

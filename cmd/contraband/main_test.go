@@ -25,6 +25,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
 )
 
 // TestMain makes this binary the command `contraband` for the scripts and tests.
@@ -47,16 +48,6 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("condition %q is not known", c)
 		},
 	})
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("NOT RUN: needs root: real BPF programs and real containers")
-	}
-	if err := testbed.Missing(); err != nil {
-		t.Fatalf("%v (or run `make deps`)", err)
-	}
 }
 
 // up is a `contraband up` of its own process.
@@ -129,21 +120,6 @@ func (u *up) logged(ctx context.Context, text string) error {
 	return nil
 }
 
-func startBed(t *testing.T) *testbed.Bed {
-	t.Helper()
-	needRoot(t)
-	bed, err := testbed.Start(t.Context(), filepath.Join(t.TempDir(), "bed"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := bed.Close(); err != nil {
-			t.Errorf("close testbed: %v", err)
-		}
-	})
-	return bed
-}
-
 func startBox(t *testing.T, bed *testbed.Bed, labels map[string]string) (*testbed.Box, []byte) {
 	t.Helper()
 	box, err := bed.Run(t.Context(), fmt.Sprintf("box-%d", time.Now().UnixNano()), labels)
@@ -189,7 +165,7 @@ func settled(c docket.Case) bool {
 // TestKillNine kills `contraband up` at many moments of the demo and starts it
 // again: the case goes on to its end, with one page, one escalation, one freeze.
 func TestKillNine(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -258,7 +234,7 @@ func TestKillNine(t *testing.T) {
 // TestDefaultPolicyTouchesNothing: the same program in a container that does
 // not carry the demo's label is told and left alone.
 func TestDefaultPolicyTouchesNothing(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	u := startUp(t, bed, t.TempDir())
 	box, _ := startBox(t, bed, nil)
 	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
@@ -273,7 +249,7 @@ func TestDefaultPolicyTouchesNothing(t *testing.T) {
 // TestCanary runs the canary against a running `up`, twice in containers of its
 // own and once in a given one.
 func TestCanary(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	u := startUp(t, bed, t.TempDir())
 	box, _ := startBox(t, bed, nil)
 	for _, in := range []string{"", "", "ctr --address " + bed.Socket + " tasks exec --exec-id canary " + box.ID} {
@@ -288,7 +264,7 @@ func TestCanary(t *testing.T) {
 
 // TestBrowser reads the case in a real browser and presses release.
 func TestBrowser(t *testing.T) {
-	bed := startBed(t)
+	bed := bedtest.Start(t)
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Fatal("chromium is not installed: apt-get install -y chromium (or run `make deps`)")
 	}

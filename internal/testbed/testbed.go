@@ -8,6 +8,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -48,10 +49,29 @@ func Missing() error {
 		}
 	}
 	if len(absent) == 0 {
-		return nil
+		return staticBusybox()
 	}
 	sort.Strings(absent)
 	return fmt.Errorf("a real container needs programs that are not installed: apt-get install -y --no-install-recommends %s", strings.Join(absent, " "))
+}
+
+// staticBusybox: a dynamic one would find no C library in the container.
+func staticBusybox() error {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return fmt.Errorf("read %q: %w", path, err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fmt.Errorf("%q is not static: apt-get install -y --no-install-recommends busybox-static", path)
+		}
+	}
+	return nil
 }
 
 // Start starts containerd below dir, which must not exist or be a former

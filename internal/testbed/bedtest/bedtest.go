@@ -1,0 +1,31 @@
+// Package bedtest starts a testbed for a test.
+package bedtest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/contraband-dev/contraband/internal/testbed"
+)
+
+// Start one until the test ends. Without root the test is skipped, and says so.
+func Start(t *testing.T) *testbed.Bed {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: needs root: real BPF programs and real containers")
+	}
+	if err := testbed.Missing(); err != nil {
+		t.Fatalf("%v (or run `make deps`)", err)
+	}
+	bed, err := testbed.Start(t.Context(), filepath.Join(t.TempDir(), "bed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bed.Close(); err != nil {
+			t.Errorf("close testbed: %v", err)
+		}
+	})
+	return bed
+}
