@@ -322,8 +322,15 @@ func (w *work) run(ctx context.Context, learnt *docket.Decided) error {
 			return err
 		}
 	}
-	for first := true; ; first = false {
-		err := w.turn(ctx, first && w.opened)
+	for held := w.opened; ; held = false {
+		justOpened := held
+		if !held {
+			more, err := w.take(ctx)
+			if err != nil || !more {
+				return err
+			}
+		}
+		err := w.turn(ctx, justOpened)
 		switch {
 		case errors.Is(err, casefile.ErrConflict):
 			if err := w.giveWay(ctx); err != nil {
@@ -339,11 +346,37 @@ func (w *work) run(ctx context.Context, learnt *docket.Decided) error {
 		if err := w.yield(ctx); err != nil {
 			return err
 		}
-		more, err := w.news(ctx)
+	}
+}
+
+// take takes the case, if there is anything to do in it. It must be had before
+// anything is done: two that act at once on what they have read do it twice.
+func (w *work) take(ctx context.Context) (bool, error) {
+	for {
+		more, err := w.anythingToDo(ctx)
 		if err != nil || !more {
-			return err
+			return false, err
+		}
+		_, err = w.file.Append(ctx, "taken", nil)
+		if !errors.Is(err, casefile.ErrConflict) {
+			return err == nil, err
+		}
+		if err := w.giveWay(ctx); err != nil {
+			return false, err
 		}
 	}
+}
+
+func (w *work) anythingToDo(ctx context.Context) (bool, error) {
+	c, err := w.fold()
+	if err != nil {
+		return false, err
+	}
+	if len(w.due(c)) > 0 {
+		return true, nil
+	}
+	occurrences, clicks, err := w.unhandled(ctx)
+	return len(occurrences)+len(clicks) > 0, err
 }
 
 // leaveUnfinished gives the case back, so that whoever comes next need not wait
@@ -441,11 +474,6 @@ func (w *work) unhandled(ctx context.Context) (occurrences []finding.Finding, cl
 		clicks = append(clicks, k)
 	}
 	return occurrences, clicks, nil
-}
-
-func (w *work) news(ctx context.Context) (bool, error) {
-	o, k, err := w.unhandled(ctx)
-	return len(o)+len(k) > 0, err
 }
 
 func (w *work) takeIn(ctx context.Context) error {

@@ -425,11 +425,32 @@ func TestDeathAtEveryWrite(t *testing.T) {
 				w.life.mu.Lock()
 				w.life.ended, w.life.endAt = false, 0
 				w.life.mu.Unlock()
-				o, err := w.process().Finding(t.Context(), f)
-				if err != nil {
-					t.Fatalf("died at %q; then: %v", last, err)
+				// Two deliveries at once: the direct copy and SCC's notification.
+				r := w.process()
+				var wg sync.WaitGroup
+				var outcomes [2]respond.Outcome
+				for i := range outcomes {
+					wg.Go(func() {
+						for range 500 {
+							o, err := r.Finding(t.Context(), f)
+							if err == nil {
+								outcomes[i] = o
+								return
+							}
+							if !errors.Is(err, respond.ErrBusy) {
+								t.Errorf("died at %q; then: %v", last, err)
+								return
+							}
+							time.Sleep(2 * time.Millisecond)
+						}
+						t.Errorf("died at %q; then busy for ever", last)
+					})
 				}
-				w.check(o.Case)
+				wg.Wait()
+				if outcomes[0] != outcomes[1] {
+					t.Errorf("two deliveries of one finding: %+v", outcomes)
+				}
+				w.check(outcomes[0].Case)
 				if t.Failed() {
 					t.Logf("died at %q", last)
 				}
