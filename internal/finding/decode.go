@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/redact"
@@ -41,17 +42,12 @@ func Decode(data []byte) ([]Finding, error) {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are taken", ErrMalformed, len(data), MaxBytes)
 	}
 	var top any
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	if err := d.Decode(&top); err != nil {
+	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), &top); err != nil {
 		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if errors.As(err, &syntax) && syntax.Offset < int64(len(data)) {
 			return nil, fmt.Errorf("%w: not JSON, at byte %d", ErrMalformed, syntax.Offset)
 		}
 		return nil, fmt.Errorf("%w: the JSON is cut short", ErrMalformed)
-	}
-	if d.More() {
-		return nil, fmt.Errorf("%w: more than one JSON value", ErrMalformed)
 	}
 	envelopes := split(value{top})
 	if len(envelopes) == 0 {
@@ -99,6 +95,9 @@ func split(v value) []envelope {
 		}
 	}
 	if found.v == nil {
+		if inner := v.get("jsonPayload"); inner.get("finding").v != nil || inner.get("category").v != nil {
+			return split(inner) // Cloud Logging's export of a notification
+		}
 		found = v // perhaps a bare one
 	}
 	if found.get("name").str() == "" || found.get("category").str() == "" {
@@ -140,16 +139,14 @@ func (e envelope) decode() (Finding, error) {
 }
 
 var (
-	clusterName   = regexp.MustCompile(`//container\.googleapis\.com/projects/([^/]+)/(?:zones|regions|locations)/([^/]+)/clusters/([^/]+)`)
-	projectOf     = regexp.MustCompile(`(?:^|/)projects/([^/]+)`)
-	projectNumber = regexp.MustCompile(`(?:^|/)projects/(\d+)(?:/|$)`)
-	linkedHash    = regexp.MustCompile(`virustotal\.com/[^\s"]*?/([0-9a-fA-F]{64})\b`)
-	imageDigest   = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
+	linkedHash  = regexp.MustCompile(`virustotal\.com/[^\s"]*?/([0-9a-fA-F]{64})\b`)
+	imageDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 )
 
 func (e envelope) decodePlace(f *Finding) {
-	if m := clusterName.FindStringSubmatch(f.ResourceName); m != nil {
-		f.Project, f.Location, f.Cluster = m[1], m[2], m[3]
+	if cluster := part(f.ResourceName, "clusters"); cluster != "" && strings.Contains(f.ResourceName, "container.googleapis.com/") {
+		f.Project, f.Cluster = part(f.ResourceName, "projects"), cluster
+		f.Location = or(part(f.ResourceName, "zones"), part(f.ResourceName, "regions"), part(f.ResourceName, "locations"))
 	}
 	first := func(where *string, candidates ...string) {
 		for _, c := range candidates {
@@ -160,12 +157,10 @@ func (e envelope) decodePlace(f *Finding) {
 	}
 	meta := e.resource.get("gcpMetadata")
 	first(&f.Project, meta.get("projectDisplayName").str(), e.resource.get("projectDisplayName").str(), e.properties.get("ProjectId").str())
-	if m := projectOf.FindStringSubmatch(f.ResourceName); m != nil {
-		first(&f.Project, m[1])
-	}
+	first(&f.Project, part(f.ResourceName, "projects"))
 	for _, s := range []string{f.CanonicalName, meta.get("project").str(), e.resource.get("project").str(), e.resource.get("projectName").str(), e.resource.get("parent").str()} {
-		if m := projectNumber.FindStringSubmatch(s); m != nil {
-			first(&f.ProjectNumber, m[1])
+		if p := part(s, "projects"); strings.Trim(p, "0123456789") == "" {
+			first(&f.ProjectNumber, p)
 		}
 	}
 	first(&f.Project, f.ProjectNumber)
@@ -280,8 +275,20 @@ func (v value) get(name string) value {
 	if found, ok := m[name]; ok {
 		return value{found}
 	}
-	return value{m[snake(name)]}
+	return value{m[snakes(name)]}
 }
+
+// snakes remembers the snake_case of the names that are asked for: a few dozen.
+func snakes(name string) string {
+	if s, ok := snakeNames.Load(name); ok {
+		return s.(string)
+	}
+	s := snake(name)
+	snakeNames.Store(name, s)
+	return s
+}
+
+var snakeNames sync.Map
 
 func (v value) object() (map[string]any, bool) {
 	switch x := v.v.(type) {
@@ -325,8 +332,8 @@ func (v value) str() string {
 			x = x[:maxString]
 		}
 		return strings.ToValidUTF8(x, "\uFFFD")
-	case json.Number:
-		return x.String()
+	case float64: // int64 values come as strings; what comes as a number is small
+		return strconv.FormatFloat(x, 'f', -1, 64)
 	}
 	return ""
 }
@@ -344,6 +351,12 @@ func (v value) strings() []string {
 
 // integer takes 53, 53.0 and "53".
 func (v value) integer() int64 {
+	if f, ok := v.v.(float64); ok {
+		if math.Abs(f) > 1<<53 {
+			return 0
+		}
+		return int64(f)
+	}
 	s := v.str()
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return n
@@ -439,5 +452,21 @@ func nonEmpty(s string) []string {
 }
 
 func bounded(s []string) []string { return s[:min(len(s), maxArgs)] }
+
+// part is what follows a collection in a resource's name: ".../clusters/<this>/...".
+func part(name, collection string) string {
+	for rest := name; ; {
+		i := strings.Index(rest, collection+"/")
+		if i < 0 {
+			return ""
+		}
+		after := rest[i+len(collection)+1:]
+		if i == 0 || rest[i-1] == '/' {
+			value, _, _ := strings.Cut(after, "/")
+			return value
+		}
+		rest = after
+	}
+}
 
 func lastPart(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

@@ -56,6 +56,7 @@ func TestGolden(t *testing.T) {
 func TestOutcomesWithNames(t *testing.T) {
 	for in, want := range map[string]error{
 		``:                            ErrMalformed,
+		"\xef\xbb\xbf{\"a\": 1}":      ErrNoFinding, // a byte order mark
 		`{`:                           ErrMalformed,
 		`{} {}`:                       ErrMalformed,
 		`nonsense`:                    ErrMalformed,
@@ -75,6 +76,22 @@ func TestOutcomesWithNames(t *testing.T) {
 	}
 	if _, err := Decode(make([]byte, MaxBytes+1)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("too large: %v", err)
+	}
+}
+
+// TestExportOfCloudLogging: the notification is the entry's payload.
+func TestExportOfCloudLogging(t *testing.T) {
+	raw, err := os.ReadFile("testdata/v2.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, err := Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported, err := Decode([]byte(`{"insertId": "x", "logName": "projects/p/logs/scc", "jsonPayload": ` + string(raw) + `}`))
+	if err != nil || len(exported) != 1 || exported[0].Key() != direct[0].Key() {
+		t.Errorf("%+v, %v", exported, err)
 	}
 }
 
