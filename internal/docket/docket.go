@@ -147,9 +147,17 @@ type Acted struct {
 
 // What people can press.
 const (
-	PressRelease = "release" // thaw the container
-	PressClose   = "close"   // the matter is settled
+	PressRelease    = "release"    // thaw the container
+	PressClose      = "close"      // the matter is settled; nothing is said of how
+	PressBenign     = "benign"     // it was meant to be there: the finding becomes INACTIVE
+	PressRemediated = "remediated" // it is dealt with: the finding becomes INACTIVE
 )
+
+// endings are what closes a case, with the resolution each stands for.
+var endings = map[string]string{PressClose: "settled", PressBenign: "benign", PressRemediated: "remediated"}
+
+// Ending answers the resolution with which a button closes a case, or "".
+func Ending(what string) string { return endings[what] }
 
 // Click is what a person pressed; it is also the body of KindClicked.
 type Click struct {
@@ -164,6 +172,11 @@ type Click struct {
 type Closed struct {
 	Resolution string `json:"resolution"`
 	By         string `json:"by"`
+}
+
+// Over tells whether the finding itself is over with it. Released is not benign.
+func (c Closed) Over() bool {
+	return c.Resolution == endings[PressBenign] || c.Resolution == endings[PressRemediated]
 }
 
 // Reported is the body of KindReported.

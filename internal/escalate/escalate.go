@@ -98,6 +98,10 @@ func (s *SCC) Report(ctx context.Context, c docket.Case, link string) error {
 		CaseCreateTime: timestamppb.New(c.Opened),
 	}
 	paths := []string{"external_uid", "status", "case_uri", "case_create_time"}
+	if c.Paged != nil && c.Paged.Link != "" {
+		x.TicketInfo = &scc.ExternalSystem_TicketInfo{Id: c.Paged.Timestamp, Uri: c.Paged.Link, Description: "the Slack message of the case", Status: c.Status()}
+		paths = append(paths, "ticket_info")
+	}
 	if c.Closed != nil {
 		x.CaseCloseTime = timestamppb.New(c.Updated)
 		paths = append(paths, "case_close_time")
@@ -105,6 +109,27 @@ func (s *SCC) Report(ctx context.Context, c docket.Case, link string) error {
 	_, err := s.client.UpdateExternalSystem(ctx, &scc.UpdateExternalSystemRequest{ExternalSystem: x, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}})
 	if err != nil {
 		return classify(fmt.Errorf("report to %q: %w", name, err))
+	}
+	return nil
+}
+
+// Deactivate makes our own findings of a case INACTIVE; those of other detectors
+// are not ours to change.
+func (s *SCC) Deactivate(ctx context.Context, c docket.Case) error {
+	var names []string
+	if c.Decided.Finding.Parent == s.Source {
+		names = append(names, c.Decided.Finding.Name)
+	}
+	if c.Escalated != nil && c.Escalated.Finding != "" {
+		names = append(names, c.Escalated.Finding)
+	}
+	for _, name := range names {
+		_, err := s.client.UpdateFinding(ctx, &scc.UpdateFindingRequest{
+			Finding: &scc.Finding{Name: name, State: scc.Finding_INACTIVE}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"state"}},
+		})
+		if err != nil {
+			return classify(fmt.Errorf("deactivate finding %q: %w", name, err))
+		}
 	}
 	return nil
 }

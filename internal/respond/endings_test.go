@@ -155,6 +155,37 @@ func TestCloseWhileTheFreezeIsUnderWay(t *testing.T) {
 	}
 }
 
+// TestOnlyBenignAndRemediatedEndTheFinding: released and settled do not.
+func TestOnlyBenignAndRemediatedEndTheFinding(t *testing.T) {
+	for what, want := range map[string]string{docket.PressBenign: "INACTIVE", docket.PressRemediated: "INACTIVE", docket.PressClose: "ACTIVE"} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t, memory(t))
+			w.yaml = "rules: [{name: all, do: [escalate, page]}]"
+			r := w.process()
+			f, id := w.open(r, "c1")
+			press(t, w, id, what)
+			advance(t, r, id)
+			all, err := w.scc.Findings()
+			if err != nil || len(all) != 2 {
+				t.Fatalf("%d findings, %v", len(all), err)
+			}
+			for _, g := range all {
+				if g.State.String() != want {
+					t.Errorf("%s is %s, want %s", g.Category, g.State, want)
+				}
+			}
+			if c := w.read(id); c.Closed == nil || c.Closed.Resolution != docket.Ending(what) {
+				t.Errorf("the case is %q", c.Status())
+			}
+			// SCC's notification of our own change opens and closes nothing.
+			f.State = "INACTIVE"
+			if o, err := r.Finding(t.Context(), f); err != nil || o.Acknowledged == "" {
+				t.Errorf("the notification of it: %+v, %v", o, err)
+			}
+		})
+	}
+}
+
 // TestFreezeThatEndsByItself is told.
 func TestFreezeThatEndsByItself(t *testing.T) {
 	w := newWorld(t, memory(t))

@@ -46,6 +46,8 @@ type Judge interface {
 type Escalator interface {
 	Escalate(ctx context.Context, c docket.Case, at time.Time) (name string, err error)
 	Report(ctx context.Context, c docket.Case, link string) error
+	// Deactivate makes our own findings of a case INACTIVE.
+	Deactivate(ctx context.Context, c docket.Case) error
 }
 
 // Pager tells people.
@@ -532,11 +534,11 @@ func refuses(c docket.Case, k docket.Click) string {
 	switch {
 	case k.What == docket.PressRelease && (freeze == nil || c.Thawed() || c.Expired):
 		return "nothing is frozen"
-	case k.What == docket.PressClose && c.Frozen():
+	case docket.Ending(k.What) != "" && c.Frozen():
 		return "the container is still frozen: release it first"
-	case k.What == docket.PressClose && freeze != nil && freeze.Acted == nil:
+	case docket.Ending(k.What) != "" && freeze != nil && freeze.Acted == nil:
 		return "a freeze is under way: release it first"
-	case k.What != docket.PressRelease && k.What != docket.PressClose:
+	case k.What != docket.PressRelease && docket.Ending(k.What) == "":
 		return "there is no such button"
 	}
 	return ""

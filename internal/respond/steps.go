@@ -61,7 +61,7 @@ func nextAction(c docket.Case) (action, click string) {
 			return docket.Thaw, release
 		}
 	}
-	if accepted(c, docket.PressClose) != "" {
+	if ending(c) != nil {
 		return "", "" // nothing new is begun
 	}
 	for _, action := range c.Decided.Decision.Do {
@@ -89,15 +89,22 @@ func closingOf(c docket.Case) *docket.Closed {
 	if c.Closed != nil {
 		return nil
 	}
-	by := func(id string) string {
-		i := slices.IndexFunc(c.Clicks, func(k docket.Click) bool { return k.ID == id })
-		return c.Clicks[i].By
-	}
-	if id := accepted(c, docket.PressClose); id != "" {
-		return &docket.Closed{Resolution: "settled", By: by(id)}
+	if k := ending(c); k != nil {
+		return &docket.Closed{Resolution: docket.Ending(k.What), By: k.By}
 	}
 	if id := accepted(c, docket.PressRelease); id != "" && c.Thawed() {
-		return &docket.Closed{Resolution: "released", By: by(id)}
+		i := slices.IndexFunc(c.Clicks, func(k docket.Click) bool { return k.ID == id })
+		return &docket.Closed{Resolution: "released", By: c.Clicks[i].By}
+	}
+	return nil
+}
+
+// ending is the accepted click that closes the case, or nil.
+func ending(c docket.Case) *docket.Click {
+	for i := range c.Clicks {
+		if k := &c.Clicks[i]; docket.Ending(k.What) != "" && k.Refused == "" {
+			return k
+		}
 	}
 	return nil
 }
@@ -233,6 +240,11 @@ func expire(ctx context.Context, w *work, _ docket.Case) error {
 func closeCase(ctx context.Context, w *work, c docket.Case, end docket.Closed) error {
 	ended := c
 	ended.Closed, ended.Updated = &end, w.Now().UTC()
+	if w.SCC != nil && end.Over() {
+		if err := w.SCC.Deactivate(ctx, ended); err != nil && !retry.IsPermanent(err) {
+			return err
+		}
+	}
 	if w.SCC != nil {
 		if err := w.SCC.Report(ctx, ended, w.Link(c.ID)); err != nil && !retry.IsPermanent(err) {
 			return err
