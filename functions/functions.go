@@ -72,12 +72,12 @@ type Suite struct {
 
 // New wires the functions and refuses what is missing.
 func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
-	s = &Suite{cfg: cfg, parts: parts}
 	if parts.Store == nil {
 		if parts.Store, err = casefile.Open(ctx, cfg.Store); err != nil {
 			return nil, err
 		}
 	}
+	s = &Suite{cfg: cfg, parts: parts}
 	s.log = &casefile.Log{Store: parts.Store, Lease: respond.Lease, Alive: parts.Alive}
 	if s.pubsub, err = pubsub.NewClient(ctx, cfg.Project, parts.PubSub...); err != nil {
 		return nil, fmt.Errorf("open Pub/Sub: %w", err)

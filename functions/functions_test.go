@@ -1,0 +1,245 @@
+package functions
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
+	"cloud.google.com/go/pubsub/v2/pstest"
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/respond"
+	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
+)
+
+const (
+	source = "organizations/1/sources/1/locations/global"
+	topic  = "projects/p/topics/detections-prod"
+)
+
+// start wires a suite to a Pub/Sub server of its own.
+func start(t *testing.T, scc *sccstandin.Server) (*Suite, *pstest.Server, map[string][]respond.Outcome) {
+	t.Helper()
+	srv := pstest.NewServer()
+	plain := option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))
+	options := []option.ClientOption{option.WithEndpoint(srv.Addr), option.WithoutAuthentication(), plain}
+	client, err := pubsub.NewClient(t.Context(), "p", options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"findings", "dead-letters"} {
+		if _, err := client.TopicAdminClient.CreateTopic(t.Context(), &pubsubpb.Topic{Name: "projects/p/topics/" + name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := Config{Store: "mem://", Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", SlackToken: "x", SlackChannel: "C1",
+		Clusters: map[string]string{topic: "shop/europe-west1/prod"}}
+	outcomes := map[string][]respond.Outcome{}
+	parts := Parts{PubSub: options, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Outcome) { outcomes[id] = o }}
+	if scc != nil {
+		cfg.SCCSource = source
+		parts.SCC = []option.ClientOption{option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), plain}
+	}
+	s, err := New(t.Context(), cfg, parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), client.Close(), srv.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, srv, outcomes
+}
+
+func event(t *testing.T, from string, data []byte) cloudevents.Event {
+	t.Helper()
+	e := cloudevents.NewEvent()
+	e.SetID("7")
+	e.SetType("google.cloud.pubsub.topic.v1.messagePublished")
+	e.SetSource("//pubsub.googleapis.com/" + from)
+	if err := e.SetData("application/json", map[string]any{"message": map[string]any{"data": data, "messageId": "7"}}); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func detection(t *testing.T) []byte {
+	t.Helper()
+	body, err := json.Marshal(node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/100% sure"},
+		File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+func startSCC(t *testing.T, fault func(string, bool) error) *sccstandin.Server {
+	t.Helper()
+	s, err := sccstandin.Start(sccstandin.Config{File: filepath.Join(t.TempDir(), "scc.db"), Source: source, ProjectNumber: "1", Fault: fault,
+		Notify: func(context.Context, []byte) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// published are the findings on the findings topic.
+func published(t *testing.T, srv *pstest.Server) []finding.Finding {
+	t.Helper()
+	var out []finding.Finding
+	for _, m := range srv.Messages() {
+		if !strings.HasSuffix(m.Topic, "/findings") {
+			continue
+		}
+		all, err := finding.Decode(m.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, all...)
+	}
+	return out
+}
+
+func TestRaise(t *testing.T) {
+	for name, c := range map[string]struct {
+		scc   func(t *testing.T) *sccstandin.Server
+		inSCC int
+		fails bool
+	}{
+		"written and handed on":                {func(t *testing.T) *sccstandin.Server { return startSCC(t, nil) }, 1, false},
+		"no source: handed on":                 {func(t *testing.T) *sccstandin.Server { return nil }, 0, false},
+		"SCC refuses for good: handed on":      {func(t *testing.T) *sccstandin.Server { return startSCC(t, refusing(codes.PermissionDenied)) }, 0, false},
+		"SCC is away: it comes again":          {func(t *testing.T) *sccstandin.Server { return startSCC(t, refusing(codes.Aborted)) }, 0, true},
+		"SCC's answer is lost: it comes again": {func(t *testing.T) *sccstandin.Server { return startSCC(t, losing) }, 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scc := c.scc(t)
+			s, srv, _ := start(t, scc)
+			err := s.Raise(t.Context(), event(t, topic, detection(t)))
+			if c.fails != (err != nil) {
+				t.Fatalf("error %v", err)
+			}
+			if scc != nil {
+				if all, err := scc.Findings(); err != nil || len(all) != c.inSCC {
+					t.Errorf("%d findings in SCC, want %d (%v)", len(all), c.inSCC, err)
+				}
+			}
+			got := published(t, srv)
+			if c.fails {
+				if len(got) != 0 {
+					t.Errorf("handed on although it comes again: %+v", got)
+				}
+				return
+			}
+			if len(got) != 1 || got[0].Project != "shop" || got[0].Cluster != "prod" || got[0].CanonicalName == "" || got[0].Category != finding.AddedBinary {
+				t.Errorf("handed on: %+v", got)
+			}
+		})
+	}
+}
+
+func refusing(code codes.Code) func(string, bool) error {
+	return func(_ string, applied bool) error {
+		if applied {
+			return nil
+		}
+		return status.Error(code, "no")
+	}
+}
+
+func losing(_ string, applied bool) error {
+	if applied {
+		return status.Error(codes.Aborted, "connection lost")
+	}
+	return nil
+}
+
+func TestWhatCanNeverBeReadIsParked(t *testing.T) {
+	s, srv, outcomes := start(t, nil)
+	for name, call := range map[string]func() error{
+		"a detection": func() error { return s.Raise(t.Context(), event(t, topic, []byte(`{"route": "x"}`))) },
+		"a finding":   func() error { return s.Respond(t.Context(), event(t, "projects/p/topics/findings", []byte(`{`))) },
+	} {
+		before := len(srv.Messages())
+		if err := call(); err != nil {
+			t.Errorf("%s: %v, want it acknowledged", name, err)
+		}
+		all := srv.Messages()
+		if len(all) != before+1 || !strings.HasSuffix(all[before].Topic, "/dead-letters") || all[before].Attributes["reason"] == "" {
+			t.Errorf("%s: not parked with its reason", name)
+		}
+	}
+	if o := outcomes["7"]; len(o) != 1 || o[0].DeadLettered == "" {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+// TestErrorsAreNoFormats: the framework prints an error's text as a format.
+func TestErrorsAreNoFormats(t *testing.T) {
+	s, _, _ := start(t, nil)
+	err := s.Raise(t.Context(), event(t, "projects/p/topics/another", detection(t)))
+	if err == nil || !strings.Contains(err.Error(), "CONTRABAND_CLUSTERS") {
+		t.Errorf("a topic that is not configured: %v", err)
+	}
+	if got := safe(errors.New("100% sure")).Error(); got != "100%% sure" {
+		t.Errorf("safe: %q", got)
+	}
+}
+
+func TestRequestsAreHeldToTheirForm(t *testing.T) {
+	s, _, _ := start(t, nil)
+	for _, c := range []struct {
+		name, method, body string
+		f                  http.HandlerFunc
+		want               int
+	}{
+		{"GET", http.MethodGet, `{}`, s.Advance, http.StatusMethodNotAllowed},
+		{"a decision in the request", http.MethodPost, `{"case": "c", "action": "freeze"}`, s.Advance, http.StatusBadRequest},
+		{"no JSON", http.MethodPost, `x`, s.Contain, http.StatusBadRequest},
+		{"nothing to contain with", http.MethodPost, `{"case": "c", "event": 0}`, s.Contain, http.StatusUnprocessableEntity},
+		{"a case that is not", http.MethodPost, `{"case": "c"}`, s.Advance, http.StatusOK},
+	} {
+		w := httptest.NewRecorder()
+		c.f(w, httptest.NewRequest(c.method, "/", strings.NewReader(c.body)))
+		if w.Code != c.want {
+			t.Errorf("%s: %d %s, want %d", c.name, w.Code, w.Body, c.want)
+		}
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	if _, err := New(t.Context(), Config{Store: "mem://", Project: "p"}, Parts{PubSub: []option.ClientOption{option.WithoutAuthentication()}}); err == nil || !strings.Contains(err.Error(), "SLACK_TOKEN") {
+		t.Errorf("without Slack: %v", err)
+	}
+	t.Setenv("CONTRABAND_STORE", "gs://b")
+	t.Setenv("GOOGLE_CLOUD_PROJECT", "p")
+	t.Setenv("CONTRABAND_CLUSTERS", "projects/p/topics/a=p/l/one,projects/p/topics/b=p/l/two")
+	c, err := FromEnvironment(t.Context())
+	if err != nil || c.FindingsTopic != "findings" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if p, err := c.place("projects/p/topics/b"); err != nil || p != (finding.Place{Project: "p", Location: "l", Cluster: "two"}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
