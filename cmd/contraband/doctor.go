@@ -186,5 +186,9 @@ func cloud() check {
 	if os.Getenv("CONTRABAND_STORE") == "" {
 		return warn("google cloud", "no CONTRABAND_STORE: this machine works on its own, with stand-ins for Google's services", "deployment to Google Cloud is not part of this version yet")
 	}
-	return ok("google cloud", "cases are kept in "+os.Getenv("CONTRABAND_STORE"))
+	if os.Getenv("CONTRABAND_SCC_SOURCE") == "" {
+		return warn("google cloud", "cases are kept in "+os.Getenv("CONTRABAND_STORE")+"; no CONTRABAND_SCC_SOURCE: nothing is written to Security Command Center, escalation lives in the case and on the page",
+			"sources are made at organisation level: ask for one, and set CONTRABAND_SCC_SOURCE to its name")
+	}
+	return ok("google cloud", "cases are kept in "+os.Getenv("CONTRABAND_STORE")+", findings written to "+os.Getenv("CONTRABAND_SCC_SOURCE"))
 }

@@ -148,7 +148,11 @@ func (f Finding) Muted() bool { return f.Mute == "MUTED" }
 // so have the direct copy of a finding that we raised and SCC's notification of
 // it. Writing marks or external systems changes none of its parts.
 func (f Finding) Key() string {
-	return digest(f.CanonicalName, f.Category, f.EventTime.UTC().Format(time.RFC3339Nano), f.State, f.Mute, fmt.Sprint(f.Deleted))
+	mute := f.Mute
+	if mute == "UNDEFINED" || mute == "MUTE_UNSPECIFIED" { // as good as not said
+		mute = ""
+	}
+	return digest(f.CanonicalName, f.Category, f.EventTime.UTC().Format(time.RFC3339Nano), f.State, mute, fmt.Sprint(f.Deleted))
 }
 
 // CaseKey names the case: the same bytes in the same workload. Where the owner

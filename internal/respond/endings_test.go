@@ -232,3 +232,76 @@ func (quotaSpent) Name() string { return "quota" }
 func (quotaSpent) Lookup(context.Context, string) (docket.Verdict, error) {
 	return docket.Verdict{}, fmt.Errorf("HTTP 429")
 }
+
+// TestWithoutASource: who has no SCC source is told, and nothing else changes.
+func TestWithoutASource(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	r.SCC = nil
+	o, err := r.Finding(t.Context(), w.found("c1", time.Now()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.read(o.Case)
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "no SCC source is configured") {
+		t.Errorf("the page does not say so: %d messages, %v", len(messages), err)
+	}
+	if !c.Frozen() || c.Escalated == nil || c.Escalated.Error == "" {
+		t.Errorf("the case: %q, escalated %+v", c.Status(), c.Escalated)
+	}
+}
+
+// TestABlindDetectorIsPaged, and nothing is done about a container.
+func TestABlindDetectorIsPaged(t *testing.T) {
+	w := newWorld(t, memory(t))
+	o, err := w.process().Finding(t.Context(), finding.Finding{Name: "organizations/1/sources/9/findings/x", CanonicalName: "projects/1/sources/9/findings/x",
+		Category: "KTD_SERVICE_ACCOUNT_MISSING_PERMISSIONS", Class: "SCC_ERROR", State: "ACTIVE", EventTime: time.Now(), ProjectNumber: "1"})
+	if err != nil || o.Case == "" {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	if c := w.read(o.Case); c.Paged == nil || c.Paged.Error != "" || len(c.Claims) != 0 {
+		t.Errorf("paged %+v, claims %v", c.Paged, c.Claims)
+	}
+}
+
+// TestNothingOfOursReEnters: every write of ours is notified again, and again.
+func TestNothingOfOursReEnters(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	f, id := w.open(r, "c1")
+	w.check(id)
+	before := len(w.life.log)
+	all, err := w.scc.Findings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		for _, p := range all {
+			body, err := finding.Notification("c", p, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			decoded, err := finding.Decode(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := decoded[0]
+			if g.Category == finding.AddedBinary { // as SCC holds it now, with the external system
+				g.CanonicalName = f.CanonicalName
+			}
+			if _, err := r.Finding(t.Context(), g); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, op := range w.life.log[before:] {
+		if strings.HasPrefix(op, "slack") || strings.HasPrefix(op, "scc") || strings.HasPrefix(op, "order") || strings.HasPrefix(op, "create events/") {
+			t.Errorf("a notification of our own write caused %q", op)
+		}
+	}
+	again := w.found("c1", time.Now().Add(2*time.Second)) // it runs again: that is news
+	if o, err := r.Finding(t.Context(), again); err != nil || o.Case != id || w.read(id).Joined != 1 {
+		t.Errorf("a new occurrence: %+v, %v, %d joined", o, err, w.read(id).Joined)
+	}
+}
