@@ -218,9 +218,7 @@ func (e envelope) decodeProcess(f *Finding) {
 		f.Process.SHA256 = sum
 	}
 	if f.Process.SHA256 == "" && f.Process.Partial == "" {
-		if m := linkedHash.FindStringSubmatch(e.properties.get("contextUris").text()); m != nil {
-			f.Process.SHA256 = strings.ToLower(m[1])
-		}
+		f.Process.SHA256 = e.properties.get("contextUris").linkedHash(8)
 	}
 }
 
@@ -411,16 +409,33 @@ func (v value) labels() map[string]string {
 	return out
 }
 
-// text is the JSON again, bounded, to search in.
-func (v value) text() string {
-	if v.v == nil {
+// linkedHash looks for a VirusTotal link in any string below, and answers its hash.
+func (v value) linkedHash(depth int) string {
+	if depth < 0 {
 		return ""
 	}
-	b, err := json.Marshal(v.v)
-	if err != nil {
-		return ""
+	switch x := v.v.(type) {
+	case string:
+		if !strings.Contains(x, "virustotal.com/") || len(x) > maxString {
+			return ""
+		}
+		if m := linkedHash.FindStringSubmatch(x); m != nil {
+			return strings.ToLower(m[1])
+		}
+	case []any:
+		for _, e := range x[:min(len(x), maxArgs)] {
+			if h := (value{e}).linkedHash(depth - 1); h != "" {
+				return h
+			}
+		}
+	case map[string]any:
+		for _, k := range sortedKeys(x) {
+			if h := (value{x[k]}).linkedHash(depth - 1); h != "" {
+				return h
+			}
+		}
 	}
-	return string(b[:min(len(b), 1<<16)])
+	return ""
 }
 
 func snake(camel string) string {
