@@ -371,20 +371,20 @@ func (v value) boolean() bool {
 	return b || v.str() == "true"
 }
 
-// time takes RFC 3339 and {seconds, nanos}.
+// time takes RFC 3339 and {seconds, nanos}; what no calendar holds is no time.
 func (v value) time() time.Time {
+	var t time.Time
 	if m, ok := v.object(); ok {
-		sec := value{m["seconds"]}.integer()
-		if sec == 0 {
-			return time.Time{}
+		if sec := (value{m["seconds"]}).integer(); sec != 0 {
+			t = time.Unix(sec, value{m["nanos"]}.integer()).UTC()
 		}
-		return time.Unix(sec, value{m["nanos"]}.integer()).UTC()
+	} else if parsed, err := time.Parse(time.RFC3339Nano, v.str()); err == nil {
+		t = parsed.UTC()
 	}
-	t, err := time.Parse(time.RFC3339Nano, v.str())
-	if err != nil {
+	if t.Year() < 1 || t.Year() > 9999 {
 		return time.Time{}
 	}
-	return t.UTC()
+	return t
 }
 
 // labels takes {"k": "v"} and [{"name": "k", "value": "v"}].
