@@ -2,15 +2,10 @@ package finding
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
-	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/contraband-dev/contraband/internal/redact"
 )
@@ -31,6 +26,8 @@ const (
 	maxArgs     = 64
 	maxLabels   = 64
 	maxFindings = 1000
+	maxValues   = 1 << 20
+	maxDepth    = 64
 )
 
 // Decode reads a notification in any of the shapes in which findings arrive: a
@@ -41,15 +38,13 @@ func Decode(data []byte) ([]Finding, error) {
 	if len(data) > MaxBytes {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are taken", ErrMalformed, len(data), MaxBytes)
 	}
-	var top any
-	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), &top); err != nil {
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) && syntax.Offset < int64(len(data)) {
-			return nil, fmt.Errorf("%w: not JSON, at byte %d", ErrMalformed, syntax.Offset)
-		}
-		return nil, fmt.Errorf("%w: the JSON is cut short", ErrMalformed)
+	p := parsers.Get()
+	defer parsers.Put(p)
+	top, err := parse(p, bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	if err != nil {
+		return nil, err
 	}
-	envelopes := split(value{top})
+	envelopes := split(top)
 	if len(envelopes) == 0 {
 		return nil, ErrNoFinding
 	}
@@ -74,28 +69,28 @@ type envelope struct {
 }
 
 func split(v value) []envelope {
-	if list, ok := v.v.([]any); ok {
+	if v.isList() {
 		var out []envelope
-		for _, e := range list {
-			out = append(out, split(value{e})...)
+		for _, e := range v.list() {
+			out = append(out, split(e)...)
 		}
 		return out
 	}
-	if r := v.get("listFindingsResults"); r.v != nil {
+	if r := v.get("listFindingsResults"); r.present() {
 		return split(r)
 	}
 	var found value
 	for _, name := range []string{"finding", "findings"} {
-		if f := v.get(name); f.v != nil {
-			if _, list := f.v.([]any); list {
+		if f := v.get(name); f.present() {
+			if f.isList() {
 				return split(f)
 			}
 			found = f
 			break
 		}
 	}
-	if found.v == nil {
-		if inner := v.get("jsonPayload"); inner.get("finding").v != nil || inner.get("category").v != nil {
+	if !found.present() {
+		if inner := v.get("jsonPayload"); inner.get("finding").present() || inner.get("category").present() {
 			return split(inner) // Cloud Logging's export of a notification
 		}
 		found = v // perhaps a bare one
@@ -104,10 +99,10 @@ func split(v value) []envelope {
 		return nil
 	}
 	e := envelope{finding: found, resource: v.get("resource"), properties: found.get("sourceProperties"), deleted: v.get("deletedFinding").boolean()}
-	if e.resource.v == nil {
+	if !e.resource.present() {
 		e.resource = found.get("resource")
 	}
-	if e.properties.v == nil {
+	if !e.properties.present() {
 		e.properties = v.get("sourceProperties")
 	}
 	return []envelope{e}
@@ -139,7 +134,6 @@ func (e envelope) decode() (Finding, error) {
 }
 
 var (
-	linkedHash  = regexp.MustCompile(`virustotal\.com/[^\s"]*?/([0-9a-fA-F]{64})\b`)
 	imageDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 )
 
@@ -177,7 +171,7 @@ func (e envelope) decodeWorkload(f *Finding) {
 		UID:       e.properties.get("Pod_Uid").str(), Labels: pod.get("labels").labels(),
 	}
 	box := e.finding.get("containers").index(0)
-	if box.v == nil {
+	if !box.present() {
 		box = pod.get("containers").index(0)
 	}
 	f.Container = Container{
@@ -211,8 +205,8 @@ func (e envelope) decodeProcess(f *Finding) {
 	}
 	sum := strings.ToLower(file.get("sha256").str())
 	switch {
-	case !sha256Form.MatchString(sum):
-	case file.get("partiallyHashed").boolean() || file.get("hashedSize").v != nil && file.get("hashedSize").integer() != f.Process.Size:
+	case !isSHA256(sum):
+	case file.get("partiallyHashed").boolean() || file.get("hashedSize").present() && file.get("hashedSize").integer() != f.Process.Size:
 		f.Process.Partial = sum // of a prefix: a look-up of it would speak of another file
 	default:
 		f.Process.SHA256 = sum
@@ -223,12 +217,10 @@ func (e envelope) decodeProcess(f *Finding) {
 }
 
 func (e envelope) decodePeople(f *Finding) {
-	if contacts, ok := e.finding.get("contacts").object(); ok {
-		for _, kind := range sortedKeys(contacts) {
-			for _, c := range (value{contacts[kind]}).get("contacts").list() {
-				if email := c.get("email").str(); email != "" && len(f.Contacts) < maxLabels {
-					f.Contacts = append(f.Contacts, Contact{strings.ToLower(kind), email})
-				}
+	for _, kind := range e.finding.get("contacts").members() {
+		for _, c := range kind.get("contacts").list() {
+			if email := c.get("email").str(); email != "" && len(f.Contacts) < maxLabels {
+				f.Contacts = append(f.Contacts, Contact{strings.ToLower(kind.name), email})
 			}
 		}
 	}
@@ -249,7 +241,7 @@ func (e envelope) decodePeople(f *Finding) {
 
 func (e envelope) decodeSensor(f *Finding) {
 	s := e.properties.get("Contraband")
-	if s.v == nil {
+	if !s.present() {
 		return
 	}
 	f.Sensor = &Sensor{
@@ -257,197 +249,6 @@ func (e envelope) decodeSensor(f *Finding) {
 		Repeats: s.get("Repeats").integer(), Executed: s.get("Executed").time(), Seen: s.get("Seen").time(),
 		Hashed: s.get("Hashed").time(), Attributed: s.get("Attributed").time(), Raised: s.get("Raised").time(),
 	}
-}
-
-// value is a piece of JSON of any kind; every accessor answers a zero value
-// where the piece is of another kind.
-type value struct{ v any }
-
-// get is a member of an object, under its camelCase or its snake_case name; an
-// array of {key, value} pairs counts as an object.
-func (v value) get(name string) value {
-	m, ok := v.object()
-	if !ok {
-		return value{}
-	}
-	if found, ok := m[name]; ok {
-		return value{found}
-	}
-	return value{m[snakes(name)]}
-}
-
-// snakes remembers the snake_case of the names that are asked for: a few dozen.
-func snakes(name string) string {
-	if s, ok := snakeNames.Load(name); ok {
-		return s.(string)
-	}
-	s := snake(name)
-	snakeNames.Store(name, s)
-	return s
-}
-
-var snakeNames sync.Map
-
-func (v value) object() (map[string]any, bool) {
-	switch x := v.v.(type) {
-	case map[string]any:
-		return x, true
-	case []any:
-		out := map[string]any{}
-		for _, e := range x {
-			pair, ok := e.(map[string]any)
-			key, isText := pair["key"].(string)
-			if !ok || !isText {
-				return nil, false
-			}
-			out[key] = pair["value"]
-		}
-		return out, len(out) > 0
-	}
-	return nil, false
-}
-
-func (v value) list() []value {
-	l, _ := v.v.([]any)
-	out := make([]value, 0, len(l))
-	for _, e := range l {
-		out = append(out, value{e})
-	}
-	return out
-}
-
-func (v value) index(i int) value {
-	if l, ok := v.v.([]any); ok && i < len(l) {
-		return value{l[i]}
-	}
-	return value{}
-}
-
-func (v value) str() string {
-	switch x := v.v.(type) {
-	case string:
-		if len(x) > maxString {
-			x = x[:maxString]
-		}
-		return strings.ToValidUTF8(x, "\uFFFD")
-	case float64: // int64 values come as strings; what comes as a number is small
-		return strconv.FormatFloat(x, 'f', -1, 64)
-	}
-	return ""
-}
-
-func (v value) strings() []string {
-	var out []string
-	for _, e := range v.list() {
-		if len(out) == maxArgs {
-			break
-		}
-		out = append(out, e.str())
-	}
-	return out
-}
-
-// integer takes 53, 53.0 and "53".
-func (v value) integer() int64 {
-	if f, ok := v.v.(float64); ok {
-		if math.Abs(f) > 1<<53 {
-			return 0
-		}
-		return int64(f)
-	}
-	s := v.str()
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return n
-	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) || math.Abs(f) > 1<<53 {
-		return 0
-	}
-	return int64(f)
-}
-
-func (v value) boolean() bool {
-	b, _ := v.v.(bool)
-	return b || v.str() == "true"
-}
-
-// time takes RFC 3339 and {seconds, nanos}; what no calendar holds is no time.
-func (v value) time() time.Time {
-	var t time.Time
-	if m, ok := v.object(); ok {
-		if sec := (value{m["seconds"]}).integer(); sec != 0 {
-			t = time.Unix(sec, value{m["nanos"]}.integer()).UTC()
-		}
-	} else if parsed, err := time.Parse(time.RFC3339Nano, v.str()); err == nil {
-		t = parsed.UTC()
-	}
-	if t.Year() < 1 || t.Year() > 9999 {
-		return time.Time{}
-	}
-	return t
-}
-
-// labels takes {"k": "v"} and [{"name": "k", "value": "v"}].
-func (v value) labels() map[string]string {
-	out := map[string]string{}
-	put := func(k, val string) {
-		if k != "" && len(out) < maxLabels {
-			out[k] = redact.Value(k, val)
-		}
-	}
-	for _, e := range v.list() {
-		put(or(e.get("name").str(), e.get("key").str()), e.get("value").str())
-	}
-	if m, ok := v.v.(map[string]any); ok {
-		for _, k := range sortedKeys(m) {
-			put(k, value{m[k]}.str())
-		}
-	}
-	if len(out) == 0 {
-		return nil
-	}
-	return out
-}
-
-// linkedHash looks for a VirusTotal link in any string below, and answers its hash.
-func (v value) linkedHash(depth int) string {
-	if depth < 0 {
-		return ""
-	}
-	switch x := v.v.(type) {
-	case string:
-		if !strings.Contains(x, "virustotal.com/") || len(x) > maxString {
-			return ""
-		}
-		if m := linkedHash.FindStringSubmatch(x); m != nil {
-			return strings.ToLower(m[1])
-		}
-	case []any:
-		for _, e := range x[:min(len(x), maxArgs)] {
-			if h := (value{e}).linkedHash(depth - 1); h != "" {
-				return h
-			}
-		}
-	case map[string]any:
-		for _, k := range sortedKeys(x) {
-			if h := (value{x[k]}).linkedHash(depth - 1); h != "" {
-				return h
-			}
-		}
-	}
-	return ""
-}
-
-func snake(camel string) string {
-	var b strings.Builder
-	for _, r := range camel {
-		if r >= 'A' && r <= 'Z' {
-			b.WriteByte('_')
-			r += 'a' - 'A'
-		}
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 func or(s ...string) string {

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -188,7 +187,10 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-var sha256Form = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// isSHA256 says whether s is a SHA-256 in lower-case hexadecimal.
+func isSHA256(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
 
 // ShortName is how people call the place: namespace/pod/container or the container.
 func (f Finding) ShortName() string {

@@ -54,7 +54,11 @@ func Args(args []string) []string {
 	out := make([]string, len(args))
 	hideNext := false
 	for i, a := range args {
-		switch m := assignment.FindStringSubmatch(a); {
+		var m []string
+		if strings.ContainsAny(a, "=:") {
+			m = assignment.FindStringSubmatch(a)
+		}
+		switch {
 		case hideNext && !strings.HasPrefix(a, "-"):
 			out[i], hideNext = Hidden, false
 			continue
