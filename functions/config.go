@@ -37,6 +37,9 @@ type Config struct {
 	SlackToken string `env:"SLACK_TOKEN"`
 	// SlackChannel is the id of the security channel.
 	SlackChannel string `env:"SLACK_CHANNEL"`
+	// KeepNotifications stores each notification as it came, secrets and all,
+	// under notifications/SHA-256 in the store. Use a bucket with a key of your own.
+	KeepNotifications bool `env:"CONTRABAND_KEEP_NOTIFICATIONS, default=false"`
 	// ContainURL, AdvanceURL and CasebookURL are where the other functions are reached.
 	ContainURL  string `env:"CONTRABAND_CONTAIN_URL"`
 	AdvanceURL  string `env:"CONTRABAND_ADVANCE_URL"`

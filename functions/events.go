@@ -2,6 +2,8 @@ package functions
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +16,7 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
+	"github.com/contraband-dev/contraband/internal/casefile"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/respond"
@@ -120,6 +123,9 @@ func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 	if err != nil {
 		return safe(s.park(ctx, e.Data(), err))
 	}
+	if err := s.keep(ctx, m.Message.Data); err != nil {
+		return safe(err)
+	}
 	findings, err := finding.Decode(m.Message.Data)
 	if errors.Is(err, finding.ErrNoFinding) {
 		s.observe(m.Message.MessageID, []respond.Outcome{{Acknowledged: "there is no finding in it"}})
@@ -142,6 +148,19 @@ func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 	}
 	s.observe(m.Message.MessageID, outcomes)
 	return nil
+}
+
+// keep stores a notification as it came, if that is configured.
+func (s *Suite) keep(ctx context.Context, data []byte) error {
+	if !s.cfg.KeepNotifications {
+		return nil
+	}
+	sum := sha256.Sum256(data)
+	err := s.parts.Store.Create(ctx, "notifications/"+hex.EncodeToString(sum[:]), data)
+	if errors.Is(err, casefile.ErrExists) {
+		return nil
+	}
+	return err
 }
 
 func (s *Suite) observe(messageID string, outcomes []respond.Outcome) {

@@ -243,3 +243,32 @@ func TestConfiguration(t *testing.T) {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
+
+// TestNotificationsAreKeptOnlyIfAsked: as they came, once each.
+func TestNotificationsAreKeptOnlyIfAsked(t *testing.T) {
+	s, _, _ := start(t, nil)
+	raw := []byte(`{"asset": {"secret": "hunter2"}}`)
+	kept := func() []string {
+		t.Helper()
+		if err := s.Respond(t.Context(), event(t, "projects/p/topics/findings", raw)); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := s.parts.Store.List(t.Context(), "notifications/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	if keys := kept(); len(keys) != 0 {
+		t.Errorf("kept without being asked: %q", keys)
+	}
+	s.cfg.KeepNotifications = true
+	kept()
+	keys := kept()
+	if len(keys) != 1 {
+		t.Fatalf("kept %q, want one", keys)
+	}
+	if body, err := s.parts.Store.Read(t.Context(), keys[0]); err != nil || string(body) != string(raw) {
+		t.Errorf("%q, %v", body, err)
+	}
+}

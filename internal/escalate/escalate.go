@@ -53,7 +53,7 @@ func (s *SCC) Close() error { return s.client.Close() }
 // same write again changes nothing. The answer is what SCC now holds.
 func (s *SCC) Upsert(ctx context.Context, f *scc.Finding) (*scc.Finding, error) {
 	// An empty mask would replace everything, what others wrote included.
-	paths := []string{"state", "severity", "event_time", "description", "next_steps", "mitre_attack", "processes", "containers", "kubernetes", "indicator"}
+	paths := []string{"state", "severity", "event_time", "description", "external_uri", "next_steps", "mitre_attack", "processes", "containers", "kubernetes", "indicator"}
 	for _, k := range slices.Sorted(maps.Keys(f.SourceProperties)) {
 		paths = append(paths, "source_properties."+k)
 	}

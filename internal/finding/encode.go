@@ -49,6 +49,7 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 		"Container_Image_Id": d.Container.ImageDigest, "Pod_Namespace": d.Pod.Namespace, "Pod_Name": d.Pod.Name, "Pod_Uid": d.Pod.UID,
 		"VM_Instance_Name": d.Node, "Process_Binary_Fullpath": d.Process.Path, "Process_Arguments": anys(d.Process.Args),
 		"Pid": float64(d.Process.PID), "Parent_Pid": float64(d.Process.PPID), "Added_Binary_Kind": strings.ToUpper(string(d.Route[:1])) + string(d.Route[1:]),
+		"contextUris": links(d.File.SHA256),
 		"Contraband": map[string]any{
 			"Route": string(d.Route), "Same_As": d.SameAs, "Unhashed": d.File.Unhashed, "Missed": gaps(d), "Unattributed": d.Container.Missing, "Repeats": float64(d.Repeats),
 			"Executed": stamp(d.Time), "Seen": stamp(d.Timing.Seen), "Hashed": stamp(d.Timing.Hashed), "Attributed": stamp(d.Timing.Attributed), "Raised": stamp(now),
@@ -63,10 +64,7 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 		EventTime: timestamppb.New(at), SourceProperties: properties.Fields,
 		Description: fmt.Sprintf("A program that is not part of the container's image was executed (%s).", routeWords[d.Route]),
 		NextSteps:   "Compare with the image's build; contain the pod if the program was not meant to be there. The case has the commands.",
-		MitreAttack: &scc.MitreAttack{
-			PrimaryTactic: scc.MitreAttack_COMMAND_AND_CONTROL, PrimaryTechniques: []scc.MitreAttack_Technique{scc.MitreAttack_INGRESS_TOOL_TRANSFER},
-			AdditionalTactics: []scc.MitreAttack_Tactic{scc.MitreAttack_EXECUTION}, AdditionalTechniques: []scc.MitreAttack_Technique{scc.MitreAttack_NATIVE_API},
-		},
+		MitreAttack: mitre(), ExternalUri: fileLink(d.File.SHA256),
 		Processes: []*scc.Process{{
 			Name: d.Process.Comm, Binary: fileOf(d), Args: d.Process.Args, Pid: int64(d.Process.PID), ParentPid: int64(d.Process.PPID),
 		}},
@@ -147,7 +145,8 @@ func Escalation(caseID string, f Finding, indicator, label, source string, at ti
 	properties, err := structpb.NewStruct(map[string]any{
 		"Original_Finding": f.CanonicalName, "Contraband_Case": caseID, "Indicator_Source": indicator, "Indicator_Label": label,
 		"Container_Id": f.Container.ID, "Container_Name": f.Container.Name, "Container_Image_Uri": f.Container.Image,
-		"Pod_Namespace": f.Pod.Namespace, "Pod_Name": f.Pod.Name, "VM_Instance_Name": f.Node, "Process_Binary_Fullpath": f.Process.Path,
+		"Pod_Namespace": f.Pod.Namespace, "Pod_Name": f.Pod.Name, "Pod_Uid": f.Pod.UID, "VM_Instance_Name": f.Node, "Process_Binary_Fullpath": f.Process.Path,
+		"Container_Image_Id": f.Container.Digest, "contextUris": links(f.Process.SHA256),
 	})
 	if err != nil {
 		return "", nil, fmt.Errorf("escalation of %q: %w", f.Name, err)
@@ -157,10 +156,50 @@ func Escalation(caseID string, f Finding, indicator, label, source string, at ti
 		State: scc.Finding_ACTIVE, Category: AddedMaliciousBinary, Severity: scc.Finding_CRITICAL, FindingClass: scc.Finding_THREAT,
 		EventTime: timestamppb.New(at), SourceProperties: properties.Fields,
 		Description: fmt.Sprintf("A program that is not part of the container's image was executed, and an indicator source knows it: %s (%s).", label, indicator),
-		Indicator: &scc.Indicator{Signatures: []*scc.Indicator_ProcessSignature{{
-			SignatureType: scc.Indicator_ProcessSignature_SIGNATURE_TYPE_PROCESS,
-		}}},
+		NextSteps:   "Follow the case: it holds the evidence, what was contained and how, and the commands to look further. Then rebuild the workload from its image and find how the program came in.",
+		MitreAttack: mitre(), ExternalUri: fileLink(f.Process.SHA256),
+		Indicator: indicatorOf(f.Process.SHA256),
+		Kubernetes: &scc.Kubernetes{
+			Nodes: []*scc.Kubernetes_Node{{Name: f.Node}},
+			Pods:  []*scc.Kubernetes_Pod{{Ns: f.Pod.Namespace, Name: f.Pod.Name, Labels: labelsOf(f.Pod.Labels)}},
+		},
 		Processes:  []*scc.Process{{Binary: &scc.File{Path: f.Process.Path, Sha256: f.Process.SHA256, Size: f.Process.Size, HashedSize: f.Process.Size}, Args: f.Process.Args, Pid: f.Process.PID, ParentPid: f.Process.ParentPID}},
 		Containers: []*scc.Container{{Name: f.Container.Name, Uri: f.Container.Image, ImageId: f.Container.Digest, Labels: labelsOf(f.Container.Labels)}},
 	}, nil
+}
+
+// mitre are the tactics and techniques that Container Threat Detection gives for
+// an added program: T1105, Ingress Tool Transfer, and T1106, Native API.
+func mitre() *scc.MitreAttack {
+	return &scc.MitreAttack{
+		PrimaryTactic: scc.MitreAttack_COMMAND_AND_CONTROL, PrimaryTechniques: []scc.MitreAttack_Technique{scc.MitreAttack_INGRESS_TOOL_TRANSFER},
+		AdditionalTactics: []scc.MitreAttack_Tactic{scc.MitreAttack_EXECUTION}, AdditionalTechniques: []scc.MitreAttack_Technique{scc.MitreAttack_NATIVE_API},
+	}
+}
+
+// fileLink is VirusTotal's page about a file.
+func fileLink(sha256 string) string {
+	if sha256 == "" {
+		return ""
+	}
+	return "https://www.virustotal.com/gui/file/" + sha256 + "/detection"
+}
+
+// links are the source property in which Container Threat Detection keeps them.
+func links(sha256 string) map[string]any {
+	out := map[string]any{"mitreUri": map[string]any{"displayName": "MITRE Link", "url": "https://attack.mitre.org/techniques/T1105/"}}
+	if link := fileLink(sha256); link != "" {
+		out["virustotalIndicatorQueryUri"] = []any{map[string]any{"displayName": "VirusTotal File Link", "url": link}}
+	}
+	return out
+}
+
+// indicatorOf says that the file matched by its hash; SCC has no field for the
+// hash but the process's own, and a link.
+func indicatorOf(sha256 string) *scc.Indicator {
+	i := &scc.Indicator{Signatures: []*scc.Indicator_ProcessSignature{{SignatureType: scc.Indicator_ProcessSignature_SIGNATURE_TYPE_FILE}}}
+	if link := fileLink(sha256); link != "" {
+		i.Uris = []string{link}
+	}
+	return i
 }

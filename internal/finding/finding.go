@@ -109,6 +109,9 @@ const (
 	DetectorHealth              // a detector is blind
 )
 
+// containerDetector is the display name of Container Threat Detection's source.
+const containerDetector = "Container Threat Detection"
+
 // threats are Container Threat Detection's categories about what runs in a container.
 var threats = map[string]bool{
 	AddedBinary:            true,
@@ -128,7 +131,7 @@ var threats = map[string]bool{
 // Kind of the finding.
 func (f Finding) Kind() Kind {
 	switch {
-	case threats[f.Category]:
+	case threats[f.Category], f.Class == "THREAT" && f.Detector == containerDetector: // also those it learns to see later
 		return ContainerThreat
 	case f.Class == "SCC_ERROR" && strings.HasPrefix(f.Category, "KTD_"):
 		return DetectorHealth

@@ -61,7 +61,7 @@ func TestDecodeOfEncode(t *testing.T) {
 		}
 		want := Finding{
 			Name: p.Name, CanonicalName: p.CanonicalName, Parent: source, ResourceName: p.ResourceName, Category: AddedBinary, Class: "THREAT", State: "ACTIVE", Severity: "LOW",
-			EventTime: d.Time, Description: p.Description, Project: "shop", ProjectNumber: "77", Location: "europe-west1", Cluster: "prod", Node: d.Node,
+			EventTime: d.Time, Description: p.Description, ExternalURI: p.ExternalUri, Project: "shop", ProjectNumber: "77", Location: "europe-west1", Cluster: "prod", Node: d.Node,
 			Pod:       Pod{d.Pod.Namespace, d.Pod.Name, d.Pod.UID, redacted(d.Pod.Labels)},
 			Container: Container{d.Container.ID, d.Container.Name, d.Container.Image, d.Container.ImageDigest, redacted(d.Container.Labels)},
 			Process:   Process{Path: d.Process.Path, Args: d.Process.Args, PID: int64(d.Process.PID), ParentPID: int64(d.Process.PPID), SHA256: d.File.SHA256, Size: d.File.Size},
