@@ -10,6 +10,7 @@ package bpf
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
@@ -35,6 +37,9 @@ const (
 	RootOverlay = uint32(execEventFlagsROOT_OVERLAY) // the process's root directory is on an overlay
 	UserMount   = uint32(execEventFlagsUSER_MOUNT)   // the overlay was mounted inside a user namespace
 	Running     = uint32(execEventFlagsRUNNING)      // it ran before the sensor started
+	Script      = uint32(execEventFlagsSCRIPT)       // the file is a script, and its interpreter runs
+	ByName      = uint32(execEventFlagsBY_NAME)      // of a Script only Filename is known; all else is about the interpreter
+	Mapped      = uint32(execEventFlagsMAPPED)       // mapped to be executed by another program: a library, or a loader's argument
 )
 
 // Event is one candidate: a file that ran and is not of the quiet kind.
@@ -55,7 +60,8 @@ type Event struct {
 	Links      uint32 // 0: already unlinked
 	Flags      uint32
 	Comm       string
-	Filename   string   // what the caller of execve said
+	SHA256     string   // of the file as it ran, taken in the kernel; "" where it could not be
+	Filename   string   // what the caller of execve said; of a Mapped file the name of the program that maps it
 	Args       []string // cut at 511 bytes in all
 	Path       string   // within the file's filesystem, from that filesystem's root
 }
@@ -80,21 +86,53 @@ type Config struct {
 	// Window in which a file that runs again in the same container is counted
 	// and not sent. Default: one minute.
 	Window time.Duration
+	// HashMax is the size of the largest file that the kernel hashes before it
+	// runs, in bytes: the process waits meanwhile, once a window. Default: 32 MiB.
+	HashMax uint64
+	// CoreOnly loads nothing but the core tier, as kernels without BPF LSM do.
+	CoreOnly bool
+}
+
+// Tiers say what the kernel has taken. The core tier (tracepoint at exec, task
+// iterator) is always there.
+type Tiers struct {
+	LSM    bool   // scripts as files, libraries, loaders' arguments
+	IMA    bool   // the kernel hashes what runs before it runs
+	WhyNot string // what the kernel said to the tiers that are missing
 }
 
 // Programs are loaded and attached until Close.
 type Programs struct {
-	objects execObjects
-	exec    link.Link
+	Tiers Tiers
+
+	objects coreObjects
+	lsm     lsmPrograms
+	links   []link.Link
 	running *link.Iter
 	reader  *ringbuf.Reader
 }
 
-// Load loads the programs and attaches them. An error says which part the
-// kernel refused; a kernel without BTF or overlay is an error, never silence.
+type coreObjects struct {
+	OnExec    *ebpf.Program `ebpf:"on_exec"`
+	OnRunning *ebpf.Program `ebpf:"on_running"`
+	Events    *ebpf.Map     `ebpf:"events"`
+	Counters  *ebpf.Map     `ebpf:"counters"`
+}
+
+type lsmPrograms struct {
+	OnCheck *ebpf.Program `ebpf:"on_check"`
+	OnMap   *ebpf.Program `ebpf:"on_map"`
+}
+
+// Load loads the programs and attaches them: as many tiers as the kernel takes,
+// found out by loading. An error says which part of the core tier the kernel
+// refused; a kernel without BTF or overlay is an error, never silence.
 func Load(c Config) (*Programs, error) {
 	if c.Window == 0 {
 		c.Window = time.Minute
+	}
+	if c.HashMax == 0 {
+		c.HashMax = 32 << 20
 	}
 	if c.HostMountNS == 0 {
 		ns, err := hostMountNS()
@@ -109,6 +147,37 @@ func Load(c Config) (*Programs, error) {
 	}
 	// Kernels before 5.11 account maps against RLIMIT_MEMLOCK; a refusal shows at load.
 	memlockErr := rlimit.RemoveMemlock()
+	var refused []string
+	for _, t := range []Tiers{{LSM: true, IMA: true}, {LSM: true}, {}} {
+		if t.LSM && c.CoreOnly {
+			continue
+		}
+		p, err := load(c, off, t)
+		if err == nil {
+			p.Tiers.WhyNot = strings.Join(refused, "; ")
+			return p, nil
+		}
+		if !t.LSM {
+			return nil, errors.Join(err, memlockErr)
+		}
+		refused = append(refused, fmt.Sprintf("%s: %s", t.name(), firstLine(err)))
+	}
+	panic("unreachable: the core tier returns")
+}
+
+func (t Tiers) name() string {
+	if t.IMA {
+		return "LSM with IMA hashes"
+	}
+	return "LSM"
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line[:min(len(line), 200)]
+}
+
+func load(c Config, off offsets, tiers Tiers) (p *Programs, err error) {
 	spec, err := loadExec()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
@@ -116,25 +185,65 @@ func Load(c Config) (*Programs, error) {
 	for name, value := range map[string]any{
 		"host_mnt_ns": c.HostMountNS, "ovl_upper": off.upper, "ovl_lower": off.lower,
 		"ovl_numlower": off.numLower, "window_ns": uint64(c.Window),
+		"with_lsm": number(tiers.LSM), "with_ima": number(tiers.IMA), "ima_max": c.HashMax,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set BPF constant %q: %w", name, err)
 		}
 	}
-	p := &Programs{}
-	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
-		return nil, errors.Join(fmt.Errorf("load BPF programs (root or CAP_BPF+CAP_PERFMON is needed): %w", err), memlockErr)
+	p = &Programs{Tiers: tiers}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	// Of a specification only what the struct names is loaded: what the kernel
+	// cannot take must not be in it. Both halves share the maps, so they load as one.
+	if tiers.LSM {
+		all := struct {
+			*coreObjects
+			*lsmPrograms
+		}{&p.objects, &p.lsm}
+		err = spec.LoadAndAssign(&all, nil)
+	} else {
+		err = spec.LoadAndAssign(&p.objects, nil)
+	}
+	if err != nil {
+		return p, fmt.Errorf("load BPF programs (root or CAP_BPF+CAP_PERFMON is needed): %w", err)
 	}
 	if p.reader, err = ringbuf.NewReader(p.objects.Events); err != nil {
-		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), p.Close())
+		return p, fmt.Errorf("open ring buffer: %w", err)
 	}
-	if p.exec, err = link.AttachTracing(link.TracingOptions{Program: p.objects.OnExec}); err != nil {
-		return nil, errors.Join(fmt.Errorf("attach to sched_process_exec: %w", err), p.Close())
+	return p, p.attach()
+}
+
+func (p *Programs) attach() error {
+	for _, program := range []*ebpf.Program{p.lsm.OnCheck, p.lsm.OnMap} { // before the exec that reads what they leave
+		if program == nil {
+			continue
+		}
+		l, err := link.AttachLSM(link.LSMOptions{Program: program})
+		if err != nil {
+			return fmt.Errorf("attach LSM program: %w", err)
+		}
+		p.links = append(p.links, l)
 	}
+	exec, err := link.AttachTracing(link.TracingOptions{Program: p.objects.OnExec})
+	if err != nil {
+		return fmt.Errorf("attach to sched_process_exec: %w", err)
+	}
+	p.links = append(p.links, exec)
 	if p.running, err = link.AttachIter(link.IterOptions{Program: p.objects.OnRunning}); err != nil {
-		return nil, errors.Join(fmt.Errorf("attach task iterator: %w", err), p.Close())
+		return fmt.Errorf("attach task iterator: %w", err)
 	}
-	return p, nil
+	return nil
+}
+
+func number(b bool) uint32 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Running sends an event for each candidate that already runs. Call it once,
@@ -187,8 +296,8 @@ func (p *Programs) Counters() (Counters, error) {
 // Close detaches and unloads everything.
 func (p *Programs) Close() error {
 	var errs []error
-	if p.exec != nil {
-		errs = append(errs, p.exec.Close())
+	for _, l := range p.links {
+		errs = append(errs, l.Close())
 	}
 	if p.running != nil {
 		errs = append(errs, p.running.Close())
@@ -196,7 +305,14 @@ func (p *Programs) Close() error {
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
 	}
-	return errors.Join(append(errs, p.objects.Close())...)
+	o, l := p.objects, p.lsm
+	for _, program := range []*ebpf.Program{o.OnExec, o.OnRunning, l.OnCheck, l.OnMap} {
+		errs = append(errs, program.Close())
+	}
+	for _, m := range []*ebpf.Map{o.Events, o.Counters} {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func decodeEvent(raw []byte) (Event, error) {
@@ -204,8 +320,13 @@ func decodeEvent(raw []byte) (Event, error) {
 	if err := binary.Read(bytes.NewReader(raw), binary.LittleEndian, &e); err != nil {
 		return Event{}, fmt.Errorf("decode event of %d bytes: %w", len(raw), err)
 	}
+	sum := ""
+	if e.Flags&uint32(execEventFlagsHASHED) != 0 {
+		sum = hex.EncodeToString(e.Sha256[:])
+	}
 	return Event{
-		Boot: time.Duration(e.BootNs), Start: time.Duration(e.StartNs),
+		SHA256: sum,
+		Boot:   time.Duration(e.BootNs), Start: time.Duration(e.StartNs),
 		Cgroup: e.Cgroup, Inode: e.Ino, UpperInode: e.UpperIno, Size: e.Size, ChangeTime: e.CtimeNs, Repeats: e.Repeats,
 		Dev: statDev(e.Dev), RootDev: statDev(e.RootDev), MountNS: e.MntNs,
 		PID: e.Pid, PPID: e.Ppid, UID: e.Uid, GID: e.Gid, Links: e.Nlink, Flags: e.Flags,

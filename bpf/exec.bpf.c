@@ -21,12 +21,19 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define PATH_MAX_PARTS 32
 #define ARGS_BYTES 512		/* power of two: it masks a length */
 
+#define SHA256_BYTES 32
+#define HASH_ALGO_SHA256 4	/* uapi/linux/hash_info.h */
+#define PROT_EXEC 4
+
 /* Set by the loader before the programs are loaded. */
 const volatile __u32 host_mnt_ns;	/* inode number of the host's mount namespace */
 const volatile __s32 ovl_upper;		/* struct inode -> ovl_inode.__upperdentry, bytes */
 const volatile __s32 ovl_lower;		/* struct inode -> pointer that is (or leads to) the lower part, bytes */
 const volatile __s32 ovl_numlower;	/* in what ovl_lower points to: __numlower, bytes; < 0: the pointer itself tells */
 const volatile __u64 window_ns;		/* a file that runs again within it is counted, not sent */
+const volatile __u32 with_lsm;		/* the LSM programs are loaded too: they see scripts and libraries */
+const volatile __u32 with_ima;		/* and may hash: bpf_ima_file_hash is there */
+const volatile __u64 ima_max;		/* larger files are not hashed before they run, bytes */
 
 enum counter { SEEN, QUIET, SENT, REPEATED, DROPPED, COUNTERS };
 
@@ -39,6 +46,10 @@ enum event_flags {
 	RUNNING = 32,		/* found by the iterator: it ran before the sensor */
 	REPORT = 64,		/* always set */
 	USER_MOUNT = 128,	/* the overlay was mounted inside a user namespace */
+	SCRIPT = 256,		/* the file is a script; without BY_NAME its own inode is told */
+	MAPPED = 512,		/* the file was mapped to be executed, by a program that is another file */
+	HASHED = 1024,		/* sha256 is that of the file as it ran */
+	BY_NAME = 2048,		/* of a SCRIPT only filename is known; the inode is the interpreter's */
 };
 
 struct event {
@@ -62,8 +73,9 @@ struct event {
 	__u32 flags;
 	__u32 args_len;
 	__u32 path_len;
+	__u8 sha256[SHA256_BYTES];
 	char comm[16];
-	char filename[NAME_MAX_BYTES];	/* what the caller of execve said */
+	char filename[NAME_MAX_BYTES];	/* what the caller of execve said; of MAPPED the name of the program */
 	char args[ARGS_BYTES];		/* NUL separated, cut at ARGS_BYTES */
 	char path[PATH_MAX_BYTES + NAME_MAX_BYTES]; /* names, leaf first, each with its NUL */
 };
@@ -204,94 +216,186 @@ static __always_inline int first_in_window(struct file_key *key, __u64 now, __u6
 	return 1;
 }
 
-static __always_inline int consider(struct task_struct *p, struct file *file, const char *filename, __u32 running)
+/* Hashes between the check of a file and its exec, by thread. */
+struct checked { __u64 ino; __u64 ctime_ns; __u32 dev; __u32 pad; __u8 sha256[SHA256_BYTES]; };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct checked);
+} hashes SEC(".maps");
+
+/* Scripts between their check and the exec of their interpreter, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 512);
+	__type(key, __u32);
+	__type(value, struct event);
+} scripts SEC(".maps");
+
+static const struct event no_event;
+
+/* In a mount namespace other than the host's? */
+static __always_inline __u32 foreign_mount_ns(struct task_struct *p)
 {
 	struct mnt_namespace *ns = BPF_CORE_READ(p, nsproxy, mnt_ns);
 	__u32 mnt_ns = BPF_CORE_READ(ns, ns.inum);
-	struct super_block *root;
-	struct file_key key = {};
-	struct inode *inode, *upper;
-	__u64 repeats, now = bpf_ktime_get_boot_ns();
-	struct event *e;
-	__u32 flags;
 
-	if (!ns || mnt_ns == host_mnt_ns || !file)
+	return ns && mnt_ns != host_mnt_ns ? mnt_ns : 0;
+}
+
+/*
+ * The root mount of a namespace is the kernel's rootfs, under the container's:
+ * the process's own root directory is what can be told apart.
+ */
+static __always_inline struct super_block *root_of(struct task_struct *p)
+{
+	return BPF_CORE_READ(p, fs, root.mnt, mnt_sb);
+}
+
+static __always_inline void key_of(struct file_key *key, struct task_struct *p, struct inode *inode)
+{
+	key->cgroup = BPF_CORE_READ(p, cgroups, dfl_cgrp, kn, id);
+	key->ino = BPF_CORE_READ(inode, i_ino);
+	key->ctime_ns = change_time(inode);
+	key->dev = BPF_CORE_READ(inode, i_sb, s_dev);
+	key->generation = BPF_CORE_READ(inode, i_generation);
+}
+
+static __always_inline void write_process(struct event *e, struct task_struct *p)
+{
+	unsigned long start = BPF_CORE_READ(p, mm, arg_start);
+	__u64 len = BPF_CORE_READ(p, mm, arg_end) - start;
+
+	BPF_CORE_READ_STR_INTO(&e->comm, p, comm);
+	if (len > ARGS_BYTES - 1)
+		len = ARGS_BYTES - 1;
+	len &= ARGS_BYTES - 1;
+	e->args_len = bpf_probe_read_user(e->args, len, (void *)start) == 0 ? len : 0;
+}
+
+static __always_inline void write_file(struct event *e, struct task_struct *p, struct file *file, struct file_key *key, __u32 flags)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode), *upper;
+	struct dentry *d;
+
+	e->start_ns = BPF_CORE_READ(p, group_leader, start_boottime);
+	e->cgroup = key->cgroup;
+	e->ino = key->ino;
+	e->ctime_ns = key->ctime_ns;
+	e->dev = key->dev;
+	e->generation = key->generation;
+	e->size = BPF_CORE_READ(inode, i_size);
+	e->nlink = BPF_CORE_READ(inode, i_nlink);
+	e->upper_ino = 0;
+	if (flags & HAS_UPPER) {
+		d = pointer_at(inode, ovl_upper);
+		upper = BPF_CORE_READ(d, d_inode);
+		e->upper_ino = BPF_CORE_READ(upper, i_ino);
+	}
+	e->root_dev = BPF_CORE_READ(root_of(p), s_dev);
+	e->mnt_ns = BPF_CORE_READ(p, nsproxy, mnt_ns, ns.inum);
+	e->pid = BPF_CORE_READ(p, tgid);
+	e->ppid = BPF_CORE_READ(p, real_parent, tgid);
+	e->uid = BPF_CORE_READ(p, cred, uid.val);
+	e->gid = BPF_CORE_READ(p, cred, gid.val);
+	e->flags = flags;
+	e->args_len = 0;
+	e->comm[0] = 0;
+	e->filename[0] = 0;
+	e->path_len = write_path(e, BPF_CORE_READ(file, f_path.dentry));
+}
+
+static __always_inline int send(struct event *e, struct file_key *key)
+{
+	if (bpf_ringbuf_output(&events, e, sizeof(*e), 0)) {
+		if (key)
+			bpf_map_delete_elem(&runs, key); /* the next run of it is a first one again */
+		count(DROPPED);
 		return 0;
-	count(SEEN);
-	/*
-	 * The root mount of a namespace is the kernel's rootfs, under the
-	 * container's: the process's own root directory is what can be told apart.
-	 */
-	root = BPF_CORE_READ(p, fs, root.mnt, mnt_sb);
-	inode = BPF_CORE_READ(file, f_inode);
-	flags = judge(inode, root);
-	if (!flags) {
+	}
+	count(SENT);
+	return 0;
+}
+
+/*
+ * Tells of a file, unless it is of the image or was told within the window.
+ * The order is: judge (a few loads), de-duplicate, and only then describe.
+ */
+static __always_inline int consider(struct task_struct *p, struct file *file, const char *filename, __u32 kind, struct checked *checked)
+{
+	struct file_key key = {};
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	__u64 repeats = 0, now = bpf_ktime_get_boot_ns();
+	struct event *e;
+	__u32 flags = judge(inode, root_of(p));
+
+	if (!flags && !(kind & BY_NAME)) {
 		count(QUIET);
 		return 0;
 	}
-
-	key.cgroup = BPF_CORE_READ(p, cgroups, dfl_cgrp, kn, id);
-	key.ino = BPF_CORE_READ(inode, i_ino);
-	key.ctime_ns = change_time(inode);
-	key.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	key.generation = BPF_CORE_READ(inode, i_generation);
-	if (!first_in_window(&key, now, &repeats))
+	key_of(&key, p, inode);
+	/* A script known by name alone could be another one each time: user space tells them apart. */
+	if (!(kind & BY_NAME) && !first_in_window(&key, now, &repeats))
 		return 0;
-
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		bpf_map_delete_elem(&runs, &key); /* the next run of it is a first one again */
 		count(DROPPED);
 		return 0;
 	}
-	e->start_ns = BPF_CORE_READ(p, group_leader, start_boottime);
-	e->boot_ns = running ? e->start_ns : now;
-	e->cgroup = key.cgroup;
-	e->ino = key.ino;
-	e->ctime_ns = key.ctime_ns;
+	write_file(e, p, file, &key, flags | kind);
+	e->boot_ns = kind & RUNNING ? e->start_ns : now;
 	e->repeats = repeats;
-	e->dev = key.dev;
-	e->generation = key.generation;
-	e->size = BPF_CORE_READ(inode, i_size);
-	e->nlink = BPF_CORE_READ(inode, i_nlink);
-	e->upper_ino = 0;
-	if (flags & HAS_UPPER) {
-		struct dentry *d = pointer_at(inode, ovl_upper);
-
-		upper = BPF_CORE_READ(d, d_inode);
-		e->upper_ino = BPF_CORE_READ(upper, i_ino);
+	if (checked && checked->ino == key.ino && checked->dev == key.dev && checked->ctime_ns == key.ctime_ns) {
+		__builtin_memcpy(e->sha256, checked->sha256, SHA256_BYTES);
+		e->flags |= HASHED;
 	}
-	e->root_dev = BPF_CORE_READ(root, s_dev);
-	e->mnt_ns = mnt_ns;
-	e->pid = BPF_CORE_READ(p, tgid);
-	e->ppid = BPF_CORE_READ(p, real_parent, tgid);
-	e->uid = BPF_CORE_READ(p, cred, uid.val);
-	e->gid = BPF_CORE_READ(p, cred, gid.val);
-	e->flags = flags | running;
-	e->args_len = 0;
-	e->filename[0] = 0;
-	BPF_CORE_READ_STR_INTO(&e->comm, p, comm);
-	if (filename) {
-		unsigned long start = BPF_CORE_READ(p, mm, arg_start);
-		__u64 len = BPF_CORE_READ(p, mm, arg_end) - start;
-
+	if (kind & RUNNING)
+		BPF_CORE_READ_STR_INTO(&e->comm, p, comm);
+	else
+		write_process(e, p);
+	if (filename)
 		bpf_probe_read_kernel_str(e->filename, sizeof(e->filename), filename);
-		if (len > ARGS_BYTES - 1)
-			len = ARGS_BYTES - 1;
-		len &= ARGS_BYTES - 1;
-		if (bpf_probe_read_user(e->args, len, (void *)start) == 0)
-			e->args_len = len;
-	}
-	e->path_len = write_path(e, BPF_CORE_READ(file, f_path.dentry));
 	bpf_ringbuf_submit(e, 0);
 	count(SENT);
 	return 0;
 }
 
+/* The script that was checked has become a process: only now is it told. */
+static __always_inline void tell_script(struct task_struct *p, struct event *script)
+{
+	struct file_key key = { .cgroup = script->cgroup, .ino = script->ino, .ctime_ns = script->ctime_ns, .dev = script->dev, .generation = script->generation };
+	__u64 now = bpf_ktime_get_boot_ns();
+
+	if (!first_in_window(&key, now, &script->repeats))
+		return;
+	script->boot_ns = now;
+	write_process(script, p);
+	send(script, &key);
+}
+
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
 {
-	return consider(p, BPF_CORE_READ(bprm, file), BPF_CORE_READ(bprm, filename), 0);
+	__u32 thread = old_pid; /* that of the check: an exec by another thread than the first changes it */
+	const char *filename;
+	struct event *script;
+	struct file *file;
+
+	if (!foreign_mount_ns(p))
+		return 0;
+	count(SEEN);
+	file = BPF_CORE_READ(bprm, file);
+	filename = BPF_CORE_READ(bprm, filename);
+	if (BPF_CORE_READ(bprm, interp) != filename) {
+		if (!with_lsm)
+			consider(p, file, filename, SCRIPT | BY_NAME, 0);
+		else if ((script = bpf_map_lookup_elem(&scripts, &thread)))
+			tell_script(p, script);
+	}
+	return consider(p, file, filename, 0, with_ima ? bpf_map_lookup_elem(&hashes, &thread) : 0);
 }
 
 /* Once at start: what already runs. */
@@ -299,8 +403,97 @@ SEC("iter/task")
 int on_running(struct bpf_iter__task *ctx)
 {
 	struct task_struct *p = ctx->task;
+	struct file *file;
 
-	if (!p || BPF_CORE_READ(p, tgid) != BPF_CORE_READ(p, pid) || !BPF_CORE_READ(p, mm))
+	if (!p || BPF_CORE_READ(p, tgid) != BPF_CORE_READ(p, pid))
 		return 0;
-	return consider(p, BPF_CORE_READ(p, mm, exe_file), 0, RUNNING);
+	file = BPF_CORE_READ(p, mm, exe_file);
+	if (!file || !foreign_mount_ns(p))
+		return 0;
+	return consider(p, file, 0, RUNNING, 0);
+}
+
+/* Hashes a file that is about to be told, and no other: it takes time. */
+static __always_inline int hash(struct file *file, struct file_key *key, __u8 *sha256)
+{
+	struct file_runs *known = bpf_map_lookup_elem(&runs, key);
+
+	if (!with_ima || BPF_CORE_READ(file, f_inode, i_size) > ima_max)
+		return 0;
+	if (known && bpf_ktime_get_boot_ns() - known->sent_ns < window_ns)
+		return 0;
+	return bpf_ima_file_hash(file, sha256, SHA256_BYTES) == HASH_ALGO_SHA256;
+}
+
+/*
+ * Before each stage of an exec: the script, then its interpreter. The file cannot
+ * be written to between here and the exec, so what is hashed is what runs.
+ */
+SEC("lsm.s/bprm_check_security")
+int BPF_PROG(on_check, struct linux_binprm *bprm)
+{
+	struct task_struct *p = (void *)bpf_get_current_task_btf();
+	__u32 flags, thread = bpf_get_current_pid_tgid();
+	struct checked fresh = {};
+	struct file_key key = {};
+	struct event *script;
+	struct inode *inode;
+	char head[2] = {};
+
+	if (!foreign_mount_ns(p))
+		return 0;
+	if (bprm->interp == bprm->filename) { /* the first stage: what an exec that failed left is void */
+		bpf_map_delete_elem(&scripts, &thread);
+		bpf_map_delete_elem(&hashes, &thread);
+	}
+	inode = bprm->file->f_inode;
+	flags = judge(inode, root_of(p));
+	if (!flags)
+		return 0;
+	key_of(&key, p, inode);
+	fresh.ino = key.ino;
+	fresh.dev = key.dev;
+	fresh.ctime_ns = key.ctime_ns;
+	if (hash(bprm->file, &key, fresh.sha256)) {
+		bpf_map_update_elem(&hashes, &thread, &fresh, BPF_ANY);
+		flags |= HASHED;
+	}
+	bpf_probe_read_kernel(head, sizeof(head), bprm->buf);
+	if (head[0] != '#' || head[1] != '!')
+		return 0;
+	if (bpf_map_update_elem(&scripts, &thread, &no_event, BPF_ANY))
+		return 0;
+	script = bpf_map_lookup_elem(&scripts, &thread);
+	if (!script)
+		return 0;
+	write_file(script, p, bprm->file, &key, flags | SCRIPT);
+	if (flags & HASHED)
+		__builtin_memcpy(script->sha256, fresh.sha256, SHA256_BYTES);
+	bpf_probe_read_kernel_str(script->filename, sizeof(script->filename), bprm->filename);
+	return 0;
+}
+
+/* Whatever is mapped to be executed: libraries, and programs that a loader was given. */
+SEC("lsm.s/mmap_file")
+int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long prot)
+{
+	struct task_struct *p = (void *)bpf_get_current_task_btf();
+	struct checked fresh = {};
+	const unsigned char *name;
+	struct file_key key = {};
+	struct inode *inode;
+
+	if (!file || !((reqprot | prot) & PROT_EXEC) || !foreign_mount_ns(p))
+		return 0;
+	inode = file->f_inode;
+	if (BPF_CORE_READ(p, mm, exe_file, f_inode) == inode)
+		return 0; /* the program itself: told at its exec */
+	if (!judge(inode, root_of(p)))
+		return 0;
+	key_of(&key, p, inode);
+	fresh.ino = key.ino;
+	fresh.dev = key.dev;
+	fresh.ctime_ns = key.ctime_ns;
+	name = BPF_CORE_READ(p, mm, exe_file, f_path.dentry, d_name.name);
+	return consider(p, file, (const char *)name, MAPPED, hash(file, &key, fresh.sha256) ? &fresh : 0);
 }

@@ -13,6 +13,15 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type execChecked struct {
+	_       structs.HostLayout
+	Ino     uint64
+	CtimeNs uint64
+	Dev     uint32
+	Pad     uint32
+	Sha256  [32]uint8
+}
+
 type execCounter uint32
 
 const (
@@ -46,6 +55,7 @@ type execEvent struct {
 	Flags      uint32
 	ArgsLen    uint32
 	PathLen    uint32
+	Sha256     [32]uint8
 	Comm       [16]int8
 	Filename   [256]int8
 	Args       [512]int8
@@ -63,6 +73,10 @@ const (
 	execEventFlagsRUNNING      execEventFlags = 32
 	execEventFlagsREPORT       execEventFlags = 64
 	execEventFlagsUSER_MOUNT   execEventFlags = 128
+	execEventFlagsSCRIPT       execEventFlags = 256
+	execEventFlagsMAPPED       execEventFlags = 512
+	execEventFlagsHASHED       execEventFlags = 1024
+	execEventFlagsBY_NAME      execEventFlags = 2048
 )
 
 type execFileKey struct {
@@ -86,10 +100,15 @@ type execFileRuns struct {
 const (
 	execMapCounters         = "counters"
 	execMapEvents           = "events"
+	execMapHashes           = "hashes"
 	execMapRuns             = "runs"
+	execMapScripts          = "scripts"
+	execProgOnCheck         = "on_check"
 	execProgOnExec          = "on_exec"
+	execProgOnMap           = "on_map"
 	execProgOnRunning       = "on_running"
 	execVarHostMntNs        = "host_mnt_ns"
+	execVarImaMax           = "ima_max"
 	execVarOvlLower         = "ovl_lower"
 	execVarOvlNumlower      = "ovl_numlower"
 	execVarOvlUpper         = "ovl_upper"
@@ -97,6 +116,8 @@ const (
 	execVarUnusedEvent      = "unused_event"
 	execVarUnusedEventFlags = "unused_event_flags"
 	execVarWindowNs         = "window_ns"
+	execVarWithIma          = "with_ima"
+	execVarWithLsm          = "with_lsm"
 )
 
 // loadExec returns the embedded CollectionSpec for exec.
@@ -141,7 +162,9 @@ type execSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type execProgramSpecs struct {
+	OnCheck   *ebpf.ProgramSpec `ebpf:"on_check"`
 	OnExec    *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnMap     *ebpf.ProgramSpec `ebpf:"on_map"`
 	OnRunning *ebpf.ProgramSpec `ebpf:"on_running"`
 }
 
@@ -151,7 +174,9 @@ type execProgramSpecs struct {
 type execMapSpecs struct {
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
+	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
 	Runs     *ebpf.MapSpec `ebpf:"runs"`
+	Scripts  *ebpf.MapSpec `ebpf:"scripts"`
 }
 
 // execVariableSpecs contains global variables before they are loaded into the kernel.
@@ -159,6 +184,7 @@ type execMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type execVariableSpecs struct {
 	HostMntNs        *ebpf.VariableSpec `ebpf:"host_mnt_ns"`
+	ImaMax           *ebpf.VariableSpec `ebpf:"ima_max"`
 	OvlLower         *ebpf.VariableSpec `ebpf:"ovl_lower"`
 	OvlNumlower      *ebpf.VariableSpec `ebpf:"ovl_numlower"`
 	OvlUpper         *ebpf.VariableSpec `ebpf:"ovl_upper"`
@@ -166,6 +192,8 @@ type execVariableSpecs struct {
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedEventFlags *ebpf.VariableSpec `ebpf:"unused_event_flags"`
 	WindowNs         *ebpf.VariableSpec `ebpf:"window_ns"`
+	WithIma          *ebpf.VariableSpec `ebpf:"with_ima"`
+	WithLsm          *ebpf.VariableSpec `ebpf:"with_lsm"`
 }
 
 // execObjects contains all objects after they have been loaded into the kernel.
@@ -190,14 +218,18 @@ func (o *execObjects) Close() error {
 type execMaps struct {
 	Counters *ebpf.Map `ebpf:"counters"`
 	Events   *ebpf.Map `ebpf:"events"`
+	Hashes   *ebpf.Map `ebpf:"hashes"`
 	Runs     *ebpf.Map `ebpf:"runs"`
+	Scripts  *ebpf.Map `ebpf:"scripts"`
 }
 
 func (m *execMaps) Close() error {
 	return _ExecClose(
 		m.Counters,
 		m.Events,
+		m.Hashes,
 		m.Runs,
+		m.Scripts,
 	)
 }
 
@@ -206,6 +238,7 @@ func (m *execMaps) Close() error {
 // It can be passed to loadExecObjects or ebpf.CollectionSpec.LoadAndAssign.
 type execVariables struct {
 	HostMntNs        *ebpf.Variable `ebpf:"host_mnt_ns"`
+	ImaMax           *ebpf.Variable `ebpf:"ima_max"`
 	OvlLower         *ebpf.Variable `ebpf:"ovl_lower"`
 	OvlNumlower      *ebpf.Variable `ebpf:"ovl_numlower"`
 	OvlUpper         *ebpf.Variable `ebpf:"ovl_upper"`
@@ -213,19 +246,25 @@ type execVariables struct {
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
 	UnusedEventFlags *ebpf.Variable `ebpf:"unused_event_flags"`
 	WindowNs         *ebpf.Variable `ebpf:"window_ns"`
+	WithIma          *ebpf.Variable `ebpf:"with_ima"`
+	WithLsm          *ebpf.Variable `ebpf:"with_lsm"`
 }
 
 // execPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadExecObjects or ebpf.CollectionSpec.LoadAndAssign.
 type execPrograms struct {
+	OnCheck   *ebpf.Program `ebpf:"on_check"`
 	OnExec    *ebpf.Program `ebpf:"on_exec"`
+	OnMap     *ebpf.Program `ebpf:"on_map"`
 	OnRunning *ebpf.Program `ebpf:"on_running"`
 }
 
 func (p *execPrograms) Close() error {
 	return _ExecClose(
+		p.OnCheck,
 		p.OnExec,
+		p.OnMap,
 		p.OnRunning,
 	)
 }

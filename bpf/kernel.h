@@ -64,7 +64,7 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct css_set *cgroups;
 } CORE;
-struct linux_binprm { struct file *file; const char *filename; const char *interp; } CORE;
+struct linux_binprm { struct file *file; const char *filename; const char *interp; char buf[256]; } CORE;
 
 struct bpf_iter_meta { struct seq_file *seq; __u64 session_id; __u64 seq_num; } CORE;
 struct bpf_iter__task { struct bpf_iter_meta *meta; struct task_struct *task; } CORE;

@@ -1,60 +1,25 @@
 package sensor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/contraband-dev/contraband/bpf"
 )
-
-// openExecutable opens what the process runs, and makes sure that it is still
-// the file of the event: a process may have executed something else since.
-func openExecutable(e bpf.Event) (*os.File, string) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/exe", e.PID))
-	if err != nil {
-		return nil, "the process had ended before its file could be opened"
-	}
-	if !isFileOf(f, e) {
-		f.Close()
-		return nil, "the process had executed another file before this one could be opened"
-	}
-	return f, ""
-}
-
-// openInUpper is the second chance: the path in the container's upper layer,
-// as long as the same inode is still there.
-func openInUpper(layers overlay, e bpf.Event, why string) (*os.File, string) {
-	if layers.upper == "" || e.UpperInode == 0 {
-		return nil, why
-	}
-	f, err := openBeneath(layers.upper, e.Path)
-	if err != nil {
-		return nil, why + ", and its path is gone from the upper layer"
-	}
-	if !isFileOf(f, e) {
-		f.Close()
-		return nil, why + ", and its path now holds another file"
-	}
-	return f, ""
-}
-
-func isFileOf(f *os.File, e bpf.Event) bool {
-	info, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	ino := info.Sys().(*syscall.Stat_t).Ino
-	return ino == e.Inode || ino == e.UpperInode && ino != 0
-}
 
 // hash takes the SHA-256 of the held file, or says why not. changed tells that
 // the file's inode was touched since it ran; when it was not merely unlinked the
 // hash is not of what ran, and none is given.
 func (s *Sensor) hash(c candidate) (sum, why string, changed bool) {
+	if c.SHA256 != "" {
+		return c.SHA256, "", false // taken in the kernel, before it ran
+	}
 	if c.file == nil {
 		return "", c.why, false
 	}
@@ -85,20 +50,6 @@ func (s *Sensor) hash(c candidate) (sum, why string, changed bool) {
 
 func changeTime(i os.FileInfo) int64 { return i.Sys().(*syscall.Stat_t).Ctim.Nano() }
 
-// visiblePath is the path as the container sees it, as far as the event tells:
-// on another mount than the root, the caller's word is better than the path
-// within that mount's file system.
-func visiblePath(e bpf.Event) string {
-	byFD := strings.HasPrefix(e.Filename, "/dev/fd/") || strings.HasPrefix(e.Filename, "/proc/")
-	if !e.Is(bpf.OnRoot) && strings.HasPrefix(e.Filename, "/") && !byFD {
-		return e.Filename
-	}
-	if e.Path == "" {
-		return "/" + e.Comm
-	}
-	return e.Path
-}
-
 // commandLine is that of the event, or of the process when it was already running.
 func commandLine(e bpf.Event) []string {
 	if len(e.Args) > 0 {
@@ -111,31 +62,76 @@ func commandLine(e bpf.Event) []string {
 	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 }
 
-// heldFiles keeps the most recent detected files open, so that evidence can be
-// handed over even when the process has ended and unlinked its file.
+// heldFiles keeps the most recent detected files of containers' own overlays
+// open, so that evidence can be handed over even when the process has ended and
+// unlinked its file. Files of other mounts are copied instead: an open one would
+// keep a volume from being unmounted.
 type heldFiles struct {
+	dir   string // where copies are
 	mu    sync.Mutex
 	order []string
-	files map[string]*os.File // by SHA-256
+	files map[string]held // by SHA-256
 }
 
-const maxHeld = 64
+type held struct {
+	*os.File
+	since time.Time
+}
 
-func (h *heldFiles) keep(sum string, f *os.File) {
+// Bounds of what is held, and of a copy.
+const (
+	maxHeld   = 64
+	holdFor   = time.Hour
+	maxCopied = 64 << 20
+)
+
+func (h *heldFiles) keep(sum string, f *os.File, onRoot bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.files == nil {
-		h.files = map[string]*os.File{}
+		h.files = map[string]held{}
 	}
-	if f == nil || h.files[sum] != nil {
+	if f == nil || h.files[sum].File != nil {
 		return
 	}
-	h.files[sum] = f
+	if !onRoot {
+		if f = h.copied(f); f == nil {
+			return
+		}
+	}
+	h.files[sum] = held{f, time.Now()}
 	h.order = append(h.order, sum)
 	if len(h.order) > maxHeld {
-		h.files[h.order[0]].Close()
-		delete(h.files, h.order[0])
-		h.order = h.order[1:]
+		h.forgetOldest()
+	}
+}
+
+// copied is an unlinked copy in the sensor's own directory, or nil.
+func (h *heldFiles) copied(f *os.File) *os.File {
+	out, err := os.CreateTemp(h.dir, "held-")
+	if err != nil {
+		return nil
+	}
+	n, err := io.Copy(out, io.NewSectionReader(f, 0, maxCopied+1))
+	if err := errors.Join(err, os.Remove(out.Name())); err != nil || n > maxCopied {
+		out.Close()
+		return nil
+	}
+	return out
+}
+
+func (h *heldFiles) forgetOldest() {
+	h.files[h.order[0]].Close()
+	delete(h.files, h.order[0])
+	h.order = h.order[1:]
+}
+
+// expire lets go of what has been held long enough.
+func (h *heldFiles) expire() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.order) > 0 && time.Since(h.files[h.order[0]].since) > holdFor {
+		h.forgetOldest()
 	}
 }
 
@@ -147,7 +143,7 @@ func (h *heldFiles) release(f *os.File) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, kept := range h.files {
-		if kept == f {
+		if kept.File == f {
 			return
 		}
 	}
@@ -160,7 +156,7 @@ func (h *heldFiles) reader(sum string) io.Reader {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f := h.files[sum]
-	if f == nil {
+	if f.File == nil {
 		return nil
 	}
 	info, err := f.Stat()

@@ -141,6 +141,7 @@ func (s *Sensor) expireFreezes(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	for {
+		s.held.expire()
 		due, err := s.dueFreezes(time.Now())
 		if err != nil {
 			return err

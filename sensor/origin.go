@@ -29,7 +29,7 @@ type overlay struct {
 // is mounted there, and which of the host's paths it names, is the container's to
 // choose.
 func findOverlay(dev uint64) overlay {
-	major, minor := int(dev>>8&0xfff), int(dev&0xff|dev>>12&^0xff)
+	major, minor := deviceOf(dev)
 	only := func(m *mountinfo.Info) (skip, stop bool) {
 		hit := m.FSType == "overlay" && m.Major == major && m.Minor == minor
 		return !hit, hit
@@ -160,7 +160,7 @@ type origin struct {
 // prove nothing.
 func judge(e bpf.Event, layers overlay, sum string, changed bool) origin {
 	o := origin{route: routeOf(e)}
-	if sum == "" || changed || (o.route != node.Added && o.route != node.Modified) {
+	if sum == "" || changed || !e.Is(bpf.OnRoot) || e.Is(bpf.UserMount) || e.Links == 0 {
 		return o
 	}
 	if f, err := layers.openLower(e.Path); err == nil {
@@ -169,7 +169,7 @@ func judge(e bpf.Event, layers overlay, sum string, changed bool) origin {
 			return origin{image: true}
 		}
 	}
-	if o.sameAs = layers.findSame(int64(e.Size), sum); o.sameAs != "" && o.route == node.Modified {
+	if o.sameAs = layers.findSame(int64(e.Size), sum); o.sameAs != "" && e.Is(bpf.HasLower) {
 		return origin{image: true}
 	}
 	return o
@@ -177,9 +177,15 @@ func judge(e bpf.Event, layers overlay, sum string, changed bool) origin {
 
 func routeOf(e bpf.Event) node.Route {
 	switch {
+	case e.Is(bpf.Script):
+		return node.Script
+	case e.Is(bpf.Mapped) && isLoader(e.Filename):
+		return node.Loader
+	case e.Is(bpf.Mapped):
+		return node.Library
 	case !e.Is(bpf.OnOverlay) && strings.HasPrefix(e.Path, "/memfd:"):
 		return node.Memory
-	case e.Links == 0:
+	case e.Links == 0 && !isTemporary(e.Path):
 		return node.Deleted
 	case !e.Is(bpf.OnOverlay):
 		return node.Volume
@@ -190,6 +196,19 @@ func routeOf(e bpf.Event) node.Route {
 	default:
 		return node.Added
 	}
+}
+
+// isTemporary tells a file made with O_TMPFILE, which never had a name: the kernel
+// calls it "#" and its inode number.
+func isTemporary(path string) bool {
+	number, found := strings.CutPrefix(filepath.Base(path), "#")
+	return found && number != "" && strings.Trim(number, "0123456789") == ""
+}
+
+// isLoader knows the dynamic loaders by their names: ld-linux-x86-64.so.2,
+// ld-musl-x86_64.so.1, ld-2.31.so, ld.so.
+func isLoader(name string) bool {
+	return strings.HasPrefix(name, "ld-") && strings.Contains(name, ".so") || name == "ld.so"
 }
 
 func sumOf(r io.Reader) (string, error) {

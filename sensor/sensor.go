@@ -52,6 +52,8 @@ type Config struct {
 	SpoolMax int
 	// HashMax is the largest file that is hashed, in bytes. Default 1 GiB.
 	HashMax int64
+	// Tier is AllTiers, or CoreTier to load nothing but what every kernel takes.
+	Tier Tier
 	// Log takes the sensor's messages. Default: slog.Default().
 	Log *slog.Logger
 }
@@ -86,6 +88,8 @@ type Sensor struct {
 	who     *attributor
 	freezer freezer
 	held    heldFiles
+	opened  *openedFiles
+	scripts recently
 
 	unattributed atomic.Uint64 // since the last detection told it
 	dropped      atomic.Uint64 // of the kernel's total, already told
@@ -99,8 +103,9 @@ type Stats struct {
 	Image        uint64       `json:"image"`        // bytes equal to the image's own file: silent
 	NotContainer uint64       `json:"notContainer"` // private mount namespace, but no container
 	Detected     uint64       `json:"detected"`
-	Unhashed     uint64       `json:"unhashed"` // of those detected
-	Spooled      int          `json:"spooled"`  // waiting to be published
+	Unhashed     uint64       `json:"unhashed"`   // of those detected
+	Unresolved   uint64       `json:"unresolved"` // scripts, known by name alone, of which nothing could be found any more
+	Spooled      int          `json:"spooled"`    // waiting to be published
 	Overflowed   uint64       `json:"overflowed"`
 }
 
@@ -113,15 +118,19 @@ func New(cfg Config) (*Sensor, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the sensor's state directory: %w", err)
 	}
-	s := &Sensor{cfg: cfg, who: newAttributor(cfg)}
+	s := &Sensor{cfg: cfg, who: newAttributor(cfg), held: heldFiles{dir: cfg.StateDir}}
 	if s.freezer, err = findFreezer(); err != nil {
 		return nil, err
 	}
 	if s.spool, err = openSpool(filepath.Join(cfg.StateDir, "sensor.db"), cfg.SpoolMax); err != nil {
 		return nil, err
 	}
-	if s.kernel, err = bpf.Load(bpf.Config{}); err != nil {
+	if s.kernel, err = bpf.Load(bpf.Config{CoreOnly: cfg.Tier == CoreTier}); err != nil {
 		return nil, errors.Join(err, s.spool.close())
+	}
+	s.opened = &openedFiles{fd: -1, whyNot: "fanotify: not asked for"}
+	if cfg.Tier != CoreTier {
+		s.opened = watchOpened(cfg.Log)
 	}
 	return s, nil
 }
@@ -129,7 +138,7 @@ func New(cfg Config) (*Sensor, error) {
 // Close releases everything; Run must have returned.
 func (s *Sensor) Close() error {
 	s.held.close()
-	return errors.Join(s.kernel.Close(), s.who.close(), s.spool.close())
+	return errors.Join(s.kernel.Close(), s.opened.close(), s.who.close(), s.spool.close())
 }
 
 // Run watches until ctx ends.
@@ -146,6 +155,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return s.kernel.CloseReader()
 	})
+	g.Go(func() error { return s.opened.run(ctx.Done()) })
 	for range max(2, runtime.NumCPU()) {
 		g.Go(func() error {
 			for c := range candidates {
@@ -184,7 +194,11 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 			return err
 		}
 		c := candidate{Event: ev, seen: time.Now(), ranAt: wallTime(ev.Boot), forked: wallTime(ev.Start)}
-		c.file, c.why = openExecutable(ev)
+		if !ev.Is(bpf.ByName) { // at once: the process may end at any moment
+			if c.file, c.why = openOf(ev); c.file == nil {
+				c.file = s.opened.find(ev)
+			}
+		}
 		candidates <- c
 	}
 }
@@ -192,6 +206,22 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 func (s *Sensor) examine(ctx context.Context, c candidate) {
 	defer func() { s.held.release(c.file) }()
 	layers := findOverlay(c.RootDev)
+	if c.Is(bpf.ByName) {
+		var err error
+		if c.file, err = s.openNamedScript(&c.Event, layers); err != nil {
+			s.count(func(st *Stats) {
+				if errors.Is(err, errUnresolved) {
+					st.Unresolved++
+				} else {
+					st.Image++
+				}
+			})
+			return
+		}
+		if s.scripts.told(scriptKey(c.Event)) {
+			return
+		}
+	}
 	if c.file == nil {
 		c.file, c.why = openInUpper(layers, c.Event, c.why)
 	}
@@ -259,7 +289,7 @@ func (s *Sensor) record(d node.Detection, home home, c candidate) {
 		s.cfg.Log.Error("detection lost: the spool cannot be written", "error", err, "path", d.Process.Path, "container", d.Container.ID)
 	case added:
 		if d.File.SHA256 != "" {
-			s.held.keep(d.File.SHA256, c.file)
+			s.held.keep(d.File.SHA256, c.file, c.Is(bpf.OnRoot) && !c.Is(bpf.UserMount))
 		}
 		s.count(func(st *Stats) {
 			st.Detected++

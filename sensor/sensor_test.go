@@ -88,7 +88,13 @@ func runBox(t *testing.T, bed *testbed.Bed, labels map[string]string) *testbed.B
 // startSensor runs one on a state directory until the answered stop is called.
 func startSensor(t *testing.T, bed *testbed.Bed, state string, p *published) (*sensor.Sensor, func()) {
 	t.Helper()
-	s, err := sensor.New(sensor.Config{Node: "test-node", StateDir: state, Publish: p.publish, Containerd: []string{bed.Socket}})
+	return startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: state, Containerd: []string{bed.Socket}})
+}
+
+func startSensorWith(t *testing.T, p *published, cfg sensor.Config) (*sensor.Sensor, func()) {
+	t.Helper()
+	cfg.Publish = p.publish
+	s, err := sensor.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,6 +76,7 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 var routeWords = map[node.Route]string{
 	node.Added: "added after the container started", node.Modified: "a file of the image whose bytes were changed",
 	node.Volume: "on a volume", node.Memory: "from memory, without a file", node.Deleted: "from a file already deleted",
+	node.Script: "a script", node.Loader: "given to the dynamic loader", node.Library: "a library, mapped by another program",
 	node.Nested: "on an overlay that is not the container's own",
 }
 

@@ -33,7 +33,7 @@ func labels(r *rand.Rand) map[string]string {
 func TestDecodeOfEncode(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	r := rand.New(rand.NewPCG(seed, 0))
-	routes := []node.Route{node.Added, node.Modified, node.Volume, node.Memory, node.Deleted, node.Nested}
+	routes := []node.Route{node.Added, node.Modified, node.Volume, node.Memory, node.Deleted, node.Nested, node.Script, node.Loader, node.Library}
 	hex := func() string { return strings.Repeat(string("0123456789abcdef"[r.IntN(16)]), 64) }
 	for i := range 2000 {
 		d := node.Detection{

@@ -22,6 +22,9 @@ const (
 	Memory   Route = "memory"   // a memfd: no file at all
 	Deleted  Route = "deleted"  // unlinked before it ran
 	Nested   Route = "nested"   // on an overlay that is not the container's own root
+	Script   Route = "script"   // a script that is not of the image; its interpreter may be
+	Loader   Route = "loader"   // a program given to the dynamic loader, which is of the image
+	Library  Route = "library"  // mapped to be executed by another program: LD_PRELOAD, dlopen
 )
 
 // Bounds of a Detection; what is longer is cut by the sensor and refused by Raise.
@@ -135,7 +138,7 @@ func ParseDetection(data []byte) (Detection, error) {
 
 func (d Detection) validate() error {
 	switch d.Route {
-	case Added, Modified, Volume, Memory, Deleted, Nested:
+	case Added, Modified, Volume, Memory, Deleted, Nested, Script, Loader, Library:
 	default:
 		return fmt.Errorf("route %q is unknown", d.Route)
 	}

@@ -1,0 +1,83 @@
+package sensor
+
+import (
+	"strings"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// Tier says how much of the sensor is to be loaded.
+type Tier int
+
+// AllTiers loads what the kernel takes; CoreTier what every supported kernel takes.
+const (
+	AllTiers Tier = iota
+	CoreTier
+)
+
+// Coverage is what this sensor can see on this kernel, found out by loading.
+type Coverage struct {
+	LSM      bool // BPF LSM: scripts as files, libraries, programs given to a loader
+	IMA      bool // the kernel hashes what runs, before it runs
+	Fanotify bool // files on overlays stay open until they are hashed
+	Missing  []string
+}
+
+// Routes are all the ways that can be told, each with whether it is seen here
+// and how well: "" for not at all.
+func (c Coverage) Routes() map[node.Route]string {
+	hash := "hashed unless the process unlinks its file and ends at once"
+	other := hash
+	switch {
+	case c.IMA:
+		hash, other = "hashed before it runs", "hashed before it runs"
+	case c.Fanotify:
+		hash = "hashed, also when it unlinks itself and ends at once"
+	}
+	out := map[node.Route]string{
+		node.Added: hash, node.Modified: hash, node.Deleted: other,
+		node.Volume: other, node.Memory: other, node.Nested: other,
+		node.Script: "found by name: one that is gone before it is looked at is counted, not told",
+	}
+	if c.LSM {
+		out[node.Script], out[node.Loader], out[node.Library] = hash, hash, hash
+	}
+	return out
+}
+
+// Tiers names the tiers that are on.
+func (c Coverage) Tiers() string {
+	on := []string{"core"}
+	for _, t := range []struct {
+		on   bool
+		name string
+	}{{c.LSM, "LSM"}, {c.IMA, "IMA"}, {c.Fanotify, "fanotify"}} {
+		if t.on {
+			on = append(on, t.name)
+		}
+	}
+	return strings.Join(on, "+")
+}
+
+// String says it in a line.
+func (c Coverage) String() string {
+	s := "tiers " + c.Tiers()
+	if len(c.Missing) > 0 {
+		s += "; not here: " + strings.Join(c.Missing, "; ")
+	}
+	return s
+}
+
+func coverageOf(t bpf.Tiers, o *openedFiles) Coverage {
+	c := Coverage{LSM: t.LSM, IMA: t.IMA, Fanotify: o.on()}
+	for _, why := range []string{t.WhyNot, o.whyNot} {
+		if why != "" {
+			c.Missing = append(c.Missing, why)
+		}
+	}
+	return c
+}
+
+// Coverage of this sensor.
+func (s *Sensor) Coverage() Coverage { return coverageOf(s.kernel.Tiers, s.opened) }

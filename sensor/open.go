@@ -1,0 +1,224 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/contraband-dev/contraband/bpf"
+)
+
+// errImageScript is answered for a script that is the image's own.
+var errImageScript = errors.New("a script of the image")
+
+// errUnresolved is answered for a script of which nothing can be found any more.
+var errUnresolved = errors.New("the script is gone, and so is the process that ran it")
+
+// openOf opens an event's file through its process, and makes sure that it is
+// still the file of the event: a process may have executed something else since.
+func openOf(e bpf.Event) (*os.File, string) {
+	f, err := throughProcess(e)
+	if err != nil {
+		return nil, "the process had ended before its file could be opened"
+	}
+	if !isFileOf(f, e) {
+		f.Close()
+		return nil, "the process had executed another file before this one could be opened"
+	}
+	return f, ""
+}
+
+func throughProcess(e bpf.Event) (*os.File, error) {
+	if !e.Is(bpf.Script) && !e.Is(bpf.Mapped) {
+		return os.Open(fmt.Sprintf("/proc/%d/exe", e.PID))
+	}
+	return openInside(e.PID, mountedPath(e))
+}
+
+// openInside opens a path as a process sees it. Links are followed within the
+// process's root: they are the container's.
+func openInside(pid uint32, path string) (*os.File, error) {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	fd, err := unix.Openat2(root, path, &how)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errOtherKind
+	}
+	return f, nil
+}
+
+// mountedPath is an event's path as the container sees it: the kernel tells the
+// path within the file's file system, and the process's mounts tell where that is.
+func mountedPath(e bpf.Event) string {
+	if e.Is(bpf.OnRoot) || e.Is(bpf.ByName) { // of a named script the path is the container's already
+		return e.Path
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", e.PID))
+	if err != nil {
+		return e.Path
+	}
+	defer f.Close()
+	major, minor := deviceOf(e.Dev)
+	mounts, err := mountinfo.GetMountsFromReader(f, func(m *mountinfo.Info) (skip, stop bool) {
+		below := m.Root == "/" || e.Path == m.Root || strings.HasPrefix(e.Path, m.Root+"/")
+		return m.Major != major || m.Minor != minor || !below, false
+	})
+	if err != nil || len(mounts) == 0 {
+		return e.Path
+	}
+	m := mounts[len(mounts)-1] // the latest lies on top
+	return filepath.Join(m.Mountpoint, strings.TrimPrefix(e.Path, strings.TrimSuffix(m.Root, "/")))
+}
+
+func deviceOf(dev uint64) (major, minor int) {
+	return int(dev >> 8 & 0xfff), int(dev&0xff | dev>>12&^0xff)
+}
+
+// openNamedScript finds the script of which the kernel told only the name that
+// the caller gave, and completes the event from what is found there. A script
+// whose bytes are the image's own is errImageScript.
+func (s *Sensor) openNamedScript(e *bpf.Event, layers overlay) (*os.File, error) {
+	inside := insidePath(*e)
+	f, err := openInside(e.PID, inside)
+	if err != nil {
+		if f, err = openBeneath(layers.upper, inside); layers.upper == "" || err != nil {
+			if g, lowerErr := layers.openLower(inside); lowerErr == nil {
+				g.Close()
+				return nil, errImageScript
+			}
+			return nil, errUnresolved
+		}
+		e.UpperInode = inodeOf(f)
+		e.Flags |= bpf.HasUpper
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	e.Inode, e.Size, e.ChangeTime, e.Links = st.Ino, uint64(info.Size()), uint64(changeTime(info)), uint32(st.Nlink)
+	e.Flags &^= bpf.HasUpper | bpf.HasLower | bpf.OnRoot | bpf.OnOverlay | bpf.UserMount
+	e.Path = inside
+	if p, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err == nil && e.UpperInode == 0 {
+		e.Path = strings.TrimSuffix(p, " (deleted)")
+	}
+	if e.UpperInode != 0 || st.Dev == e.RootDev {
+		e.Flags |= bpf.OnRoot | bpf.OnOverlay
+	}
+	e.Dev = st.Dev
+	if e.Is(bpf.OnRoot) && layers.upper != "" {
+		if _, err := os.Lstat(filepath.Join(layers.upper, e.Path)); errors.Is(err, fs.ErrNotExist) && e.Links > 0 {
+			f.Close()
+			return nil, errImageScript // only in the lower layers
+		}
+		e.Flags |= bpf.HasUpper
+		if g, err := layers.openLower(e.Path); err == nil {
+			g.Close()
+			e.Flags |= bpf.HasLower
+		}
+	}
+	return f, nil
+}
+
+// insidePath is the caller's word for a script, made absolute.
+func insidePath(e bpf.Event) string {
+	if filepath.IsAbs(e.Filename) {
+		return filepath.Clean(e.Filename)
+	}
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", e.PID))
+	if err != nil {
+		cwd = "/"
+	}
+	return filepath.Join(cwd, e.Filename)
+}
+
+func inodeOf(f *os.File) uint64 {
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
+// openInUpper is the last chance: the path in the container's upper layer, as
+// long as the same inode is still there.
+func openInUpper(layers overlay, e bpf.Event, why string) (*os.File, string) {
+	if layers.upper == "" || e.UpperInode == 0 {
+		return nil, why
+	}
+	f, err := openBeneath(layers.upper, e.Path)
+	if err != nil {
+		return nil, why + ", and its path is gone from the upper layer"
+	}
+	if !isFileOf(f, e) {
+		f.Close()
+		return nil, why + ", and its path now holds another file"
+	}
+	return f, ""
+}
+
+func isFileOf(f *os.File, e bpf.Event) bool {
+	ino := inodeOf(f)
+	return ino != 0 && (ino == e.Inode || ino == e.UpperInode)
+}
+
+// visiblePath is the path as the container sees it, as far as the event tells.
+func visiblePath(e bpf.Event) string {
+	if path := mountedPath(e); path != e.Path || e.Is(bpf.OnRoot) && path != "" {
+		return path
+	}
+	byFD := strings.HasPrefix(e.Filename, "/dev/fd/") || strings.HasPrefix(e.Filename, "/proc/")
+	switch {
+	case !e.Is(bpf.Mapped) && strings.HasPrefix(e.Filename, "/") && !byFD:
+		return e.Filename // the caller's word is better than the path within another mount
+	case e.Path == "":
+		return "/" + e.Comm
+	}
+	return e.Path
+}
+
+// scriptKey names one state of a script in one container.
+func scriptKey(e bpf.Event) string {
+	return fmt.Sprint(e.Cgroup, e.Dev, e.Inode, e.ChangeTime)
+}
+
+// recently remembers what was told within the window. The zero value is ready.
+type recently struct {
+	mu   sync.Mutex
+	when map[string]time.Time
+}
+
+const scriptWindow = time.Minute
+
+func (r *recently) told(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if at, ok := r.when[key]; ok && now.Sub(at) < scriptWindow {
+		return true
+	}
+	if r.when == nil || len(r.when) >= maxKnown {
+		r.when = map[string]time.Time{} // at worst something is told twice
+	}
+	r.when[key] = now
+	return false
+}
