@@ -45,6 +45,10 @@ check-bpf: deps-bpf ## fail when the committed BPF objects are not those of the 
 	fi
 	echo "the committed BPF objects are those of the C files"
 
+.PHONY: test-kernels
+test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel and on others in an emulator (5 min, root)
+	@bash sensor/kernels/run.sh $(KERNELFLAGS)
+
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding
@@ -60,8 +64,8 @@ define install
 	fi
 endef
 
-.PHONY: deps deps-container deps-browser deps-bpf
-deps: deps-container deps-browser deps-bpf ## install all that the targets need
+.PHONY: deps deps-container deps-browser deps-bpf deps-kernels
+deps: deps-container deps-browser deps-bpf deps-kernels ## install all that the targets need
 
 deps-container:
 	@$(call install,containerd,containerd runc,a real container runtime for the demo and the tests)
@@ -74,3 +78,8 @@ deps-bpf:
 	@$(call install,clang,clang llvm,compiles the BPF programs)
 	[ -f /usr/include/bpf/bpf_helpers.h ] || { $(call install,libbpf-headers,libbpf-dev,the headers of the BPF programs)
 	}
+
+deps-kernels:
+	@$(call install,qemu-system-x86_64,qemu-system-x86,runs other kernels)
+	$(call install,cpio,cpio,packs what they boot)
+	$(call install,xz,xz-utils,unpacks their modules)

@@ -92,22 +92,30 @@ func deviceOf(dev uint64) (major, minor int) {
 	return int(dev >> 8 & 0xfff), int(dev&0xff | dev>>12&^0xff)
 }
 
-// openNamedScript finds the script of which the kernel told only the name that
-// the caller gave, and completes the event from what is found there. A script
-// whose bytes are the image's own is errImageScript.
-func (s *Sensor) openNamedScript(e *bpf.Event, layers overlay) (*os.File, error) {
-	inside := insidePath(*e)
-	f, err := openInside(e.PID, inside)
-	if err != nil {
-		if f, err = openBeneath(layers.upper, inside); layers.upper == "" || err != nil {
-			if g, lowerErr := layers.openLower(inside); lowerErr == nil {
+// openNamedScript opens the script of which the kernel told only the name that
+// the caller gave: through the process, or as fanotify told of it.
+func (s *Sensor) openNamedScript(e *bpf.Event) *os.File {
+	e.Path = insidePath(*e)
+	if f, err := openInside(e.PID, e.Path); err == nil {
+		return f
+	}
+	return s.opened.findScript(*e)
+}
+
+// completeScript makes of an event about a named script one about its file. f is
+// nil when the process was gone already: then the layers are looked through. A
+// script that lies in the image's layers alone is errImageScript.
+func completeScript(e *bpf.Event, f *os.File, layers overlay) (*os.File, error) {
+	if f == nil {
+		var err error
+		if f, err = openBeneath(layers.upper, e.Path); layers.upper == "" || err != nil {
+			if g, err := layers.openLower(e.Path); err == nil {
 				g.Close()
 				return nil, errImageScript
 			}
 			return nil, errUnresolved
 		}
 		e.UpperInode = inodeOf(f)
-		e.Flags |= bpf.HasUpper
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -117,7 +125,6 @@ func (s *Sensor) openNamedScript(e *bpf.Event, layers overlay) (*os.File, error)
 	st := info.Sys().(*syscall.Stat_t)
 	e.Inode, e.Size, e.ChangeTime, e.Links = st.Ino, uint64(info.Size()), uint64(changeTime(info)), uint32(st.Nlink)
 	e.Flags &^= bpf.HasUpper | bpf.HasLower | bpf.OnRoot | bpf.OnOverlay | bpf.UserMount
-	e.Path = inside
 	if p, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err == nil && e.UpperInode == 0 {
 		e.Path = strings.TrimSuffix(p, " (deleted)")
 	}
@@ -125,10 +132,10 @@ func (s *Sensor) openNamedScript(e *bpf.Event, layers overlay) (*os.File, error)
 		e.Flags |= bpf.OnRoot | bpf.OnOverlay
 	}
 	e.Dev = st.Dev
-	if e.Is(bpf.OnRoot) && layers.upper != "" {
+	if e.Is(bpf.OnRoot) && layers.upper != "" && !e.Is(bpf.HasUpper) {
 		if _, err := os.Lstat(filepath.Join(layers.upper, e.Path)); errors.Is(err, fs.ErrNotExist) && e.Links > 0 {
 			f.Close()
-			return nil, errImageScript // only in the lower layers
+			return nil, errImageScript
 		}
 		e.Flags |= bpf.HasUpper
 		if g, err := layers.openLower(e.Path); err == nil {

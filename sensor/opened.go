@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -245,9 +246,37 @@ func (o *openedFiles) find(e bpf.Event) *os.File {
 	if info, err := p.file.Stat(); err != nil || info.Size() != int64(e.Size) {
 		return nil
 	}
-	fd, err := unix.FcntlInt(p.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return duplicate(p.file)
+}
+
+// findScript answers the file of a script that is known by the caller's word for
+// it, if fanotify has told of one by that name in the same container.
+func (o *openedFiles) findScript(e bpf.Event) *os.File {
+	if !o.on() {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.drain()
+	name := "/" + strings.TrimLeft(filepath.Clean(e.Filename), "./")
+	for i := len(o.order) - 1; i >= 0; i-- { // the latest first
+		f := o.recent[o.order[i]].file
+		path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		info, statErr := f.Stat()
+		if err != nil || statErr != nil || info.Sys().(*syscall.Stat_t).Dev != e.RootDev {
+			continue
+		}
+		if strings.HasSuffix(strings.TrimSuffix(path, " (deleted)"), name) {
+			return duplicate(f)
+		}
+	}
+	return nil
+}
+
+func duplicate(f *os.File) *os.File {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	return os.NewFile(uintptr(fd), "opened")
+	return os.NewFile(uintptr(fd), f.Name())
 }

@@ -194,10 +194,11 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 			return err
 		}
 		c := candidate{Event: ev, seen: time.Now(), ranAt: wallTime(ev.Boot), forked: wallTime(ev.Start)}
-		if !ev.Is(bpf.ByName) { // at once: the process may end at any moment
-			if c.file, c.why = openOf(ev); c.file == nil {
-				c.file = s.opened.find(ev)
-			}
+		// At once: the process may end at any moment.
+		if ev.Is(bpf.ByName) {
+			c.file = s.openNamedScript(&c.Event)
+		} else if c.file, c.why = openOf(ev); c.file == nil {
+			c.file = s.opened.find(ev)
 		}
 		candidates <- c
 	}
@@ -208,7 +209,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	layers := findOverlay(c.RootDev)
 	if c.Is(bpf.ByName) {
 		var err error
-		if c.file, err = s.openNamedScript(&c.Event, layers); err != nil {
+		if c.file, err = completeScript(&c.Event, c.file, layers); err != nil {
 			s.count(func(st *Stats) {
 				if errors.Is(err, errUnresolved) {
 					st.Unresolved++

@@ -20,6 +20,8 @@ __attribute__((constructor)) static void loaded(void) {}
 
 #else
 
+#define IMPOSSIBLE 77 /* this kernel has no such way */
+
 extern char **environ;
 
 static void die(const char *what)
@@ -158,6 +160,8 @@ int main(int argc, char **argv)
 	} else if (!strcmp(how, "tmpfile")) {
 		n = contents(argv[2], &body);
 		fd = open("/tmp", O_TMPFILE | O_RDWR, 0755);
+		if (fd < 0 && errno == EOPNOTSUPP)
+			return IMPOSSIBLE; /* overlayfs before Linux 6.3 */
 		if (fd < 0 || write(fd, body, n) != n)
 			die("O_TMPFILE");
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
