@@ -163,8 +163,10 @@ func inodeOf(f *os.File) uint64 {
 	if err != nil {
 		return 0
 	}
-	return info.Sys().(*syscall.Stat_t).Ino
+	return inode(info)
 }
+
+func inode(info os.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
 
 // openInUpper is the last chance: the path in the container's upper layer, as
 // long as the same inode is still there.

@@ -36,8 +36,7 @@ type openedFiles struct {
 	marked map[uint64]overlay // by the overlay's device
 	recent map[uint64]*pinned // by inode: that of the upper file, which is unique in its file system
 	order  []uint64
-	lost   uint64 // events that the kernel's queue could not take
-	seen   uint64
+	lost   uint64 // events that the kernel could not hand over
 }
 
 type pinned struct {
@@ -169,7 +168,6 @@ func (o *openedFiles) take(e *unix.FanotifyEventMetadata) {
 		o.lost++
 		return
 	}
-	o.seen++
 	f := os.NewFile(uintptr(e.Fd), "opened")
 	var st unix.Stat_t
 	if err := unix.Fstat(int(e.Fd), &st); err != nil {
@@ -279,4 +277,10 @@ func duplicate(f *os.File) *os.File {
 		return nil
 	}
 	return os.NewFile(uintptr(fd), f.Name())
+}
+
+func (o *openedFiles) lostEvents() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lost
 }

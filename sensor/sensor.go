@@ -54,6 +54,9 @@ type Config struct {
 	HashMax int64
 	// Tier is AllTiers, or CoreTier to load nothing but what every kernel takes.
 	Tier Tier
+	// Exceptions is a file of programs that may run although they are not of their
+	// image (see internal/exception). It is read again when it changes. "": none.
+	Exceptions string
 	// Log takes the sensor's messages. Default: slog.Default().
 	Log *slog.Logger
 }
@@ -90,6 +93,9 @@ type Sensor struct {
 	held    heldFiles
 	opened  *openedFiles
 	scripts recently
+	test    selfTest
+	allowed *allowlist
+	reads   atomic.Uint64 // events read from the ring buffer
 
 	unattributed atomic.Uint64 // since the last detection told it
 	dropped      atomic.Uint64 // of the kernel's total, already told
@@ -105,7 +111,11 @@ type Stats struct {
 	Detected     uint64       `json:"detected"`
 	Unhashed     uint64       `json:"unhashed"`   // of those detected
 	Unresolved   uint64       `json:"unresolved"` // scripts, known by name alone, of which nothing could be found any more
-	Spooled      int          `json:"spooled"`    // waiting to be published
+	Allowed      uint64       `json:"allowed"`    // by an exception: counted, not told
+	Unattributed uint64       `json:"unattributed"`
+	Unread       uint64       `json:"unread"`  // sent by the kernel, not yet read by us
+	Lost         uint64       `json:"lost"`    // fanotify events that could not be taken: hashes may be missing
+	Spooled      int          `json:"spooled"` // waiting to be published
 	Overflowed   uint64       `json:"overflowed"`
 }
 
@@ -119,6 +129,10 @@ func New(cfg Config) (*Sensor, error) {
 		return nil, fmt.Errorf("make the sensor's state directory: %w", err)
 	}
 	s := &Sensor{cfg: cfg, who: newAttributor(cfg), held: heldFiles{dir: cfg.StateDir}}
+	s.test.events = make(chan bpf.Event, 16)
+	if s.allowed, err = openAllowlist(cfg.Exceptions); err != nil {
+		return nil, err
+	}
 	if s.freezer, err = findFreezer(); err != nil {
 		return nil, err
 	}
@@ -166,10 +180,12 @@ func (s *Sensor) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.publish(ctx) })
 	g.Go(func() error { return s.expireFreezes(ctx) })
+	g.Go(func() error { return s.allowed.watch(ctx, s.cfg.Log) })
 	if err := s.kernel.Running(); err != nil {
 		return err
 	}
-	s.cfg.Log.Info("watching for programs that are not of their image", "node", s.cfg.Node)
+	g.Go(func() error { return s.runSelfTest(ctx) })
+	s.cfg.Log.Info("watching for programs that are not of their image", "node", s.cfg.Node, "coverage", s.Coverage().String())
 	return g.Wait()
 }
 
@@ -192,6 +208,10 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 		}
 		if err != nil {
 			return err
+		}
+		s.reads.Add(1)
+		if s.test.takes(ev) {
+			continue
 		}
 		c := candidate{Event: ev, seen: time.Now(), ranAt: wallTime(ev.Boot), forked: wallTime(ev.Start)}
 		// At once: the process may end at any moment.
@@ -236,12 +256,18 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	}
 	if err != nil {
 		s.unattributed.Add(1)
+		s.count(func(st *Stats) { st.Unattributed++ })
 		home = unknownContainer(c.Event, err)
 	}
 	attributed := time.Now()
 	origin := judge(c.Event, layers, sum, changed)
 	if origin.image || origin.route == node.Nested && c.Is(bpf.OnRoot) && isRootless(home.CgroupPath) {
 		s.count(func(st *Stats) { st.Image++ })
+		return
+	}
+	if e := s.allowed.find(home.ImageDigest, sum, visiblePath(c.Event)); e != nil {
+		s.count(func(st *Stats) { st.Allowed++ })
+		s.cfg.Log.Debug("allowed by an exception", "path", visiblePath(c.Event), "container", home.ID, "owner", e.Owner, "reason", e.Reason)
 		return
 	}
 	d := node.Detection{
@@ -324,6 +350,8 @@ func (s *Sensor) Stats() (Stats, error) {
 	defer s.statsMu.Unlock()
 	out := s.stats
 	out.Kernel, out.Spooled, out.Overflowed = k, s.spool.waiting(), s.spool.overflowed.Load()
+	out.Unread = k.Sent - min(k.Sent, s.reads.Load())
+	out.Lost = s.opened.lostEvents()
 	return out, err
 }
 

@@ -9,6 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -357,5 +359,68 @@ func carry(t *testing.T, s *sensor.Sensor, o node.Order) {
 	o.Expires = time.Now().Add(time.Minute)
 	if st, err := s.Carry(t.Context(), o); err != nil || !st.Done {
 		t.Fatalf("%s: %+v, %v", o.ID, st, err)
+	}
+}
+
+// TestSelfTest: its answers are right here, and its own programs are told to nobody.
+func TestSelfTest(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("NOT RUN: root is needed")
+	}
+	p := newPublished()
+	s, _ := startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: t.TempDir(), Containerd: []string{}, Docker: []string{}})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		done, wrong := s.SelfTest()
+		if wrong != "" || time.Now().After(deadline) {
+			t.Fatalf("done: %v, %s", done, wrong)
+		}
+		if done {
+			break
+		}
+	}
+	if got := p.paths(); len(got) != 0 {
+		t.Errorf("the self-test's programs were told: %q", got)
+	}
+}
+
+// TestExceptions: what is expected stays on the node, and is counted.
+func TestExceptions(t *testing.T) {
+	bed := bedtest.Start(t)
+	box := runBox(t, bed, nil)
+	for path, life := range map[string]time.Duration{"/tmp/expected": time.Second, "/tmp/unexpected": 60 * time.Second} {
+		if err := box.Drop(t.Context(), path, program(t, life)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newPublished()
+	_, stop := startSensor(t, bed, t.TempDir(), p)
+	if err := box.Start(t.Context(), "/tmp/unexpected"); err != nil {
+		t.Fatal(err)
+	}
+	digest := p.waitFor(t, "/tmp/unexpected").Container.ImageDigest
+	stop()
+
+	file := filepath.Join(t.TempDir(), "exceptions.yaml")
+	body := fmt.Sprintf("exceptions:\n  - {image: %q, sha256: %q, owner: o, reason: r, until: 2999-01-01}\n", digest, canary.SHA256(program(t, time.Second)))
+	if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = newPublished()
+	s, _ := startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: t.TempDir(), Containerd: []string{bed.Socket}, Exceptions: file})
+	if _, err := box.Exec(t.Context(), nil, "/tmp/expected"); err != nil {
+		t.Fatal(err)
+	}
+	p.waitFor(t, "/tmp/unexpected") // it still runs: it is told after the other, or before
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		st, err := s.Stats()
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		if st.Allowed == 1 {
+			break
+		}
+	}
+	if got := p.paths(); len(got) != 1 {
+		t.Errorf("told: %q", got)
 	}
 }

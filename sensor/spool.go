@@ -85,15 +85,15 @@ func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
 	}
 	added := false
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		files := tx.Bucket(bucketFiles)
-		if d.Preceding && files.Get(key) != nil {
-			return nil
-		}
-		if err := files.Put(key, []byte(time.Now().UTC().Format(time.RFC3339))); err != nil {
-			return err
-		}
-		if err := putJSON(tx.Bucket(bucketHomes), d.Container.ID, h); err != nil {
-			return err
+		if key != nil { // nil: it is about no file
+			files := tx.Bucket(bucketFiles)
+			if d.Preceding && files.Get(key) != nil {
+				return nil
+			}
+			err := files.Put(key, []byte(time.Now().UTC().Format(time.RFC3339)))
+			if err := errors.Join(err, putJSON(tx.Bucket(bucketHomes), d.Container.ID, h)); err != nil {
+				return err
+			}
 		}
 		b := tx.Bucket(bucketDetections)
 		seq, err := b.NextSequence()

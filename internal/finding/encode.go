@@ -34,6 +34,10 @@ func (p Place) ResourceName() string {
 // deterministic id: the same file in the same container is one finding, its
 // event time that of the latest run. source is an SCC source's name.
 func FromDetection(d node.Detection, p Place, source string, now time.Time) (id string, f *scc.Finding, err error) {
+	if d.Health != "" {
+		id, f = blind(d, p, source, now)
+		return id, f, nil
+	}
 	what := d.File.SHA256
 	if what == "" {
 		what = d.Process.Path
@@ -71,6 +75,24 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 		Containers: []*scc.Container{{Name: d.Container.Name, Uri: d.Container.Image, ImageId: d.Container.ImageDigest, Labels: labelsOf(d.Container.Labels)}},
 		Kubernetes: kubernetesOf(d),
 	}, nil
+}
+
+// blind is the finding that a sensor of ours cannot be relied on: one for each
+// node and reason. It is of the class in which SCC keeps its own detectors' errors.
+func blind(d node.Detection, p Place, source string, now time.Time) (id string, f *scc.Finding) {
+	id = ID(SensorBlind, p.Project, p.Location, p.Cluster, d.Node, d.Health)
+	at := d.Time
+	if at.After(now) {
+		at = now
+	}
+	return id, &scc.Finding{
+		Name: source + "/findings/" + id, Parent: source, ResourceName: p.ResourceName(),
+		State: scc.Finding_ACTIVE, Category: SensorBlind, Severity: scc.Finding_HIGH, FindingClass: scc.Finding_SCC_ERROR,
+		EventTime: timestamppb.New(at), Description: fmt.Sprintf("Node %q: %s", d.Node, d.Health),
+		NextSteps:        "Until this is mended, programs that are not of their image may run there unseen. See the sensor's log on that node.",
+		SourceProperties: map[string]*structpb.Value{"VM_Instance_Name": structpb.NewStringValue(d.Node)},
+		Kubernetes:       &scc.Kubernetes{Nodes: []*scc.Kubernetes_Node{{Name: d.Node}}},
+	}
 }
 
 var routeWords = map[node.Route]string{

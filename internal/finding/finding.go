@@ -15,6 +15,7 @@ import (
 const (
 	AddedBinary          = "Added Binary Executed"
 	AddedMaliciousBinary = "Execution: Added Malicious Binary Executed"
+	SensorBlind          = "CONTRABAND_SENSOR_BLIND" // a sensor of ours cannot be relied on
 )
 
 // Finding is one occurrence of an SCC finding. Empty fields were not in it.
@@ -133,7 +134,7 @@ func (f Finding) Kind() Kind {
 	switch {
 	case threats[f.Category], f.Class == "THREAT" && f.Detector == containerDetector: // also those it learns to see later
 		return ContainerThreat
-	case f.Class == "SCC_ERROR" && strings.HasPrefix(f.Category, "KTD_"):
+	case f.Class == "SCC_ERROR" && (strings.HasPrefix(f.Category, "KTD_") || f.Category == SensorBlind):
 		return DetectorHealth
 	default:
 		return Other

@@ -49,6 +49,9 @@ type Detection struct {
 	Missed    Missed    `json:"missed,omitzero"`
 	Repeats   uint64    `json:"repeats,omitempty"` // runs of the same file in this container since the last detection of it
 	Preceding bool      `json:"preceding,omitempty"`
+	// Health, when set, makes it no program that ran but word that this sensor
+	// cannot be relied on: only Time and Node are set then.
+	Health string `json:"health,omitempty"`
 	// Preceding: the program ran before the sensor started, and was found by
 	// looking at what runs; Time is then the start of the process.
 }
@@ -137,6 +140,12 @@ func ParseDetection(data []byte) (Detection, error) {
 }
 
 func (d Detection) validate() error {
+	if d.Health != "" {
+		if d.Time.IsZero() || d.Node == "" {
+			return fmt.Errorf("health is told without time and node")
+		}
+		return d.validateLengths()
+	}
 	switch d.Route {
 	case Added, Modified, Volume, Memory, Deleted, Nested, Script, Loader, Library:
 	default:
@@ -165,7 +174,7 @@ func (d Detection) validateLengths() error {
 	all := append([]string{
 		d.SameAs, d.Process.Path, d.Process.Filename, d.Process.Comm, d.File.Unhashed, d.Node,
 		d.Container.Runtime, d.Container.Name, d.Container.Image, d.Container.ImageDigest, d.Container.Missing,
-		d.Pod.Namespace, d.Pod.Name, d.Pod.UID,
+		d.Pod.Namespace, d.Pod.Name, d.Pod.UID, d.Health,
 	}, d.Process.Args...)
 	for _, labels := range []map[string]string{d.Container.Labels, d.Pod.Labels} {
 		for k, v := range labels {

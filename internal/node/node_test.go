@@ -26,6 +26,8 @@ func TestParseDetection(t *testing.T) {
 		"not hashed":      {func(d *Detection) { d.File = File{Unhashed: "gone"} }, ""},
 		"bad hash":        {func(d *Detection) { d.File.SHA256 = "XYZ" }, "SHA-256"},
 		"long string":     {func(d *Detection) { d.Process.Comm = strings.Repeat("x", MaxString+1) }, "bytes"},
+		"health":          {func(d *Detection) { *d = Detection{Time: time.Now(), Node: "n", Health: "blind"} }, ""},
+		"nobody's health": {func(d *Detection) { *d = Detection{Time: time.Now(), Health: "blind"} }, "node"},
 		"many arguments":  {func(d *Detection) { d.Process.Args = make([]string, MaxArgs+1) }, "args"},
 	} {
 		d := valid()
@@ -52,7 +54,7 @@ func FuzzDetection(f *testing.F) {
 	f.Add(body)
 	f.Fuzz(func(t *testing.T, in []byte) {
 		d, err := ParseDetection(in)
-		if err != nil {
+		if err != nil || d.Health != "" {
 			return
 		}
 		if !IsContainerID(d.Container.ID) || d.Process.Path == "" || len(d.Process.Path) > MaxString {

@@ -1,0 +1,167 @@
+package sensor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// selfTest asks the kernel side, on an overlay of our own, the questions that
+// everything depends on: a sensor that loads and then silently never fires, or
+// calls every program added, is worse than none.
+type selfTest struct {
+	dev    atomic.Uint64 // of our overlay; its events are ours and are told to nobody
+	events chan bpf.Event
+	result atomic.Pointer[string] // nil: not yet known; "": passed
+}
+
+// takes tells whether an event is of the self-test.
+func (t *selfTest) takes(e bpf.Event) bool {
+	if dev := t.dev.Load(); dev == 0 || e.RootDev != dev {
+		return false
+	}
+	select {
+	case t.events <- e:
+	default:
+	}
+	return true
+}
+
+// SelfTest answers whether the self-test has ended, and what was wrong: "" is
+// that all answers were right.
+func (s *Sensor) SelfTest() (done bool, wrong string) {
+	if r := s.test.result.Load(); r != nil {
+		return true, *r
+	}
+	return false, ""
+}
+
+// runSelfTest tests once, and tells a wrong answer as an error and as a finding.
+func (s *Sensor) runSelfTest(ctx context.Context) error {
+	err := s.test.run(ctx, filepath.Join(s.cfg.StateDir, "selftest"))
+	if ctx.Err() != nil {
+		return nil
+	}
+	wrong := ""
+	if err != nil {
+		wrong = cut(err.Error())
+	}
+	s.test.result.Store(&wrong)
+	if err == nil {
+		s.cfg.Log.Info("self-test passed: this kernel's answers about overlay files are right")
+		return nil
+	}
+	s.cfg.Log.Error("SELF-TEST FAILED: this sensor cannot be relied on here", "error", err)
+	d := node.Detection{Time: time.Now().UTC(), Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
+	if _, err := s.spool.add(d, home{}, nil); err != nil {
+		return fmt.Errorf("tell that the self-test failed: %w", err)
+	}
+	return nil
+}
+
+// run executes three programs on an overlay of its own and compares what the
+// kernel tells of each: one of the lower layer, one added, one copied up.
+func (t *selfTest) run(ctx context.Context, dir string) (err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=700"); err != nil {
+		return fmt.Errorf("mount a tmpfs: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH)) }()
+	root := filepath.Join(dir, "root")
+	for _, d := range []string{"lower", "upper", "work", "root"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	program, err := canary.Here(time.Second)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"lower/image", "lower/copied"} {
+		if err := os.WriteFile(filepath.Join(dir, name), program, 0o755); err != nil {
+			return err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", dir)
+	if err := unix.Mount("overlay", root, "overlay", 0, options); err != nil {
+		return fmt.Errorf("mount an overlay: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(root, unix.MNT_DETACH)) }()
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		return err
+	}
+	t.dev.Store(st.Dev)
+	if err := errors.Join(os.WriteFile(filepath.Join(root, "added"), program, 0o755), os.Chmod(filepath.Join(root, "copied"), 0o700)); err != nil {
+		return err
+	}
+	for _, name := range []string{"/image", "/added", "/copied"} {
+		if err := execInside(ctx, root, name); err != nil {
+			return fmt.Errorf("run %s on the overlay: %w", name, err)
+		}
+	}
+	return t.compare(ctx)
+}
+
+// execInside runs a program in a mount namespace of its own, with root as its
+// root directory, as a container's programs run.
+func execInside(ctx context.Context, root, program string) error {
+	for try := 0; ; try++ {
+		cmd := exec.CommandContext(ctx, program)
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Chroot: root}
+		err := cmd.Start()
+		if errors.Is(err, syscall.ETXTBSY) && try < 20 { // a fork elsewhere in this process holds the descriptor that wrote it
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(cmd.Process.Kill(), reap(cmd)) // it has run: that is all
+	}
+}
+
+func reap(cmd *exec.Cmd) error {
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
+}
+
+func (t *selfTest) compare(ctx context.Context) error {
+	want := map[string]uint32{"/added": bpf.HasUpper, "/copied": bpf.HasUpper | bpf.HasLower}
+	deadline := time.After(5 * time.Second)
+	for len(want) > 0 {
+		select {
+		case e := <-t.events:
+			flags, wanted := want[e.Path]
+			if got := e.Flags & (bpf.HasUpper | bpf.HasLower); !wanted {
+				return fmt.Errorf("%s, which is of the lower layer, was told as a candidate", e.Path)
+			} else if got != flags || !e.Is(bpf.OnOverlay|bpf.OnRoot) {
+				return fmt.Errorf("%s: flags %#x, want %#x", e.Path, e.Flags, flags|bpf.OnOverlay|bpf.OnRoot)
+			}
+			delete(want, e.Path)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline:
+			return fmt.Errorf("nothing was told of %d programs that are not of the lower layer", len(want))
+		}
+	}
+	return nil
+}
