@@ -160,7 +160,7 @@ func Load(c Config) (*Programs, error) {
 		if !t.LSM {
 			return nil, errors.Join(err, memlockErr)
 		}
-		refused = append(refused, fmt.Sprintf("%s: %s", t.name(), firstLine(err)))
+		refused = append(refused, fmt.Sprintf("%s: %s", t.name(), refusal(err)))
 	}
 	panic("unreachable: the core tier returns")
 }
@@ -172,7 +172,13 @@ func (t Tiers) name() string {
 	return "LSM"
 }
 
-func firstLine(err error) string {
+// refusal is what a kernel said, without the loader's guesses about the reason.
+func refusal(err error) string {
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.EINVAL, syscall.ENOTSUP} {
+		if errors.Is(err, errno) {
+			return "this kernel refuses such programs: " + errno.Error()
+		}
+	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line[:min(len(line), 200)]
 }

@@ -50,12 +50,16 @@ type attributor struct {
 	runtimes []containerRuntime
 	mu       sync.Mutex
 	known    map[string]home // by cgroup path and id
+	created  map[string]home // by container id: told when it was created
 }
 
 const maxKnown = 4096
 
 func newAttributor(cfg Config) *attributor {
-	a := &attributor{known: map[string]home{}}
+	a := &attributor{known: map[string]home{}, created: map[string]home{}}
+	for _, address := range cfg.CRI {
+		a.runtimes = append(a.runtimes, &criRuntime{address: address})
+	}
 	for _, address := range cfg.Containerd {
 		a.runtimes = append(a.runtimes, &containerd{address: address})
 	}
@@ -107,17 +111,32 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 	defer cancel()
 	cgroup, id, hex := containerCgroup(cgroup)
 	cgroupID := idOfCgroup(cgroup, e)
+	a.mu.Lock()
+	h, ok := a.created[id]
+	a.mu.Unlock()
+	if ok {
+		h.CgroupPath, h.CgroupID = cgroup, cgroupID
+		return h, nil
+	}
 	var troubles []error
-	for _, r := range a.runtimes {
-		h, err := r.describe(ctx, cgroup, id)
-		if err == nil {
-			h.ID, h.Runtime, h.CgroupPath, h.CgroupID = id, r.name(), cgroup, cgroupID
-			h.bound()
-			return h, nil
+	// A runtime may not yet know what it is just starting: asked again, shortly.
+	for try := 0; ; try++ {
+		troubles = nil
+		for _, r := range a.runtimes {
+			h, err := r.describe(ctx, cgroup, id)
+			if err == nil {
+				h.ID, h.Runtime, h.CgroupPath, h.CgroupID = id, r.name(), cgroup, cgroupID
+				h.bound()
+				return h, nil
+			}
+			if !errors.Is(err, errNotKnown) {
+				troubles = append(troubles, fmt.Errorf("%s: %w", r.name(), err))
+			}
 		}
-		if !errors.Is(err, errNotKnown) {
-			troubles = append(troubles, fmt.Errorf("%s: %w", r.name(), err))
+		if try == 2 || !hex && len(troubles) == 0 {
+			break
 		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	if !hex && (!e.Is(bpf.RootOverlay) || len(troubles) == 0 && !node.IsContainerID(id)) {
 		return home{}, errNotContainer
@@ -128,7 +147,7 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 	if !node.IsContainerID(id) {
 		return home{}, fmt.Errorf("cgroup %q names no container", cgroup)
 	}
-	h := home{Container: node.Container{ID: id}, CgroupPath: cgroup, CgroupID: cgroupID}
+	h = home{Container: node.Container{ID: id}, CgroupPath: cgroup, CgroupID: cgroupID}
 	if m := podInPath.FindStringSubmatch(cgroup); m != nil {
 		h.Pod.UID = strings.ReplaceAll(m[1], "_", "-")
 	}

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/contraband-dev/contraband/bpf"
@@ -81,3 +82,24 @@ func coverageOf(t bpf.Tiers, o *openedFiles) Coverage {
 
 // Coverage of this sensor.
 func (s *Sensor) Coverage() Coverage { return coverageOf(s.kernel.Tiers, s.opened) }
+
+// AllRoutes in the order in which people read them.
+var AllRoutes = []node.Route{node.Added, node.Modified, node.Volume, node.Memory, node.Deleted, node.Nested, node.Script, node.Loader, node.Library}
+
+// Table is the coverage for people, one route a line.
+func (c Coverage) Table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "tiers: %s\n", c.Tiers())
+	routes := c.Routes()
+	for _, r := range AllRoutes {
+		how := routes[r]
+		if how == "" {
+			how = "NOT SEEN on this kernel"
+		}
+		fmt.Fprintf(&b, "  %-9s %s\n", r, how)
+	}
+	for _, m := range c.Missing {
+		fmt.Fprintf(&b, "missing: %s\n", m)
+	}
+	return b.String()
+}

@@ -137,6 +137,7 @@ func (o *openedFiles) markOverlays() {
 		const mark = unix.FAN_MARK_ADD | unix.FAN_MARK_FILESYSTEM
 		if err := unix.FanotifyMark(o.fd, mark, unix.FAN_OPEN_EXEC, unix.AT_FDCWD, filepath.Join("/proc/1/root", m.Mountpoint)); err != nil {
 			o.log.Warn("an overlay cannot be watched: programs that end at once may go unhashed there", "mount", m.Mountpoint, "error", err)
+			now[dev] = overlay{} // said once
 			continue
 		}
 		now[dev] = parseOverlayOptions(m.VFSOptions)

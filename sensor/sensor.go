@@ -31,6 +31,9 @@ import (
 // DockerSockets are where Docker and Podman serve their API.
 var DockerSockets = []string{"/var/run/docker.sock", "/run/podman/podman.sock"}
 
+// CRISockets are where containerd and CRI-O serve the CRI.
+var CRISockets = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
+
 // Config of a Sensor.
 type Config struct {
 	// Node is the name of this machine as findings shall show it. Required.
@@ -41,6 +44,9 @@ type Config struct {
 	// Publish hands a detection to the project, durably, before it returns nil.
 	// It is called again, for ever and with growing pauses, after an error. Required.
 	Publish func(ctx context.Context, detection []byte) error
+	// CRI are addresses of CRI sockets; those that do not exist are skipped. They
+	// know a pod's labels, which containerd's own API does not. Default: CRISockets.
+	CRI []string
 	// Containerd are addresses of containerd sockets; those that do not exist are
 	// skipped. Default: /run/containerd/containerd.sock.
 	Containerd []string
@@ -64,6 +70,9 @@ type Config struct {
 func (c Config) withDefaults() (Config, error) {
 	if c.Node == "" || c.StateDir == "" || c.Publish == nil {
 		return c, errors.New("sensor: Node, StateDir and Publish are required")
+	}
+	if c.CRI == nil {
+		c.CRI = CRISockets
 	}
 	if c.Containerd == nil {
 		c.Containerd = []string{"/run/containerd/containerd.sock"}
@@ -180,6 +189,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.publish(ctx) })
 	g.Go(func() error { return s.expireFreezes(ctx) })
+	g.Go(func() error { return s.who.watchCreated(ctx, s.cfg.Log) })
 	g.Go(func() error { return s.allowed.watch(ctx, s.cfg.Log) })
 	if err := s.kernel.Running(); err != nil {
 		return err

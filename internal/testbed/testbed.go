@@ -77,6 +77,20 @@ func staticBusybox() error {
 // Start starts containerd below dir, which must not exist or be a former
 // testbed's, and imports the image. Root is needed.
 func Start(ctx context.Context, dir string) (*Bed, error) {
+	return start(ctx, dir, `disabled_plugins = ["io.containerd.grpc.v1.cri"]`)
+}
+
+// StartCRI starts one that serves the CRI too, as on a Kubernetes node.
+func StartCRI(ctx context.Context, dir string) (*Bed, error) {
+	return start(ctx, dir, fmt.Sprintf(`[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"`, Image))
+}
+
+func start(ctx context.Context, dir, plugins string) (*Bed, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a real container needs root")
 	}
@@ -90,12 +104,12 @@ func Start(ctx context.Context, dir string) (*Bed, error) {
 	config := fmt.Sprintf(`version = 2
 root = %q
 state = %q
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
+%s
 [grpc]
   address = %q
 [ttrpc]
   address = %q
-`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), b.Socket, b.Socket+".ttrpc")
+`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), plugins, b.Socket, b.Socket+".ttrpc")
 	if err := os.WriteFile(filepath.Join(dir, "containerd.toml"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -136,8 +150,12 @@ func (b *Bed) importImage(ctx context.Context) error {
 		return fmt.Errorf("write image: %w", err)
 	}
 	defer os.Remove(file)
-	_, err = b.ctr(ctx, nil, "images", "import", "--snapshotter", "overlayfs", file)
-	return err
+	for _, ns := range []string{"default", "k8s.io"} { // the CRI keeps to a namespace of its own
+		if _, err := b.ctr(ctx, nil, "--namespace", ns, "images", "import", "--snapshotter", "overlayfs", file); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // image is one layer: busybox, its usual names, a hard-linked pair, and the
@@ -305,4 +323,14 @@ func (b *Bed) ctr(ctx context.Context, stdin io.Reader, args ...string) (string,
 		return string(out), fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
+}
+
+// RunBriefly runs a program in a container of its own, waits for it, and removes
+// the container at once.
+func (b *Bed) RunBriefly(ctx context.Context, id string, labels map[string]string, args ...string) (string, error) {
+	run := []string{"run", "--rm", "--snapshotter", "overlayfs"}
+	for k, v := range labels {
+		run = append(run, "--label", k+"="+v)
+	}
+	return b.ctr(ctx, nil, append(append(run, Image, id), args...)...)
 }

@@ -2,6 +2,7 @@
 package bedtest
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,7 +11,12 @@ import (
 )
 
 // Start one until the test ends. Without root the test is skipped, and says so.
-func Start(t *testing.T) *testbed.Bed {
+func Start(t testing.TB) *testbed.Bed { t.Helper(); return start(t, testbed.Start) }
+
+// StartCRI starts one that serves the CRI too.
+func StartCRI(t testing.TB) *testbed.Bed { t.Helper(); return start(t, testbed.StartCRI) }
+
+func start(t testing.TB, with func(context.Context, string) (*testbed.Bed, error)) *testbed.Bed {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("NOT RUN: needs root: real BPF programs and real containers")
@@ -18,7 +24,7 @@ func Start(t *testing.T) *testbed.Bed {
 	if err := testbed.Missing(); err != nil {
 		t.Fatalf("%v (or run `make deps`)", err)
 	}
-	bed, err := testbed.Start(t.Context(), filepath.Join(t.TempDir(), "bed"))
+	bed, err := with(t.Context(), filepath.Join(t.TempDir(), "bed"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,191 @@
+// Package agent owns what a sensor's process needs around the sensor: its
+// configuration, the publishing to Pub/Sub, metrics and health. The lean
+// contraband-sensor and `contraband sensor` are both made of it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/contraband-dev/contraband/sensor"
+)
+
+// Config of a sensor's process. Every flag can also be given in the environment:
+// --state-dir is CONTRABAND_SENSOR_STATE_DIR.
+type Config struct {
+	Sensor sensor.Config
+	// Topic takes the detections: projects/P/topics/T. Required.
+	Topic string
+	// Listen is where metrics and health are served. "": nowhere.
+	Listen string
+	// Pprof serves Go's profiles there too.
+	Pprof bool
+}
+
+// Command runs a sensor until it is told to stop.
+func Command() *cobra.Command {
+	var (
+		c        Config
+		coreOnly bool
+		check    bool
+	)
+	cmd := &cobra.Command{
+		Use:   "sensor",
+		Short: "Watch this node and publish what runs that is not of its image",
+		Long: `Watches every container of this machine with eBPF and publishes a detection to
+Pub/Sub for each program that runs and is not of the container's image. It loads
+as many tiers as the kernel takes, says which, and tests itself at the start.
+
+Detections are kept on disk until they are published; publishing is tried again
+for ever. Rights: root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH,
+CAP_SYS_ADMIN (self-test, fanotify), CAP_KILL; the host's PID namespace.
+
+Every flag can also be given in the environment, such as
+CONTRABAND_SENSOR_TOPIC for --topic. PUBSUB_EMULATOR_HOST is obeyed.`,
+		Example: `  contraband sensor --topic projects/shop/topics/detections-prod --node "$(hostname)"
+  contraband sensor --check      load everything, test, say what is covered, and stop`,
+		Args: cobra.NoArgs,
+		PreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags(), os.LookupEnv)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if coreOnly {
+				c.Sensor.Tier = sensor.CoreTier
+			}
+			if check {
+				return checkOnly(cmd, c)
+			}
+			return Run(cmd.Context(), c)
+		},
+	}
+	host, _ := os.Hostname() // "" is refused below, with the flag's name
+	f := cmd.Flags()
+	f.StringVar(&c.Topic, "topic", "", "where detections are published: projects/P/topics/T")
+	f.StringVar(&c.Sensor.Node, "node", host, "this node's name, as findings shall show it")
+	f.StringVar(&c.Sensor.StateDir, "state-dir", "/var/lib/contraband-sensor", "what must survive a restart: detections not yet published, what is frozen")
+	f.StringSliceVar(&c.Sensor.CRI, "cri", sensor.CRISockets, "sockets of CRI runtimes; those that do not exist are skipped")
+	f.StringSliceVar(&c.Sensor.Containerd, "containerd", []string{"/run/containerd/containerd.sock"}, "sockets of containerd, likewise")
+	f.StringSliceVar(&c.Sensor.Docker, "docker", sensor.DockerSockets, "sockets of Docker and Podman, likewise")
+	f.IntVar(&c.Sensor.SpoolMax, "spool-max", 10_000, "unpublished detections kept on disk; beyond it new ones are refused, counted, and told in the next")
+	f.Int64Var(&c.Sensor.HashMax, "hash-max", 1<<30, "size of the largest file that is hashed, in bytes")
+	f.StringVar(&c.Sensor.Exceptions, "exceptions", "", "file of programs that may run although they are not of their image")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:9465", "address of /metrics, /healthz and /readyz; empty for none")
+	f.BoolVar(&c.Pprof, "pprof", false, "serve Go's profiles under /debug/pprof/ too")
+	f.BoolVar(&coreOnly, "core-only", false, "load no tier but the one that every supported kernel takes")
+	f.BoolVar(&check, "check", false, "load, test, say what is covered, and stop; publishes nothing")
+	return cmd
+}
+
+// checkOnly loads everything and says what is covered.
+func checkOnly(cmd *cobra.Command, c Config) error {
+	dir, err := os.MkdirTemp("", "contraband-check-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c.Sensor.StateDir = dir
+	c.Sensor.Publish = func(context.Context, []byte) error { return errors.New("--check publishes nothing") }
+	s, err := sensor.New(c.Sensor)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(cmd.Context(), 15*time.Second)
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	wrong := "the self-test did not end in time"
+	for ctx.Err() == nil {
+		ended, result := s.SelfTest()
+		if ended {
+			wrong = result
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	stop()
+	coverage := s.Coverage()
+	if err := errors.Join(<-done, s.Close()); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprint(cmd.OutOrStdout(), coverage.Table()); err != nil {
+		return err
+	}
+	if wrong != "" {
+		return fmt.Errorf("self-test: %s", wrong)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), "self-test passed")
+	return err
+}
+
+// Run watches and publishes until ctx ends.
+func Run(ctx context.Context, c Config) error {
+	if c.Sensor.Log == nil {
+		c.Sensor.Log = slog.Default()
+	}
+	publisher, err := openPublisher(ctx, c.Topic)
+	if err != nil {
+		return err
+	}
+	c.Sensor.Publish = publisher.publish
+	s, err := sensor.New(c.Sensor)
+	if err != nil {
+		return errors.Join(err, publisher.close())
+	}
+	h := &health{sensor: s, publisher: publisher}
+	listener, err := listen(c.Listen)
+	if err != nil {
+		return errors.Join(err, s.Close(), publisher.close())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Run(ctx) })
+	if listener != nil {
+		server := &http.Server{Handler: h.mux(c.Pprof), ReadHeaderTimeout: 10 * time.Second}
+		g.Go(func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve metrics and health: %w", err)
+			}
+			return nil
+		})
+		g.Go(func() error {
+			<-ctx.Done()
+			return server.Close()
+		})
+		c.Sensor.Log.Info("metrics and health", "address", listener.Addr().String(), "version", version())
+	}
+	return errors.Join(g.Wait(), s.Close(), publisher.close())
+}
+
+func listen(address string) (net.Listener, error) {
+	if address == "" {
+		return nil, nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics and health (--listen): %w", err)
+	}
+	return l, nil
+}
+
+func addPprof(mux *http.ServeMux) {
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}
