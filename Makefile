@@ -6,7 +6,7 @@ export GOFLAGS := -buildvcs=false
 
 # The tests that load programs into the kernel, or look at every container of
 # the machine, run one after the other: they would see each other's.
-KERNEL := ./sensor ./cmd/contraband
+KERNEL := ./sensor ./internal/agent ./cmd/contraband
 
 .PHONY: help
 help: ## what there is to make
@@ -28,7 +28,7 @@ test: deps-container deps-browser ## all tests; as root with the sensor's, on th
 		echo "!! They load BPF programs and run real containers: run \`make test\` as root."
 	fi
 	go vet ./...
-	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /cmd/contraband$$)
+	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$)
 	go test -race -p 1 -count=1 $(KERNEL)
 
 .PHONY: generate

@@ -424,30 +424,3 @@ func TestExceptions(t *testing.T) {
 		t.Errorf("told: %q", got)
 	}
 }
-
-// TestBriefContainer: one that lives for a moment and is removed at once is
-// named all the same, for it was asked about when it was created.
-func TestBriefContainer(t *testing.T) {
-	bed := bedtest.Start(t)
-	p := newPublished()
-	startSensor(t, bed, t.TempDir(), p)
-	for i := range 5 {
-		id := fmt.Sprintf("brief%d", i)
-		out, err := bed.RunBriefly(t.Context(), id, map[string]string{"team": "x"}, "/bin/sh", "-c", fmt.Sprintf("cp /bin/busybox /tmp/true; printf x >> /tmp/true; exec /tmp/true %d", i))
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-	}
-	for deadline := time.Now().Add(20 * time.Second); len(p.paths()) < 5; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d of 5 were told: %q", len(p.paths()), p.paths())
-		}
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, d := range p.got {
-		if !strings.HasPrefix(d.Container.ID, "brief") || d.Container.Labels["team"] != "x" || d.Container.Image != testbed.Image || d.Container.Missing != "" {
-			t.Errorf("container %+v", d.Container)
-		}
-	}
-}
