@@ -254,13 +254,30 @@ static __always_inline struct super_block *root_of(struct task_struct *p)
 	return BPF_CORE_READ(p, fs, root.mnt, mnt_sb);
 }
 
-static __always_inline void key_of(struct file_key *key, struct task_struct *p, struct inode *inode)
+/*
+ * An inode number is used again as soon as its file is unlinked, within the same
+ * tick of the change time: the generation, which is the upper file's, tells the
+ * two apart.
+ */
+static __always_inline __u32 generation_of(struct inode *inode, __u32 flags)
+{
+	struct dentry *d;
+	struct inode *upper;
+
+	if (!(flags & HAS_UPPER))
+		return BPF_CORE_READ(inode, i_generation);
+	d = pointer_at(inode, ovl_upper);
+	upper = BPF_CORE_READ(d, d_inode);
+	return BPF_CORE_READ(upper, i_generation);
+}
+
+static __always_inline void key_of(struct file_key *key, struct task_struct *p, struct inode *inode, __u32 flags)
 {
 	key->cgroup = BPF_CORE_READ(p, cgroups, dfl_cgrp, kn, id);
 	key->ino = BPF_CORE_READ(inode, i_ino);
 	key->ctime_ns = change_time(inode);
 	key->dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	key->generation = BPF_CORE_READ(inode, i_generation);
+	key->generation = generation_of(inode, flags);
 }
 
 static __always_inline void write_process(struct event *e, struct task_struct *p)
@@ -335,7 +352,7 @@ static __always_inline int consider(struct task_struct *p, struct file *file, co
 		count(QUIET);
 		return 0;
 	}
-	key_of(&key, p, inode);
+	key_of(&key, p, inode, flags);
 	/* A script known by name alone could be another one each time: user space tells them apart. */
 	if (!(kind & BY_NAME) && !first_in_window(&key, now, &repeats))
 		return 0;
@@ -450,7 +467,7 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 	flags = judge(inode, root_of(p));
 	if (!flags)
 		return 0;
-	key_of(&key, p, inode);
+	key_of(&key, p, inode, flags);
 	fresh.ino = key.ino;
 	fresh.dev = key.dev;
 	fresh.ctime_ns = key.ctime_ns;
@@ -482,15 +499,17 @@ int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long pro
 	const unsigned char *name;
 	struct file_key key = {};
 	struct inode *inode;
+	__u32 flags;
 
 	if (!file || !((reqprot | prot) & PROT_EXEC) || !foreign_mount_ns(p))
 		return 0;
 	inode = file->f_inode;
 	if (BPF_CORE_READ(p, mm, exe_file, f_inode) == inode)
 		return 0; /* the program itself: told at its exec */
-	if (!judge(inode, root_of(p)))
+	flags = judge(inode, root_of(p));
+	if (!flags)
 		return 0;
-	key_of(&key, p, inode);
+	key_of(&key, p, inode, flags);
 	fresh.ino = key.ino;
 	fresh.dev = key.dev;
 	fresh.ctime_ns = key.ctime_ns;

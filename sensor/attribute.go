@@ -49,14 +49,22 @@ type containerRuntime interface {
 type attributor struct {
 	runtimes []containerRuntime
 	mu       sync.Mutex
-	known    map[string]home // by cgroup path and id
-	created  map[string]home // by container id: told when it was created
+	known    map[string]answered // by cgroup path and id
+	created  map[string]home     // by container id: told when it was created
 }
 
-const maxKnown = 4096
+type answered struct {
+	home
+	at time.Time
+}
+
+const (
+	maxKnown = 4096
+	askAgain = 10 * time.Second // about a container that no runtime knew
+)
 
 func newAttributor(cfg Config) *attributor {
-	a := &attributor{known: map[string]home{}, created: map[string]home{}}
+	a := &attributor{known: map[string]answered{}, created: map[string]home{}}
 	for _, address := range cfg.CRI {
 		a.runtimes = append(a.runtimes, &criRuntime{address: address})
 	}
@@ -87,22 +95,21 @@ func (a *attributor) container(ctx context.Context, e bpf.Event) (home, error) {
 	}
 	key := fmt.Sprint(e.Cgroup, cgroup)
 	a.mu.Lock()
-	h, ok := a.known[key]
+	known, ok := a.known[key]
 	a.mu.Unlock()
-	if ok {
-		return h, nil
+	if ok && (known.Missing == "" || time.Since(known.at) < askAgain) {
+		return known.home, nil
 	}
-	if h, err = a.ask(ctx, cgroup, e); err != nil {
+	h, err := a.ask(ctx, cgroup, e)
+	if err != nil {
 		return home{}, err
 	}
-	if h.Missing == "" { // else the runtime is asked again the next time
-		a.mu.Lock()
-		if len(a.known) >= maxKnown {
-			clear(a.known)
-		}
-		a.known[key] = h
-		a.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.known) >= maxKnown {
+		clear(a.known)
 	}
+	a.known[key] = answered{h, time.Now()}
 	return h, nil
 }
 

@@ -134,8 +134,7 @@ func (o *openedFiles) markOverlays() {
 			now[dev] = known
 			continue
 		}
-		const mark = unix.FAN_MARK_ADD | unix.FAN_MARK_FILESYSTEM
-		if err := unix.FanotifyMark(o.fd, mark, unix.FAN_OPEN_EXEC, unix.AT_FDCWD, filepath.Join("/proc/1/root", m.Mountpoint)); err != nil {
+		if err := o.mark(m.Mountpoint, dev); err != nil {
 			o.log.Warn("an overlay cannot be watched: programs that end at once may go unhashed there", "mount", m.Mountpoint, "error", err)
 			now[dev] = overlay{} // said once
 			continue
@@ -143,6 +142,29 @@ func (o *openedFiles) markOverlays() {
 		now[dev] = parseOverlayOptions(m.VFSOptions)
 	}
 	o.marked = now
+}
+
+// mark watches the file system with the device number dev, which the host has
+// mounted at a path. Where process 1's root may not be entered, the path is ours
+// if the same file system is there.
+func (o *openedFiles) mark(path string, dev uint64) error {
+	const add = unix.FAN_MARK_ADD | unix.FAN_MARK_FILESYSTEM
+	var errs []error
+	for _, p := range []string{filepath.Join("/proc/1/root", path), path} {
+		var st unix.Stat_t
+		err := unix.Stat(p, &st)
+		if err == nil && st.Dev != dev {
+			err = fmt.Errorf("%q is another file system here", p)
+		}
+		if err == nil {
+			err = unix.FanotifyMark(o.fd, add, unix.FAN_OPEN_EXEC, unix.AT_FDCWD, p)
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // drain reads what is there, without waiting. The caller holds mu.

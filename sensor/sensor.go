@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -164,11 +163,18 @@ func (s *Sensor) Close() error {
 	return errors.Join(s.kernel.Close(), s.opened.close(), s.who.close(), s.spool.close())
 }
 
+// Bounds of what is in hand at once. The workers mostly wait, for disks and
+// runtimes, and the spool writes what several of them bring in one go.
+const (
+	workers   = 8
+	maxQueued = 2048
+)
+
 // Run watches until ctx ends.
 func (s *Sensor) Run(ctx context.Context) error {
 	// The queue holds a file descriptor per entry: it is bounded, and a full one
 	// makes the ring buffer wait, whose own losses are counted in the kernel.
-	candidates := make(chan candidate, 256)
+	candidates := make(chan candidate, maxQueued)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(candidates)
@@ -179,7 +185,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 		return s.kernel.CloseReader()
 	})
 	g.Go(func() error { return s.opened.run(ctx.Done()) })
-	for range max(2, runtime.NumCPU()) {
+	for range workers {
 		g.Go(func() error {
 			for c := range candidates {
 				s.examine(ctx, c)

@@ -1,14 +1,17 @@
 package sensor
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/contraband-dev/contraband/bpf"
 	"github.com/contraband-dev/contraband/internal/node"
@@ -48,6 +51,7 @@ func openSpool(path string, max int) (*spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool %q (is another sensor running on it?): %w", path, err)
 	}
+	db.MaxBatchDelay = time.Millisecond // company is welcome, waiting for it is not
 	s := &spool{db: db, max: max, news: make(chan struct{}, 1)}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketOrders, bucketFreezes} {
@@ -84,7 +88,8 @@ func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
 		return false, errSpoolFull
 	}
 	added := false
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.db.Batch(func(tx *bbolt.Tx) error {
+		added = false   // it may be called again
 		if key != nil { // nil: it is about no file
 			files := tx.Bucket(bucketFiles)
 			if d.Preceding && files.Get(key) != nil {
@@ -125,27 +130,91 @@ func (s *spool) wake() {
 func (s *spool) waiting() int         { return int(s.count.Load()) }
 func (s *spool) takeOverflow() uint64 { return s.overflow.Swap(0) }
 
-// drain sends each detection and forgets it once it is sent; the first error
-// ends it, and that detection and the rest stay.
+// Bounds of a round of publishing.
+const (
+	drainRound = 256
+	atOnce     = 16
+)
+
+// drain sends each detection and forgets it once it is sent. One that cannot be
+// sent holds up no other; while some fail, the first error is answered and those
+// stay.
 func (s *spool) drain(send func([]byte) error) error {
-	for {
-		var key, body []byte
-		err := s.db.View(func(tx *bbolt.Tx) error {
-			k, v := tx.Bucket(bucketDetections).Cursor().First()
-			key, body = append(key, k...), append(body, v...)
-			return nil
-		})
-		if err != nil || key == nil {
-			return err
+	var failed error
+	for from := []byte(nil); ; {
+		keys, bodies, err := s.next(from)
+		if err != nil || len(keys) == 0 {
+			return errors.Join(failed, err)
 		}
-		if err := send(body); err != nil {
-			return err
+		sent, err := sendAll(keys, bodies, send)
+		if failed == nil {
+			failed = err
 		}
-		if err := s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketDetections).Delete(key) }); err != nil {
-			return err
+		if err := s.forget(sent); err != nil {
+			return errors.Join(failed, err)
 		}
-		s.count.Add(-1)
+		if len(sent) == 0 { // nobody is there
+			return failed
+		}
+		from = keys[len(keys)-1]
 	}
+}
+
+// next answers a round of detections behind a key, oldest first.
+func (s *spool) next(behind []byte) (keys, bodies [][]byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketDetections).Cursor()
+		k, v := c.First()
+		if behind != nil {
+			if k, v = c.Seek(behind); bytes.Equal(k, behind) {
+				k, v = c.Next()
+			}
+		}
+		for ; k != nil && len(keys) < drainRound; k, v = c.Next() {
+			keys, bodies = append(keys, bytes.Clone(k)), append(bodies, bytes.Clone(v))
+		}
+		return nil
+	})
+	return keys, bodies, err
+}
+
+func sendAll(keys, bodies [][]byte, send func([]byte) error) (sent [][]byte, err error) {
+	var (
+		mu sync.Mutex
+		g  errgroup.Group
+	)
+	g.SetLimit(atOnce)
+	for i, key := range keys {
+		g.Go(func() error {
+			err := send(bodies[i])
+			if err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				sent = append(sent, key)
+			}
+			return err
+		})
+	}
+	err = g.Wait()
+	return sent, err
+}
+
+func (s *spool) forget(keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for _, k := range keys {
+			if err := tx.Bucket(bucketDetections).Delete(k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		s.count.Add(-int64(len(keys)))
+	}
+	return err
 }
 
 func (s *spool) home(container string) (home, error) {

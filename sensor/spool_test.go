@@ -1,0 +1,70 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+func spoolOf(t *testing.T, max, n int) *spool {
+	t.Helper()
+	s, err := openSpool(filepath.Join(t.TempDir(), "s.db"), max)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for i := range n {
+		d := node.Detection{Time: time.Now(), Process: node.Process{Path: fmt.Sprintf("/p%03d", i)}, Container: node.Container{ID: "c"}}
+		if added, err := s.add(d, home{}, fmt.Appendf(nil, "k%d", i)); i < max && (err != nil || !added) {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// TestOnePoisonedDetectionHoldsUpNoOther, over several rounds.
+func TestOnePoisonedDetectionHoldsUpNoOther(t *testing.T) {
+	s := spoolOf(t, 1000, drainRound+20)
+	var (
+		mu  sync.Mutex
+		got []string
+	)
+	poison := errors.New("refused")
+	send := func(body []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.Contains(string(body), `"/p003"`) {
+			return poison
+		}
+		got = append(got, string(body))
+		return nil
+	}
+	if err := s.drain(send); !errors.Is(err, poison) {
+		t.Errorf("error %v", err)
+	}
+	if s.waiting() != 1 || len(got) != drainRound+19 {
+		t.Errorf("%d wait, %d were sent", s.waiting(), len(got))
+	}
+	slices.Sort(got)
+	if compact := slices.Compact(slices.Clone(got)); len(compact) != len(got) {
+		t.Errorf("%d were sent twice", len(got)-len(compact))
+	}
+}
+
+func TestFullSpoolRefusesAndCounts(t *testing.T) {
+	s := spoolOf(t, 5, 8)
+	if s.waiting() != 5 || s.takeOverflow() != 3 || s.takeOverflow() != 0 || s.overflowed.Load() != 3 {
+		t.Errorf("%d wait, %d refused in all", s.waiting(), s.overflowed.Load())
+	}
+}

@@ -1,0 +1,57 @@
+package sensor_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/sensor"
+)
+
+// TestHashOfWhatIsGone: a thousand programs, each of which unlinks its own file
+// at once and ends, are each hashed wherever the LSM or the fanotify tier is on;
+// and the hash is that of what ran.
+func TestHashOfWhatIsGone(t *testing.T) {
+	b := startBundle(t, fixture(t))
+	p := newPublished()
+	s, _ := startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: t.TempDir(), CRI: []string{}, Containerd: []string{}, Docker: []string{}})
+	if c := s.Coverage(); !c.IMA && !c.Fanotify {
+		t.Skipf("NOT RUN: neither tier is here: %s", c)
+	}
+	const n = 1000
+	b.sh(t, fmt.Sprintf("mkdir /tmp/s; actor storm /usr/bin/actor /tmp/s %d 1", n))
+	if !p.waitCount(n, time.Minute) {
+		st, err := s.Stats()
+		t.Fatalf("%d of %d were told; %+v, %v", len(p.paths()), n, st, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sums := map[string]bool{}
+	unhashed := 0
+	for _, d := range p.got {
+		if d.File.SHA256 == "" {
+			unhashed++
+			t.Logf("%s: %s", d.Process.Path, d.File.Unhashed)
+		}
+		sums[d.File.SHA256] = true
+	}
+	if unhashed > 0 || len(sums) != n {
+		t.Errorf("%d of %d were not hashed; %d different hashes", unhashed, n, len(sums))
+	}
+	st, err := s.Stats()
+	if err != nil || st.Kernel.Dropped != 0 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// waitCount tells whether n detections have come within the limit.
+func (p *published) waitCount(n int, limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		if len(p.paths()) >= n {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}
