@@ -49,6 +49,11 @@ check-bpf: deps-bpf ## fail when the committed BPF objects are not those of the 
 test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel and on others in an emulator (5 min, root)
 	@bash sensor/kernels/run.sh $(KERNELFLAGS)
 
+.PHONY: bench-sensor
+bench-sensor: deps-container deps-peers ## what the sensor costs, beside nothing and beside peers (root)
+	@go test -run '^$$' -bench 'BenchmarkSensor$$' -benchtime 1x -timeout 30m ./sensor 2>/dev/null | sed -n 's/^BENCH\t//p'
+	go test -run '^$$' -bench BenchmarkMemory -benchtime 1x ./internal/agent 2>/dev/null | sed -n 's/^BENCH\t//p'
+
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding
@@ -64,7 +69,7 @@ define install
 	fi
 endef
 
-.PHONY: deps deps-container deps-browser deps-bpf deps-kernels
+.PHONY: deps deps-container deps-browser deps-bpf deps-kernels deps-peers
 deps: deps-container deps-browser deps-bpf deps-kernels ## install all that the targets need
 
 deps-container:
@@ -83,3 +88,7 @@ deps-kernels:
 	@$(call install,qemu-system-x86_64,qemu-system-x86,runs other kernels)
 	$(call install,cpio,cpio,packs what they boot)
 	$(call install,xz,xz-utils,unpacks their modules)
+
+deps-peers:
+	@$(call install,bpftrace,bpftrace,a peer that the sensor is measured beside)
+	$(call install,execsnoop,libbpf-tools,another)

@@ -71,8 +71,7 @@ func (e Event) Is(flags uint32) bool { return e.Flags&flags == flags }
 
 // Counters of the kernel side since it was loaded.
 type Counters struct {
-	Seen     uint64 // execs in mount namespaces other than the host's
-	Quiet    uint64 // of those: files of the image
+	Quiet    uint64 // files of the image that ran, in mount namespaces other than the host's
 	Sent     uint64 // events sent
 	Repeated uint64 // runs of a file already sent, inside the window
 	Dropped  uint64 // events lost because the ring buffer was full
@@ -294,9 +293,19 @@ func (p *Programs) Counters() (Counters, error) {
 		}
 	}
 	return Counters{
-		Seen: out[execCounterSEEN], Quiet: out[execCounterQUIET], Sent: out[execCounterSENT],
+		Quiet: out[execCounterQUIET], Sent: out[execCounterSENT],
 		Repeated: out[execCounterREPEATED], Dropped: out[execCounterDROPPED],
 	}, nil
+}
+
+// Cost of the program at exec since it was loaded: how often it ran and for how
+// long in all. The kernel counts only while BPF statistics are enabled.
+func (p *Programs) Cost() (runs uint64, took time.Duration, err error) {
+	st, err := p.objects.OnExec.Stats()
+	if err != nil {
+		return 0, 0, fmt.Errorf("read BPF statistics: %w", err)
+	}
+	return st.RunCount, st.Runtime, nil
 }
 
 // Close detaches and unloads everything.

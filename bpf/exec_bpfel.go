@@ -25,12 +25,11 @@ type execChecked struct {
 type execCounter uint32
 
 const (
-	execCounterSEEN     execCounter = 0
-	execCounterQUIET    execCounter = 1
-	execCounterSENT     execCounter = 2
-	execCounterREPEATED execCounter = 3
-	execCounterDROPPED  execCounter = 4
-	execCounterCOUNTERS execCounter = 5
+	execCounterQUIET    execCounter = 0
+	execCounterSENT     execCounter = 1
+	execCounterREPEATED execCounter = 2
+	execCounterDROPPED  execCounter = 3
+	execCounterCOUNTERS execCounter = 4
 )
 
 type execEvent struct {

@@ -41,7 +41,7 @@ func (s *Sensor) hash(c candidate) (sum, why string, changed bool) {
 		return "", "the file changed while it was hashed", true
 	}
 	changed = uint64(changeTime(after)) != c.ChangeTime && !c.Is(bpf.Running)
-	unlinked := after.Sys().(*syscall.Stat_t).Nlink < uint64(c.Links)
+	unlinked := uint64(after.Sys().(*syscall.Stat_t).Nlink) < uint64(c.Links) // 32 bits wide on arm64
 	if changed && !unlinked || after.Size() != int64(c.Size) {
 		return "", "the file was changed after it ran", true
 	}

@@ -55,7 +55,7 @@ var deeds = []deed{
 	{name: "loader: a program given to ld.so", script: "cp /usr/bin/actor-dynamic /tmp/dyn; printf x >> /tmp/dyn; /lib64/ld-linux-x86-64.so.2 /tmp/dyn exit", path: "/tmp/dyn", route: node.Loader, needs: lsm},
 	{name: "library: LD_PRELOAD", script: "cp /data/actor.so /tmp/pre.so; LD_PRELOAD=/tmp/pre.so actor-dynamic exit", path: "/tmp/pre.so", route: node.Library, needs: lsm},
 	{name: "library: dlopen", script: "cp /data/actor.so /tmp/open.so; actor-dynamic dlopen /tmp/open.so", path: "/tmp/open.so", route: node.Library, needs: lsm},
-	{name: "nested: an overlay of the attacker's own", script: "cd /vol; mkdir l u w m; cp /data/p l/evil; mount -t overlay overlay -o lowerdir=/vol/l,upperdir=/vol/u,workdir=/vol/w /vol/m && /vol/m/evil; sleep 0.2; umount /vol/m", path: "/vol/m/evil", route: node.Nested, unsure: true},
+	{name: "nested: an overlay of the attacker's own", script: "cd /vol; mkdir l u w m; cp /data/p l/evil; mount -t overlay overlay -o lowerdir=/vol/l,upperdir=/vol/u,workdir=/vol/w /vol/m && /vol/m/evil; i=0; until umount /vol/m 2>/dev/null; do i=$((i+1)); [ $i -lt 40 ] || exit 1; sleep 0.25; done", path: "/vol/m/evil", route: node.Nested, unsure: true},
 
 	{name: "silent: an image file", script: "/usr/bin/tool", path: "/usr/bin/tool"},
 	{name: "silent: an image script", script: "/usr/bin/script", path: "/usr/bin/script"},
@@ -194,7 +194,7 @@ func verdictOf(d deed, caught, named, hashed bool) string {
 	return out
 }
 
-func copyInto(t *testing.T, from, to, more string) {
+func copyInto(t testing.TB, from, to, more string) {
 	t.Helper()
 	body, err := os.ReadFile(from)
 	if err != nil {

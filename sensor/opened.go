@@ -139,7 +139,7 @@ func (o *openedFiles) markOverlays() {
 			now[dev] = overlay{} // said once
 			continue
 		}
-		now[dev] = parseOverlayOptions(m.VFSOptions)
+		now[dev] = parseOverlayOptions(m.VFSOptions).below(hostRoot())
 	}
 	o.marked = now
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/moby/sys/mountinfo"
@@ -46,7 +47,29 @@ func findOverlay(dev uint64) overlay {
 	if err != nil || len(mounts) == 0 {
 		return overlay{}
 	}
-	return parseOverlayOptions(mounts[0].VFSOptions)
+	return parseOverlayOptions(mounts[0].VFSOptions).below(hostRoot())
+}
+
+// hostRoot is where the host's files are from here: below process 1's root when
+// the sensor runs in a container, and "" where that may not be entered.
+var hostRoot = sync.OnceValue(func() string {
+	const root = "/proc/1/root"
+	if _, err := os.Stat(root + "/"); err != nil {
+		return ""
+	}
+	return root
+})
+
+// below is the same overlay, its directories looked for below a root.
+func (o overlay) below(root string) overlay {
+	out := overlay{}
+	for _, dir := range o.lower {
+		out.lower = append(out.lower, root+dir)
+	}
+	if o.upper != "" {
+		out.upper = root + o.upper
+	}
+	return out
 }
 
 // parseOverlayOptions reads both spellings of the layers: "lowerdir=a:b" and,

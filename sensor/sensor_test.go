@@ -27,11 +27,14 @@ import (
 type published struct {
 	mu      sync.Mutex
 	got     []node.Detection
+	at      map[string]time.Time // of a path's first arrival
 	failing bool
 	news    chan struct{}
 }
 
-func newPublished() *published { return &published{news: make(chan struct{}, 1024)} }
+func newPublished() *published {
+	return &published{news: make(chan struct{}, 1024), at: map[string]time.Time{}}
+}
 
 func (p *published) publish(_ context.Context, body []byte) error {
 	p.mu.Lock()
@@ -44,6 +47,9 @@ func (p *published) publish(_ context.Context, body []byte) error {
 		return err
 	}
 	p.got = append(p.got, d)
+	if _, known := p.at[d.Process.Path]; !known {
+		p.at[d.Process.Path] = time.Now()
+	}
 	select {
 	case p.news <- struct{}{}:
 	default:
@@ -52,7 +58,7 @@ func (p *published) publish(_ context.Context, body []byte) error {
 }
 
 // waitFor answers the first detection of a path.
-func (p *published) waitFor(t *testing.T, path string) node.Detection {
+func (p *published) waitFor(t testing.TB, path string) node.Detection {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
@@ -426,4 +432,10 @@ func TestExceptions(t *testing.T) {
 	if got := p.paths(); len(got) != 1 {
 		t.Errorf("told: %q", got)
 	}
+}
+
+func (p *published) arrival(path string) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at[path]
 }

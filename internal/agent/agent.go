@@ -141,6 +141,7 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(err, publisher.close())
 	}
+	debug.FreeOSMemory() // what loading took is not needed again
 	h := &health{sensor: s, publisher: publisher}
 	listener, err := listen(c.Listen)
 	if err != nil {

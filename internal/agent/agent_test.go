@@ -42,7 +42,7 @@ var build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir, "github.com/contraband-dev/contraband/cmd/contraband-sensor").CombinedOutput()
+	out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir, "github.com/contraband-dev/contraband/cmd/contraband-sensor").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 }
 
 // pubsub is a topic on a server that speaks the real protocol.
-func pubsub(t *testing.T) *pstest.Server {
+func pubsub(t testing.TB) *pstest.Server {
 	t.Helper()
 	srv := pstest.NewServer()
 	t.Cleanup(func() { srv.Close() })
@@ -68,7 +68,7 @@ func pubsub(t *testing.T) *pstest.Server {
 	return srv
 }
 
-func startProcess(t *testing.T, bed *testbed.Bed, srv *pstest.Server, state string, flags ...string) *process {
+func startProcess(t testing.TB, bed *testbed.Bed, srv *pstest.Server, state string, flags ...string) *process {
 	t.Helper()
 	binary, err := build()
 	if err != nil {
@@ -124,7 +124,7 @@ func (p *process) get(path string) (string, error) {
 	return string(body), err
 }
 
-func (p *process) waitReady(t *testing.T) {
+func (p *process) waitReady(t testing.TB) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		body, err := p.get("/readyz")
@@ -137,7 +137,7 @@ func (p *process) waitReady(t *testing.T) {
 	}
 }
 
-func (p *process) metric(t *testing.T, name string) string {
+func (p *process) metric(t testing.TB, name string) string {
 	t.Helper()
 	body, err := p.get("/metrics")
 	if err != nil {
@@ -153,7 +153,7 @@ func (p *process) metric(t *testing.T, name string) string {
 }
 
 // told are the paths of the detections that were published, each once a message.
-func told(t *testing.T, srv *pstest.Server) map[string]int {
+func told(t testing.TB, srv *pstest.Server) map[string]int {
 	t.Helper()
 	out := map[string]int{}
 	for _, m := range srv.Messages() {
@@ -166,7 +166,7 @@ func told(t *testing.T, srv *pstest.Server) map[string]int {
 	return out
 }
 
-func waitTold(t *testing.T, srv *pstest.Server, n int) map[string]int {
+func waitTold(t testing.TB, srv *pstest.Server, n int) map[string]int {
 	t.Helper()
 	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		got := told(t, srv)
@@ -249,7 +249,7 @@ func TestProcess(t *testing.T) {
 }
 
 // kernelObjects counts the BPF programs, maps and links of this machine.
-func kernelObjects(t *testing.T) (n int) {
+func kernelObjects(t testing.TB) (n int) {
 	t.Helper()
 	for id, err := ebpf.ProgramGetNextID(0); err == nil; id, err = ebpf.ProgramGetNextID(id) {
 		n++

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef LIBRARY
@@ -135,6 +136,28 @@ static void storm(const char *program, const char *dir, int n, int distinct)
 	}
 }
 
+/* Forks, runs and waits for PROGRAM n times, and prints how long it took in all, in nanoseconds. */
+static void loop(const char *program, int n)
+{
+	struct timespec from, to;
+
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	while (n--) {
+		pid_t child = vfork();
+		int status;
+
+		if (!child) {
+			execl(program, program, "exit", (char *)0);
+			_exit(127);
+		}
+		waitpid(child, &status, 0);
+		if (status)
+			die(program);
+	}
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	printf("%lld\n", (to.tv_sec - from.tv_sec) * 1000000000LL + to.tv_nsec - from.tv_nsec);
+}
+
 int main(int argc, char **argv)
 {
 	const char *how = argc > 1 ? argv[1] : "exit";
@@ -151,6 +174,8 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(how, "storm"))
 		storm(argv[2], argv[3], atoi(argv[4]), atoi(argv[5]));
+	else if (!strcmp(how, "loop"))
+		loop(argv[2], atoi(argv[3]));
 	else if (!strcmp(how, "memfd")) {
 		n = contents(argv[2], &body);
 		fd = memfd_create("hidden", 0);
