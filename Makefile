@@ -50,8 +50,9 @@ test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel
 	@bash sensor/kernels/run.sh $(KERNELFLAGS)
 
 .PHONY: bench-sensor
-bench-sensor: deps-container deps-peers ## what the sensor costs, beside nothing and beside peers (root)
+bench-sensor: deps-container deps-kernels deps-peers ## what the sensor costs, beside nothing and beside peers (root)
 	@go test -run '^$$' -bench 'BenchmarkSensor$$' -benchtime 1x -timeout 30m ./sensor 2>/dev/null | sed -n 's/^BENCH\t//p'
+	BENCH=1 bash sensor/kernels/run.sh
 	go test -run '^$$' -bench BenchmarkMemory -benchtime 1x ./internal/agent 2>/dev/null | sed -n 's/^BENCH\t//p'
 
 .PHONY: fuzz
@@ -92,3 +93,4 @@ deps-kernels:
 deps-peers:
 	@$(call install,bpftrace,bpftrace,a peer that the sensor is measured beside)
 	$(call install,execsnoop,libbpf-tools,another)
+	$(call install,auditctl,auditd,another)

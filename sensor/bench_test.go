@@ -305,3 +305,62 @@ func resident() string {
 	}
 	return "unknown"
 }
+
+// BenchmarkInstructions is run in an emulator whose clock counts instructions
+// (sensor/kernels/run.sh, BENCH=1): what takes a nanosecond there is one.
+func BenchmarkInstructions(b *testing.B) {
+	if os.Getenv(fixtureVariable) == "" {
+		b.Skip("NOT RUN: it is for the emulator: make bench-sensor")
+	}
+	box := startBundle(b, fixture(b))
+	const n = 500
+	execs(b, box, n) // warm
+	per := func(start func() func()) float64 {
+		stop := start()
+		defer stop()
+		execs(b, box, n)
+		return float64(execs(b, box, n)) / n
+	}
+	none := per(func() func() { return func() {} })
+	row("(b) instructions a fork+exec+wait of an image file in a container", "instructions", "more than nothing")
+	row("nothing", fmt.Sprintf("%.0f", none), "")
+	again := per(func() func() { return func() {} })
+	for _, w := range []struct {
+		name  string
+		start func() func()
+	}{
+		{"nothing, again (the noise floor)", nil},
+		{"this sensor, core tier", func() func() { return startForBench(b, sensor.CoreTier) }},
+		{"this sensor, all its tiers", func() func() { return startForBench(b, sensor.AllTiers) }},
+		{"execsnoop (libbpf-tools)", startPeer(b, "execsnoop")},
+		{"auditd's execve rule (auditctl)", auditRule(b)},
+	} {
+		count := again
+		if w.start != nil {
+			count = per(w.start)
+		} else if w.name != "nothing, again (the noise floor)" {
+			row(w.name, "NOT RUN: not in the guest", "")
+			continue
+		}
+		row(w.name, fmt.Sprintf("%.0f", count), fmt.Sprintf("%+.2f%%", 100*(count-none)/none))
+	}
+}
+
+func auditRule(b *testing.B) func() func() {
+	if _, err := exec.LookPath("auditctl"); err != nil {
+		return nil
+	}
+	rule := []string{"always,exit", "-F", "arch=b64", "-S", "execve"}
+	return func() func() {
+		for _, args := range [][]string{{"-e", "1"}, append([]string{"-a"}, rule...)} {
+			if out, err := exec.Command("auditctl", args...).CombinedOutput(); err != nil {
+				b.Logf("auditctl %q: %v %s", args, err, out)
+			}
+		}
+		return func() {
+			if out, err := exec.Command("auditctl", append([]string{"-d"}, rule...)...).CombinedOutput(); err != nil {
+				b.Logf("auditctl -d: %v %s", err, out)
+			}
+		}
+	}
+}

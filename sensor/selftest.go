@@ -48,6 +48,23 @@ func (s *Sensor) SelfTest() (done bool, wrong string) {
 	return false, ""
 }
 
+// Check runs the sensor only until its self-test has ended, and answers what was
+// wrong. What is detected meanwhile stays in the spool.
+func (s *Sensor) Check(limit time.Duration) (wrong string, err error) {
+	ctx, stop := context.WithTimeout(context.Background(), limit)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	for ctx.Err() == nil {
+		if done, wrong := s.SelfTest(); done {
+			stop()
+			return wrong, <-ended
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Sprintf("the self-test did not end within %s", limit), <-ended
+}
+
 // runSelfTest tests once, and tells a wrong answer as an error and as a finding.
 func (s *Sensor) runSelfTest(ctx context.Context) error {
 	err := s.test.run(ctx, filepath.Join(s.cfg.StateDir, "selftest"))

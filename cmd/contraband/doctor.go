@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/contraband-dev/contraband/bpf"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testbed"
 	"github.com/contraband-dev/contraband/sensor"
@@ -68,7 +69,7 @@ func tell(out io.Writer, checks []check, asJSON bool) error {
 }
 
 func examine(ctx context.Context) []check {
-	return append([]check{rights(), kernel(), programs(), sees(), cgroups()}, append(runtimes(), containers(), running(ctx), slack(), virusTotal(), cloud())...)
+	return append(append([]check{rights(), kernel()}, programs()...), append(append([]check{cgroups()}, runtimes()...), containers(), running(ctx), slack(), virusTotal(), cloud())...)
 }
 
 func ok(name, what string) check { return check{Name: name, State: "ok", What: what} }
@@ -98,23 +99,47 @@ func kernel() check {
 	return ok("kernel", release+", with BTF")
 }
 
-// programs finds out by loading: no file tells.
-func programs() check {
-	p, err := bpf.Load(bpf.Config{})
+// programs finds out by loading and by running programs of its own: no file tells.
+func programs() []check {
+	dir, err := os.MkdirTemp("", "contraband-doctor-")
 	if err != nil {
-		return fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "), "root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE) is needed, and a kernel of 5.8 or later with BTF")
+		return []check{fail("bpf programs", err.Error(), "")}
 	}
-	err = p.Running()
-	if err := errors.Join(err, p.Close()); err != nil {
-		return fail("bpf programs", err.Error(), "please report this with your kernel's version")
+	defer os.RemoveAll(dir)
+	publish := func(context.Context, []byte) error { return errors.New("doctor publishes nothing") }
+	s, err := sensor.New(sensor.Config{Node: "doctor", StateDir: dir, Publish: publish, CRI: []string{}, Containerd: []string{}, Docker: []string{},
+		Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return []check{fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "), "root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE) is needed, and a kernel of 5.8 or later with BTF")}
 	}
-	return ok("bpf programs", "loaded and attached at sched_process_exec; what already runs is found too")
+	wrong, err := s.Check(10 * time.Second)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return []check{fail("bpf programs", err.Error(), "please report this with your kernel's version")}
+	}
+	out := []check{ok("bpf programs", "loaded and attached: "+s.Coverage().Tiers())}
+	if wrong != "" {
+		out = append(out, fail("self-test", wrong, "this kernel's answers are wrong: please report this with its version"))
+	} else {
+		out = append(out, ok("self-test", "this kernel's answers about overlay files are right"))
+	}
+	return append(out, sees(s.Coverage()))
 }
 
-// sees is what this version's sensor covers, said before anybody relies on it.
-func sees() check {
-	return warn("coverage", "added, modified, volume, memory and deleted programs are seen; `sh script`, `ld.so ./x` and libraries are not",
-		"do not take silence about scripts, loaders and libraries for their absence")
+// sees is what is covered here, said before anybody relies on it.
+func sees(c sensor.Coverage) check {
+	var seen, unseen []string
+	for _, r := range sensor.AllRoutes {
+		if c.Routes()[r] != "" {
+			seen = append(seen, string(r))
+		} else {
+			unseen = append(unseen, string(r))
+		}
+	}
+	what := "seen: " + strings.Join(seen, ", ") + "; never: `sh script`, code without a file"
+	if len(unseen) == 0 {
+		return ok("coverage", what)
+	}
+	return warn("coverage", what+"; NOT on this kernel: "+strings.Join(unseen, ", "), strings.Join(c.Missing, "; ")+". Do not take silence about these for their absence")
 }
 
 func cgroups() check {

@@ -6,6 +6,7 @@
 //	contraband canary    run a harmless program and measure kernel to page
 //	contraband replay    feed recorded notifications
 //	contraband case      list and show cases
+//	contraband sensor    watch a node and publish to Pub/Sub, as the DaemonSet does
 //	contraband doctor    what works here, and what to do about the rest
 //
 // Results go to standard output, messages and logs to standard error. The only
@@ -24,6 +25,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/contraband-dev/contraband/internal/agent"
 )
 
 func main() {
@@ -59,7 +62,7 @@ Begin with:
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), doctorCommand())
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), doctorCommand(), agent.Command())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -100,21 +100,9 @@ func checkOnly(cmd *cobra.Command, c Config) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithTimeout(cmd.Context(), 15*time.Second)
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	wrong := "the self-test did not end in time"
-	for ctx.Err() == nil {
-		ended, result := s.SelfTest()
-		if ended {
-			wrong = result
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	stop()
+	wrong, err := s.Check(15 * time.Second)
 	coverage := s.Coverage()
-	if err := errors.Join(<-done, s.Close()); err != nil {
+	if err := errors.Join(err, s.Close()); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprint(cmd.OutOrStdout(), coverage.Table()); err != nil {

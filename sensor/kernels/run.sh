@@ -2,6 +2,8 @@
 # Runs the sensor's matrix of routes on this kernel and, in an emulator, on
 # Debian's 6.1, 6.12 and newest kernels. Prints a table: kernel x route.
 #   run.sh [--write FILE]   also write the table to FILE (docs/coverage.md's)
+# With BENCH=1 it counts instructions a fork and exec instead, on 6.12, in an
+# emulator whose clock is the count of instructions.
 # Kernels are kept in the user's cache directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -55,7 +57,7 @@ mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; m
 mount -t cgroup2 cgroup /sys/fs/cgroup; mount -t tracefs tracefs /sys/kernel/tracing; mount -t securityfs securityfs /sys/kernel/security
 ip link set lo up
 insmod /overlay.ko || echo "GUEST no overlay"
-cd /tmp && /sensor.test -test.run "$(cat /etc/tests)" -test.v -test.count=1
+cd /tmp && /sensor.test $(cat /etc/tests) -test.v -test.count=1
 echo "GUEST exit $?"
 poweroff -f
 INIT
@@ -71,10 +73,11 @@ boot() {
 	*.xz) xz -dc "$module" >"$guest/overlay.ko" ;;
 	*) cp "$module" "$guest/overlay.ko" ;;
 	esac
-	echo "${TESTS:-TestMatrix}" >"$guest/etc/tests"
+	echo "$tests" >"$guest/etc/tests"
 	(cd "$guest" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/init.gz"
 	echo "booting $name" >&2
-	timeout 600 qemu-system-x86_64 -nodefaults -no-user-config -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 3072 \
+	# shellcheck disable=SC2086 # several options
+	timeout 900 qemu-system-x86_64 -nodefaults -no-user-config -M q35 $machine -cpu max -m 3072 \
 		-kernel "$image" -initrd "$work/init.gz" -append "console=ttyS0 panic=-1 quiet" -serial stdio -display none -no-reboot \
 		</dev/null | tr -d '\r' >"$work/$name.log" || true
 	if ! grep -q '^GUEST exit 0' "$work/$name.log"; then
@@ -85,6 +88,18 @@ boot() {
 }
 
 failed=0
+tests="-test.run TestMatrix" machine="-accel tcg,thread=multi -smp 2"
+if [ -n "${BENCH:-}" ]; then
+	tests="-test.run ^$ -test.bench BenchmarkInstructions -test.benchtime 1x" machine="-accel tcg,thread=single -smp 1 -icount shift=0"
+	for peer in execsnoop auditctl; do
+		command -v $peer >/dev/null || continue
+		cp "$(command -v $peer)" "$guest/bin/"
+		ldd "$(command -v $peer)" | grep -o '/[^ ]*' | while read -r f; do mkdir -p "$guest$(dirname "$f")"; cp -L "$f" "$guest$f"; done
+	done
+	boot "${mid#linux-image-}"
+	sed -n 's/^BENCH\t//p' "$work/${mid#linux-image-}.log"
+	exit $failed
+fi
 go test -count=1 -run TestMatrix -v ./sensor >"$work/here.log" || { cat "$work/here.log" >&2; failed=1; }
 for name in "${old#linux-image-}" "${mid#linux-image-}" "$new"; do boot "$name"; done
 
