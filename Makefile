@@ -17,6 +17,11 @@ build: ## bin/contraband
 	@mkdir -p bin
 	go build -trimpath -o bin/contraband ./cmd/contraband
 
+.PHONY: image
+image: ## bin/sensor-image, the sensor's container image (an OCI layout, amd64 and arm64)
+	@rm -rf bin/sensor-image
+	go run ./cmd/contraband-sensor/image --out bin/sensor-image
+
 .PHONY: demo
 demo: deps-container build ## one command: an added program in a real container, found, paged, frozen (root)
 	@./bin/contraband demo $(DEMOFLAGS)
