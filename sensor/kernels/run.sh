@@ -103,5 +103,9 @@ fi
 go test -count=1 -run TestMatrix -v ./sensor >"$work/here.log" || { cat "$work/here.log" >&2; failed=1; }
 for name in "${old#linux-image-}" "${mid#linux-image-}" "$new"; do boot "$name"; done
 
-[ $failed = 0 ] || exit 1
+if [ $failed != 0 ]; then
+	echo "what failed:" >&2
+	grep -h -e '_test.go:[0-9]*: ' -e '^ *--- FAIL' "$work"/*.log | cut -c1-400 >&2
+	exit 1
+fi
 go run ./sensor/kernels "$@" "$work"/*.log

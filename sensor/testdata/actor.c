@@ -49,7 +49,13 @@ static void run(int fd)
 {
 	char *argv[] = { "actor", "exit", 0 };
 
-	syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH);
+	/* A ring's worker may still hold what it closed: busy for a moment. */
+	for (int tries = 0; tries < 2000; tries++) {
+		syscall(SYS_execveat, fd, "", argv, environ, AT_EMPTY_PATH);
+		if (errno != ETXTBSY)
+			break;
+		usleep(1000);
+	}
 	die("execveat");
 }
 
