@@ -30,6 +30,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/casebook"
 	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/contain"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/enrich"
@@ -46,6 +47,8 @@ import (
 // The zero value is the cloud.
 type Parts struct {
 	PubSub, SCC []option.ClientOption
+	// Reads reaches clusters with Respond's rights, Acts with Contain's.
+	Reads, Acts cluster.Finder
 	SlackAPI    string       // ends in /api/
 	HTTP        *http.Client // calls the other functions; nil: with an identity token
 	Orders      contain.Orders
@@ -66,7 +69,7 @@ type Suite struct {
 	dead      *pubsub.Publisher
 	scc       *escalate.SCC // nil without a source
 	responder *respond.Responder
-	container *contain.Container // nil where nothing can be contained
+	container *contain.Container
 	casebook  http.Handler
 }
 
@@ -98,9 +101,12 @@ func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 	if s.responder, err = s.newResponder(rules); err != nil {
 		return nil, err
 	}
-	if parts.Orders != nil {
-		s.container = &contain.Container{Log: s.log, Guards: rules.Guards, Orders: parts.Orders, Upload: parts.Upload, Now: time.Now}
+	if parts.Upload == nil {
+		if s.parts.Upload, err = casefile.Uploads(ctx, cfg.Store); err != nil {
+			return nil, err
+		}
 	}
+	s.container = &contain.Container{Log: s.log, Guards: rules.Guards, Clusters: parts.Acts, Orders: parts.Orders, Upload: s.parts.Upload, Now: time.Now}
 	s.casebook = casebook.Handler(s.log, s.afterClick)
 	return s, nil
 }
@@ -145,11 +151,14 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 		Holder: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: link, Now: time.Now,
 		Pager: &page.Slack{API: slack.New(s.cfg.SlackToken, options...), Channel: s.cfg.SlackChannel, Link: link},
 	}
-	facts := enrich.Enricher{Fallback: "the security channel"}
+	facts := enrich.Enricher{Fallback: "the security channel", Clusters: s.parts.Reads}
 	if s.scc != nil { // a nil *SCC in an interface would not be nil
 		r.SCC, facts.Nearby = s.scc, s.scc
 	}
 	r.Facts = facts
+	if s.parts.Reads != nil {
+		r.Lost = facts.Lost
+	}
 	return r, nil
 }
 

@@ -28,10 +28,6 @@ func (s *Suite) Contain(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &in) {
 		return
 	}
-	if s.container == nil {
-		reply(w, nil, retry.Permanent(errors.New("nothing can be contained here: containment on Kubernetes is not built yet")))
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), respond.StepDeadline)
 	defer cancel()
 	acted, err := s.container.Do(ctx, in.Case, in.Event)

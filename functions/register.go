@@ -7,6 +7,8 @@ import (
 
 	"github.com/GoogleCloudPlatform/functions-framework-go/functions"
 	cloudevents "github.com/cloudevents/sdk-go/v2"
+
+	"github.com/contraband-dev/contraband/internal/cluster"
 )
 
 // RegisterFromEnvironment registers every function with the framework; which of
@@ -27,7 +29,7 @@ func RegisterFromEnvironment() {
 		if err != nil {
 			return nil, err
 		}
-		s, err := New(ctx, cfg, Parts{})
+		s, err := New(ctx, cfg, deployed())
 		if err == nil {
 			made = s
 		}
@@ -58,4 +60,11 @@ func RegisterFromEnvironment() {
 	web("Contain", (*Suite).Contain)
 	web("Casebook", (*Suite).Casebook)
 	web("Sweep", (*Suite).Sweep)
+}
+
+// deployed reaches clusters with the function's own identity: what it may do there
+// is what the cluster grants it.
+func deployed() Parts {
+	gke := &cluster.GKE{}
+	return Parts{Reads: gke, Acts: gke}
 }

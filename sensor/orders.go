@@ -56,10 +56,17 @@ func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, err
 	if err != nil {
 		return node.OrderStatus{}, err
 	}
+	if why := notOurs(o, h, s.cfg.Node); why != "" {
+		return node.OrderStatus{}, fmt.Errorf("%w: order %q: %s", errRefused, o.ID, why)
+	}
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
 	status := node.OrderStatus{ID: o.ID}
 	switch o.Action {
+	case node.Inspect:
+		status.Inspection, err = s.inspect(h)
+	case node.Probe:
+		status.Reached, err = s.probe(ctx, h, o)
 	case node.Freeze:
 		status.Process, err = s.freeze(ctx, h, o)
 	case node.Thaw:
@@ -79,6 +86,23 @@ func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, err
 	}
 	s.cfg.Log.Info("order", "id", o.ID, "action", o.Action, "case", o.Case, "container", o.ContainerID, "done", status.Done, "error", status.Error)
 	return status, nil
+}
+
+// notOurs says why an order is not for this node, or not about this container.
+func notOurs(o node.Order, h home, nodeName string) string {
+	switch {
+	case o.Node != "" && o.Node != nodeName:
+		return fmt.Sprintf("it is for node %q", o.Node)
+	case o.PodUID != "" && h.Pod.UID != "" && o.PodUID != h.Pod.UID:
+		return fmt.Sprintf("the container is of pod %q, not of %q", h.Pod.UID, o.PodUID)
+	}
+	return ""
+}
+
+// Take is Carry for those who must know a refusal from what may pass.
+func (s *Sensor) Take(ctx context.Context, o node.Order) (status node.OrderStatus, refused bool, err error) {
+	status, err = s.Carry(ctx, o)
+	return status, errors.Is(err, errRefused), err
 }
 
 func (s *Sensor) freeze(ctx context.Context, h home, o node.Order) (int, error) {

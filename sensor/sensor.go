@@ -62,6 +62,9 @@ type Config struct {
 	// Exceptions is a file of programs that may run although they are not of their
 	// image (see internal/exception). It is read again when it changes. "": none.
 	Exceptions string
+	// PodNetwork says that the sensor is in a pod's network and not in its node's: a
+	// connection of its own towards a pod then says something of network policies.
+	PodNetwork bool
 	// Log takes the sensor's messages. Default: slog.Default().
 	Log *slog.Logger
 }

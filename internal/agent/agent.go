@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/contraband-dev/contraband/internal/orders"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -31,6 +32,9 @@ type Config struct {
 	Listen string
 	// Pprof serves Go's profiles there too.
 	Pprof bool
+	// OrdersFrom is the API server that orders are taken from, with OrdersAccount the
+	// directory of ca.crt and token. "": the cluster's own, where the process is in one.
+	OrdersFrom, OrdersAccount string
 }
 
 // Command runs a sensor until it is told to stop.
@@ -80,6 +84,9 @@ CONTRABAND_SENSOR_TOPIC for --topic. PUBSUB_EMULATOR_HOST is obeyed.`,
 	f.IntVar(&c.Sensor.SpoolMax, "spool-max", 10_000, "unpublished detections kept on disk; beyond it new ones are refused, counted, and told in the next")
 	f.Int64Var(&c.Sensor.HashMax, "hash-max", 1<<30, "size of the largest file that is hashed, in bytes")
 	f.StringVar(&c.Sensor.Exceptions, "exceptions", "", "file of programs that may run although they are not of their image")
+	f.BoolVar(&c.Sensor.PodNetwork, "pod-network", false, "the sensor is in a pod's network: connections towards isolated pods are tried from it")
+	f.StringVar(&c.OrdersFrom, "orders-from", "", "API server to take containment orders from; default: the cluster's own, if in one")
+	f.StringVar(&c.OrdersAccount, "orders-account", "/var/run/secrets/kubernetes.io/serviceaccount", "directory with ca.crt and token for it")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9465", "address of /metrics, /healthz and /readyz; empty for none")
 	f.BoolVar(&c.Pprof, "pprof", false, "serve Go's profiles under /debug/pprof/ too")
 	f.BoolVar(&coreOnly, "core-only", false, "load no tier but the one that every supported kernel takes")
@@ -135,8 +142,16 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return errors.Join(err, s.Close(), publisher.close())
 	}
+	watcher, err := openOrders(c, s)
+	if err != nil {
+		return errors.Join(err, s.Close(), publisher.close())
+	}
+	h.orders = watcher
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.Run(ctx) })
+	if watcher != nil {
+		g.Go(func() error { return watcher.Run(ctx) })
+	}
 	if listener != nil {
 		server := &http.Server{Handler: h.mux(c.Pprof), ReadHeaderTimeout: 10 * time.Second}
 		g.Go(func() error {
@@ -152,6 +167,14 @@ func Run(ctx context.Context, c Config) error {
 		c.Sensor.Log.Info("metrics and health", "address", listener.Addr().String(), "version", version())
 	}
 	return errors.Join(g.Wait(), s.Close(), publisher.close())
+}
+
+// openOrders answers nil outside a cluster: orders then come to the local API alone.
+func openOrders(c Config, s *sensor.Sensor) (*orders.Watcher, error) {
+	if c.OrdersFrom != "" {
+		return orders.New(c.OrdersFrom, c.OrdersAccount, c.Sensor.Node, s.Take, c.Sensor.Log)
+	}
+	return orders.InCluster(c.Sensor.Node, s.Take, c.Sensor.Log)
 }
 
 func listen(address string) (net.Listener, error) {

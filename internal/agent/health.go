@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/contraband-dev/contraband/internal/orders"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -25,6 +26,7 @@ const (
 type health struct {
 	sensor    *sensor.Sensor
 	publisher *publisher
+	orders    *orders.Watcher // nil outside a cluster
 
 	mu     sync.Mutex
 	unread uint64    // when last looked at
@@ -102,12 +104,13 @@ var (
 	tested     = prometheus.NewDesc("contraband_sensor_selftest", "1: passed. 0: failed, or not yet ended.", nil, nil)
 	covered    = prometheus.NewDesc("contraband_sensor_coverage", "1 for each route that is seen here, 0 for the others.", []string{"route"}, nil)
 	tiers      = prometheus.NewDesc("contraband_sensor_tier", "1 for each tier that is loaded.", []string{"tier"}, nil)
+	ordered    = prometheus.NewDesc("contraband_sensor_orders_connected", "1 while orders of the cluster are watched for.", nil, nil)
 	built      = prometheus.NewDesc("contraband_sensor_build_info", "Always 1.", []string{"version"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (h *health) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{execs, candidates, missed, waiting, published, failingFor, tested, covered, tiers, built} {
+	for _, d := range []*prometheus.Desc{execs, candidates, missed, waiting, published, failingFor, tested, covered, tiers, ordered, built} {
 		out <- d
 	}
 }
@@ -148,6 +151,9 @@ func (h *health) Collect(out chan<- prometheus.Metric) {
 	}
 	for name, on := range map[string]bool{"core": true, "lsm": c.LSM, "ima": c.IMA, "fanotify": c.Fanotify} {
 		gauge(tiers, number(on), name)
+	}
+	if h.orders != nil {
+		gauge(ordered, number(h.orders.Connected()))
 	}
 	gauge(built, 1, version())
 }

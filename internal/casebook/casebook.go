@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"mime"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -133,21 +135,35 @@ func (b *book) render(w http.ResponseWriter, name string, v any, err error) {
 	b.page.ExecuteTemplate(w, name, v)
 }
 
-// evidence is handed out as bytes to keep, never to be shown or run.
+// evidence is handed out as bytes to keep, never to be shown or run: the program,
+// or the item that ?item= names.
 func (b *book) evidence(w http.ResponseWriter, r *http.Request) {
 	c, _, err := b.read(r.Context(), r.PathValue("id"))
-	if err != nil || c.Done(docket.Evidence) == nil {
+	claim := c.Claim(docket.Evidence)
+	if err != nil || claim == nil || claim.Acted == nil {
 		http.Error(w, "there is no evidence", http.StatusNotFound)
 		return
 	}
-	sum := c.Done(docket.Evidence).SHA256
+	sum, name := claim.Acted.SHA256, claim.Acted.SHA256+".bin"
+	if item := r.URL.Query().Get("item"); item != "" {
+		i := slices.IndexFunc(claim.Acted.Items, func(i docket.Item) bool { return i.Name == item })
+		if i < 0 {
+			http.Error(w, "there is no such item", http.StatusNotFound)
+			return
+		}
+		sum, name = claim.Acted.Items[i].SHA256, path.Base(item)
+	}
+	if sum == "" {
+		http.Error(w, "it was not saved", http.StatusNotFound)
+		return
+	}
 	body, err := b.log.Store.Read(r.Context(), casefile.EvidenceKey(sum))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Content-Disposition", `attachment; filename="`+sum+`.bin"`)
+	w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
 	w.Write(body)
 }
 
@@ -159,7 +175,7 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	what := r.PostFormValue("what")
-	if what != docket.PressRelease && docket.Ending(what) == "" {
+	if what != docket.PressRelease && what != docket.PressEvict && docket.Ending(what) == "" {
 		http.Error(w, "there is no such button", http.StatusBadRequest)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/casefile"
@@ -97,11 +98,7 @@ func moments(e casefile.Event) []Moment {
 		if !b.Done {
 			return []Moment{{b.At, b.Action + "-failed", b.Error}}
 		}
-		text := fmt.Sprintf("%d processes", b.Processes)
-		if b.SHA256 != "" {
-			text = fmt.Sprintf("%d bytes, SHA-256 %s verified", b.Bytes, b.SHA256)
-		}
-		return []Moment{{b.At, map[string]string{docket.Freeze: "frozen", docket.Evidence: "evidence", docket.Thaw: "thawed"}[b.Action], text}}
+		return []Moment{{b.At, stages[b.Action], outcome(b)}}
 	case docket.KindClicked:
 		var b docket.Click
 		json.Unmarshal(e.Body, &b)
@@ -112,6 +109,10 @@ func moments(e casefile.Event) []Moment {
 		return []Moment{{b.At, "pressed", text}}
 	case docket.KindExpired:
 		return one("expired", "the freeze has ended by itself")
+	case docket.KindLost:
+		var b docket.Lost
+		json.Unmarshal(e.Body, &b)
+		return one("freeze-lost", b.Why)
 	case docket.KindReported:
 		var b docket.Reported
 		json.Unmarshal(e.Body, &b)
@@ -122,6 +123,27 @@ func moments(e casefile.Event) []Moment {
 		return one("closed", b.Resolution+" by "+b.By)
 	}
 	return nil
+}
+
+var stages = map[string]string{
+	docket.Freeze: "frozen", docket.Evidence: "evidence", docket.Thaw: "thawed", docket.Isolate: "isolated", docket.Release: "released",
+	docket.Cordon: "cordoned", docket.Uncordon: "uncordoned", docket.Evict: "evicted", docket.Delete: "deleted",
+}
+
+func outcome(a docket.Acted) string {
+	var parts []string
+	if a.Processes > 0 {
+		parts = append(parts, fmt.Sprintf("%d processes", a.Processes))
+	}
+	if a.SHA256 != "" {
+		parts = append(parts, fmt.Sprintf("%d bytes, SHA-256 %s verified", a.Bytes, a.SHA256))
+	}
+	for _, s := range []string{a.Verified, a.Unverified, a.NotEnforced} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(append(parts, a.Notes...), "; ")
 }
 
 // steps are the lines that the page shows too.

@@ -8,7 +8,8 @@
 //	events/<case>/<n, 10 digits>.json      the log: Respond, Advance
 //	occurrences/<case>/<finding key>.json  the findings that joined; unordered
 //	clicks/<case>/<id>.json                what people pressed: Interact, Casebook
-//	evidence/<sha256>                      the bytes that ran
+//	evidence/<sha256>                      the bytes that ran, and what they ran in; verified
+//	uploads/<order>                        what a node sent, until it is verified
 //	budgets/...                            slots that a containment has to win
 //	wakes/<minute>/<case>                  derived: cases to be looked at then
 package casefile

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/casefile"
@@ -23,17 +24,9 @@ const (
 	KindActed     = "acted"     // what came of it
 	KindClicked   = "clicked"   // what a person pressed, accepted or refused
 	KindExpired   = "expired"   // a freeze that nobody released has ended by itself
+	KindLost      = "lost"      // a freeze is no more, though nobody ended it
 	KindReported  = "reported"  // the SCC finding shows the case's state
 	KindClosed    = casefile.Closed
-)
-
-// Actions that a policy can ask for and Contain can carry out on one machine.
-const (
-	Escalate = "escalate"
-	Page     = "page"
-	Freeze   = "freeze"
-	Evidence = "evidence"
-	Thaw     = "thaw" // never asked for by a policy: the undoing of Freeze
 )
 
 // Level is how bad a verdict is.
@@ -78,6 +71,27 @@ type Facts struct {
 	Related  []Fact   `json:"related,omitempty"`  // findings of the same container within an hour
 	Tell     []string `json:"tell,omitempty"`     // whom, best first
 	Missing  []string `json:"missing,omitempty"`  // sources that did not answer, and why
+
+	Workload *Workload `json:"workload,omitempty"` // nil: the cluster was not asked, or did not answer
+}
+
+// Workload is what the cluster says of the pod that a finding names.
+type Workload struct {
+	PodUID         string            `json:"podUid,omitempty"`
+	ContainerID    string            `json:"containerId,omitempty"` // of the container of the finding's name
+	Created        time.Time         `json:"created,omitzero"`
+	ServiceAccount string            `json:"serviceAccount,omitempty"`
+	Owners         []Owner           `json:"owners,omitempty"`         // from the pod's to the root
+	InstanceID     string            `json:"instanceId,omitempty"`     // of the node's machine
+	NodeLabels     map[string]string `json:"nodeLabels,omitempty"`     // bounded
+	ClusterLabels  map[string]string `json:"clusterLabels,omitempty"`  // resource labels
+	ClusterVersion string            `json:"clusterVersion,omitempty"` // of the control plane
+}
+
+// Owner is an object that owns another.
+type Owner struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
 }
 
 // Decision is what the policy says.
@@ -86,10 +100,26 @@ type Decision struct {
 	Do     []string `json:"do"`
 	DryRun bool     `json:"dryRun,omitempty"`
 	Why    string   `json:"why,omitempty"` // why less is done than a rule asks for
+
+	// Otherwise is done as well when what was done does not hold: a freeze that is
+	// lost, an isolation that is not enforced, or one that ended when Then says so.
+	Otherwise []string `json:"otherwise,omitempty"`
+	// For is how long a freeze and an isolation last when nobody releases them.
+	For time.Duration `json:"for,omitempty"`
+	// EscalateAtEnd does Otherwise at the end of For instead of releasing the pod.
+	EscalateAtEnd bool `json:"escalateAtEnd,omitempty"`
 }
 
 // Includes tells whether the policy asks for an action.
 func (d Decision) Includes(action string) bool { return slices.Contains(d.Do, action) }
+
+// Lasts answers For, or a day.
+func (d Decision) Lasts() time.Duration {
+	if d.For == 0 {
+		return 24 * time.Hour
+	}
+	return d.For
+}
 
 // Decided is the body of KindDecided.
 type Decided struct {
@@ -128,6 +158,7 @@ type Claimed struct {
 	ContainerID string `json:"containerId"`
 	Node        string `json:"node"`
 	SHA256      string `json:"sha256,omitempty"`
+	PodUID      string `json:"podUid,omitempty"`
 	Click       string `json:"click,omitempty"` // that asked for it, where no rule does
 }
 
@@ -143,11 +174,35 @@ type Acted struct {
 	Processes int       `json:"processes,omitempty"`
 	SHA256    string    `json:"sha256,omitempty"`
 	Bytes     int64     `json:"bytes,omitempty"`
+
+	Notes       []string  `json:"notes,omitempty"`       // what a reader should know of how it went
+	Verified    string    `json:"verified,omitempty"`    // how it was seen to hold
+	Unverified  string    `json:"unverified,omitempty"`  // why it could not be
+	NotEnforced string    `json:"notEnforced,omitempty"` // of an isolation: why traffic still flows
+	RestartsAt  time.Time `json:"restartsAt,omitzero"`   // of a freeze: when the kubelet is likely to restart the container
+	Later       time.Time `json:"later,omitzero"`        // not done now; to be tried again from then on
+	Items       []Item    `json:"items,omitempty"`       // of evidence
+}
+
+// Item is one piece of evidence, kept under its hash.
+type Item struct {
+	Name   string    `json:"name"` // "binary", "pod.json", "logs/app.previous.txt", ...
+	SHA256 string    `json:"sha256,omitempty"`
+	Bytes  int64     `json:"bytes,omitempty"`
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`              // who brought it: the sensor of a node, the Kubernetes API
+	Error  string    `json:"error,omitempty"` // why there is none
+}
+
+// Lost is the body of KindLost.
+type Lost struct {
+	Why string `json:"why"`
 }
 
 // What people can press.
 const (
-	PressRelease    = "release"    // thaw the container
+	PressRelease    = "release"    // undo what holds the pod: thaw, release, uncordon
+	PressEvict      = "evict"      // evict the pod; what it ran is saved
 	PressClose      = "close"      // the matter is settled; nothing is said of how
 	PressBenign     = "benign"     // it was meant to be there: the finding becomes INACTIVE
 	PressRemediated = "remediated" // it is dealt with: the finding becomes INACTIVE
@@ -200,6 +255,7 @@ type Case struct {
 	Clicks    []Click    `json:"clicks,omitempty"`
 	Reported  string     `json:"reported,omitempty"`
 	Expired   bool       `json:"expired,omitempty"` // the freeze has
+	Lost      string     `json:"lost,omitempty"`    // why the freeze is no more
 	Closed    *Closed    `json:"closed,omitempty"`
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
@@ -266,6 +322,11 @@ func (c *Case) add(e casefile.Event) error {
 		return err
 	case KindExpired:
 		c.Expired = true
+	case KindLost:
+		var b Lost
+		err := json.Unmarshal(e.Body, &b)
+		c.Lost = b.Why
+		return err
 	case KindReported:
 		var b Reported
 		err := json.Unmarshal(e.Body, &b)
@@ -315,26 +376,72 @@ func (c Case) Done(action string) *Acted {
 	return nil
 }
 
-// Frozen tells whether the container is frozen as far as the log knows.
-func (c Case) Frozen() bool { return c.Done(Freeze) != nil && !c.Expired && !c.Thawed() }
-
-// Thawed tells whether the container was released, or is no more.
-func (c Case) Thawed() bool {
-	claim := c.Claim(Thaw)
-	return claim != nil && claim.Acted != nil && (claim.Acted.Done || claim.Acted.Gone)
+// InForce tells whether an action was done and still holds, as far as the log knows.
+func (c Case) InForce(action string) bool {
+	if c.Done(action) == nil || c.isUndone(action) || c.Gone() && action != Cordon {
+		return false
+	}
+	return action != Freeze || !c.Expired && c.Lost == ""
 }
 
-// Status in one word, for lists and for SCC's external system.
+// isUndone tells whether what undoes an action was done after it, or found nothing left.
+func (c Case) isUndone(action string) bool {
+	claim, undo := c.Claim(action), c.Claim(undoing[action])
+	return claim != nil && undo != nil && undo.N > claim.N && undo.Acted != nil && (undo.Acted.Done || undo.Acted.Gone)
+}
+
+// Gone tells whether we have removed the pod.
+func (c Case) Gone() bool { return c.Done(Evict) != nil || c.Done(Delete) != nil }
+
+// Holds are the actions in force that somebody has to undo.
+func (c Case) Holds() []string {
+	return slices.DeleteFunc([]string{Freeze, Isolate, Cordon}, func(a string) bool { return !c.InForce(a) })
+}
+
+// Frozen tells whether the container is frozen as far as the log knows.
+func (c Case) Frozen() bool { return c.InForce(Freeze) }
+
+// Released tells whether something held the pod, and nothing does any more.
+func (c Case) Released() bool {
+	return len(c.Holds()) == 0 && slices.ContainsFunc([]string{Freeze, Isolate, Cordon}, c.isUndone)
+}
+
+// Trouble is why Decision.Otherwise is to be done, or "".
+func (c Case) Trouble(now time.Time) string {
+	isolated := c.Done(Isolate)
+	switch {
+	case c.Lost != "":
+		return c.Lost
+	case isolated != nil && isolated.NotEnforced != "":
+		return isolated.NotEnforced
+	case c.Decided.Decision.EscalateAtEnd && c.InForce(Isolate) && now.After(isolated.Until):
+		return "the isolation has reached its end"
+	}
+	return ""
+}
+
+var holding = map[string]string{Freeze: "frozen", Isolate: "isolated", Cordon: "node cordoned"}
+
+// Status in few words, for lists and for SCC's external system.
 func (c Case) Status() string {
+	var words []string
+	for _, a := range c.Holds() {
+		words = append(words, holding[a])
+	}
+	if c.Gone() {
+		words = append([]string{"pod removed"}, words...)
+	}
 	switch {
 	case c.Closed != nil:
 		return "closed: " + c.Closed.Resolution
-	case c.Thawed():
+	case c.Lost != "" && !c.Gone():
+		return strings.Join(append([]string{"freeze lost"}, words...), ", ")
+	case len(words) > 0:
+		return strings.Join(words, ", ")
+	case c.Released():
 		return "released"
 	case c.Expired:
 		return "freeze expired"
-	case c.Frozen():
-		return "frozen"
 	default:
 		return "open"
 	}

@@ -12,8 +12,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
@@ -28,19 +30,38 @@ type Nearby interface {
 type Enricher struct {
 	Nearby   Nearby // nil: not configured
 	Fallback string // whom to tell when nobody else is known: the security channel
+	// Clusters reaches the cluster that a finding names; nil: not configured.
+	Clusters cluster.Finder
 }
 
 // Facts of a finding.
 func (e Enricher) Facts(ctx context.Context, f finding.Finding) docket.Facts {
-	facts := docket.Facts{Queries: queries(f), Commands: commands(f), Research: research(f), Tell: e.tell(f)}
+	var (
+		workload *docket.Workload
+		missing  string
+		asked    sync.WaitGroup
+	)
+	asked.Go(func() { workload, missing = e.workload(ctx, f) })
+	facts := docket.Facts{Commands: commands(f), Research: research(f)}
+	e.nearby(ctx, f, &facts)
+	asked.Wait()
+	facts.Workload = workload
+	if missing != "" {
+		facts.Missing = append(facts.Missing, missing)
+	}
+	facts.Queries, facts.Tell = queries(f, workload), e.tell(f, workload)
+	return facts
+}
+
+func (e Enricher) nearby(ctx context.Context, f finding.Finding, facts *docket.Facts) {
 	if e.Nearby == nil {
 		facts.Missing = append(facts.Missing, "findings nearby: no SCC access is configured")
-		return facts
+		return
 	}
 	near, err := e.Nearby.List(ctx, f.ResourceName, f.EventTime.Add(-time.Hour), f.EventTime.Add(time.Hour))
 	if err != nil {
 		facts.Missing = append(facts.Missing, "findings nearby: "+err.Error())
-		return facts
+		return
 	}
 	for _, n := range near {
 		// SCC has no filter on pods and containers: the match is made here.
@@ -48,7 +69,6 @@ func (e Enricher) Facts(ctx context.Context, f finding.Finding) docket.Facts {
 			facts.Related = append(facts.Related, docket.Fact{Title: n.Category, Text: n.EventTime.UTC().Format(time.RFC3339) + " " + n.Process.Path})
 		}
 	}
-	return facts
 }
 
 func sameContainer(a, b finding.Finding) bool {
@@ -59,7 +79,7 @@ func sameContainer(a, b finding.Finding) bool {
 }
 
 // queries are the three of Google's playbook, an hour around the event.
-func queries(f finding.Finding) []docket.Fact {
+func queries(f finding.Finding, w *docket.Workload) []docket.Fact {
 	var out []docket.Fact
 	add := func(title string, terms ...string) {
 		q := strings.Join(terms, "\n")
@@ -71,7 +91,9 @@ func queries(f finding.Finding) []docket.Fact {
 		add("Who touched the pod", term("logName", "projects/"+f.Project+"/logs/cloudaudit.googleapis.com%2Factivity"), `resource.type="k8s_cluster"`,
 			term("resource.labels.project_id", f.Project), term("resource.labels.location", f.Location), term("resource.labels.cluster_name", f.Cluster), quoteLog(f.Pod.Name))
 	}
-	if f.Node != "" {
+	if w != nil && w.InstanceID != "" {
+		add("Node logs", `resource.type="gce_instance"`, term("resource.labels.instance_id", w.InstanceID))
+	} else if f.Node != "" {
 		// The instance id needs the node itself; its name finds it too.
 		add("Node logs", `resource.type="gce_instance"`, term("labels.\"compute.googleapis.com/resource_name\"", f.Node))
 	}
@@ -153,7 +175,7 @@ func research(f finding.Finding) []docket.Fact {
 // they never replace the security channel.
 var ownerLabels = []string{"owner", "team"}
 
-func (e Enricher) tell(f finding.Finding) []string {
+func (e Enricher) tell(f finding.Finding, w *docket.Workload) []string {
 	var out []string
 	add := func(who string) {
 		if who != "" && !slices.Contains(out, who) {
@@ -171,6 +193,9 @@ func (e Enricher) tell(f finding.Finding) []string {
 	for _, name := range ownerLabels {
 		add(f.Pod.Labels[name])
 		add(f.Container.Labels[name])
+		if w != nil {
+			add(w.ClusterLabels[name])
+		}
 	}
 	add(e.Fallback)
 	return out

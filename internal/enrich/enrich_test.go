@@ -60,14 +60,14 @@ func TestRelatedAndWhomToTell(t *testing.T) {
 	other.CanonicalName, other.Category = "projects/1/g", "Reverse Shell"
 	elsewhere := other
 	elsewhere.Pod.Name = "another"
-	facts := Enricher{nearby{list: []finding.Finding{f, other, elsewhere}}, "#security"}.Facts(context.Background(), f)
+	facts := Enricher{Nearby: nearby{list: []finding.Finding{f, other, elsewhere}}, Fallback: "#security"}.Facts(context.Background(), f)
 	if len(facts.Related) != 1 || facts.Related[0].Title != "Reverse Shell" {
 		t.Errorf("related: %+v, want the one other finding of this container", facts.Related)
 	}
 	if got := strings.Join(facts.Tell, " "); got != "owner@example.com team@example.com sec@example.com payments #security" {
 		t.Errorf("tell %s", got)
 	}
-	facts = Enricher{nearby{err: errors.New("permission denied")}, "#security"}.Facts(context.Background(), f)
+	facts = Enricher{Nearby: nearby{err: errors.New("permission denied")}, Fallback: "#security"}.Facts(context.Background(), f)
 	if len(facts.Missing) != 1 || len(facts.Queries) != 3 {
 		t.Errorf("a failing source takes the others along: %+v", facts)
 	}

@@ -246,11 +246,6 @@ func (u uploads) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body is too large or was cut short", http.StatusRequestEntityTooLarge)
 		return
 	}
-	// What is created once must be right: other bytes would hold the key for ever.
-	if sum := sha256.Sum256(body); casefile.EvidenceKey(hex.EncodeToString(sum[:])) != key {
-		http.Error(w, "the bytes do not have the hash that the address names", http.StatusUnprocessableEntity)
-		return
-	}
 	switch err := u.store.Create(r.Context(), key, body); {
 	case errors.Is(err, casefile.ErrExists):
 		http.Error(w, "it is there already", http.StatusPreconditionFailed)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -196,8 +197,14 @@ func Steps(c docket.Case, clean func(string) string) []string {
 	if c.Expired {
 		out = append(out, "the freeze has ended by itself: the container RUNS again")
 	}
-	for _, action := range []string{docket.Freeze, docket.Evidence, docket.Thaw} {
+	if c.Lost != "" {
+		out = append(out, clean(c.Lost))
+	}
+	for _, action := range docket.Containments {
 		out = append(out, actionLines(c, action, clean)...)
+		if undo := docket.Undoing(action); undo != "" {
+			out = append(out, actionLines(c, undo, clean)...)
+		}
 	}
 	if c.Joined > 0 {
 		out = append(out, fmt.Sprintf("%d more findings about the same, the last at %s", c.Joined, c.LastSeen.UTC().Format(time.RFC3339)))
@@ -215,7 +222,11 @@ func Steps(c docket.Case, clean func(string) string) []string {
 	return out
 }
 
-var done = map[string]string{docket.Freeze: "container frozen", docket.Evidence: "evidence saved", docket.Thaw: "container released"}
+var done = map[string]string{
+	docket.Freeze: "container frozen", docket.Evidence: "evidence saved", docket.Isolate: "pod isolated", docket.Cordon: "node cordoned",
+	docket.Evict: "pod evicted", docket.Delete: "pod deleted",
+	docket.Thaw: "container released", docket.Release: "pod released from isolation", docket.Uncordon: "node uncordoned",
+}
 
 func actionLines(c docket.Case, action string, clean func(string) string) []string {
 	claim := c.Claim(action)
@@ -226,14 +237,35 @@ func actionLines(c docket.Case, action string, clean func(string) string) []stri
 		return nil
 	case claim.Acted == nil:
 		return []string{action + " is under way"}
-	case !claim.Acted.Done:
-		return []string{action + " NOT done: " + clean(claim.Acted.Error)}
 	}
-	line := done[action] + " at " + claim.Acted.At.UTC().Format(time.RFC3339)
-	if claim.Acted.Processes > 0 {
-		line += fmt.Sprintf(" (%d processes)", claim.Acted.Processes)
+	a := claim.Acted
+	line := action + " NOT done: " + clean(a.Error)
+	if a.Done {
+		line = done[action] + " at " + a.At.UTC().Format(time.RFC3339)
 	}
-	return []string{line}
+	if a.Processes > 0 {
+		line += fmt.Sprintf(" (%d processes)", a.Processes)
+	}
+	if len(a.Items) > 0 {
+		line += fmt.Sprintf(" (%d items)", len(a.Items))
+	}
+	if !a.Later.IsZero() {
+		line += "; tried again after " + a.Later.UTC().Format(time.RFC3339)
+	}
+	out := []string{line}
+	for prefix, text := range map[string]string{"NOT ENFORCED: ": a.NotEnforced, "verified: ": a.Verified, "not verified: ": a.Unverified} {
+		if text != "" {
+			out = append(out, "  "+prefix+clean(text))
+		}
+	}
+	slices.Sort(out[1:])
+	if a.Done && !a.Until.IsZero() && c.InForce(action) {
+		out = append(out, "  until "+a.Until.UTC().Format(time.RFC3339)+", unless it is released before")
+	}
+	for _, n := range a.Notes {
+		out = append(out, "  "+clean(n))
+	}
+	return out
 }
 
 // clean makes text from a finding harmless in Slack: no mentions, links or

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/ext"
@@ -35,20 +36,19 @@ type Rule struct {
 	// When is a CEL expression over finding, pod, container, process, verdict.
 	// Empty: always.
 	When string `yaml:"when"`
-	// Do is any of escalate, page, freeze, evidence. Required.
+	// Do is any of escalate, page, freeze, evidence, isolate, cordon, evict, delete.
+	// They are done in that order, whatever the order here. Required.
 	Do []string `yaml:"do"`
+	// Otherwise is done as well when what was done does not hold: the kubelet has
+	// restarted what was frozen, or nothing enforces the isolation.
+	Otherwise []string `yaml:"otherwise"`
+	// For is how long a freeze and an isolation last when nobody releases them,
+	// such as 12h. Default: 24h.
+	For time.Duration `yaml:"for"`
+	// AtEnd of For the pod is released, unless it says otherwise. Default: release.
+	AtEnd string `yaml:"at_end"`
 
 	program cel.Program
-}
-
-// Guards of every rule.
-type Guards struct {
-	// Namespaces whose pods are never contained. Default: kube-system.
-	Namespaces []string `yaml:"namespaces"`
-	// MaxContainmentsPerHour over all cases. 0: the default, 5.
-	MaxContainmentsPerHour int `yaml:"max_containments_per_hour"`
-	// DryRun decides and pages, and contains nothing.
-	DryRun bool `yaml:"dry_run"`
 }
 
 // Default only tells: nobody's containers are frozen by surprise.
@@ -61,7 +61,16 @@ rules:
     do: [page]
 `
 
-var known = []string{docket.Escalate, docket.Page, docket.Freeze, docket.Evidence}
+var known = slices.Concat([]string{docket.Escalate, docket.Page}, docket.Containments)
+
+// What Rule.AtEnd can say.
+const (
+	atEndRelease   = "release"
+	atEndOtherwise = "otherwise"
+)
+
+// longest is how long a rule may hold a pod.
+const longest = 30 * 24 * time.Hour
 
 // The variables of a rule. Their fields are checked when the file is read.
 type (
@@ -138,14 +147,8 @@ func Parse(body []byte) (*Policy, error) {
 			errs = append(errs, fmt.Errorf("rule %d (%q): %w", i+1, f.Rules[i].Name, err))
 		}
 	}
-	if f.Guards.MaxContainmentsPerHour < 0 {
-		errs = append(errs, errors.New("guards.max_containments_per_hour is negative"))
-	}
-	if f.Guards.MaxContainmentsPerHour == 0 {
-		f.Guards.MaxContainmentsPerHour = 5
-	}
-	if f.Guards.Namespaces == nil {
-		f.Guards.Namespaces = []string{"kube-system"}
+	if err := f.Guards.complete(); err != nil {
+		errs = append(errs, err)
 	}
 	return &Policy{f.Rules, f.Guards}, errors.Join(errs...)
 }
@@ -170,8 +173,22 @@ func (r *Rule) compile(env *cel.Env) error {
 			return fmt.Errorf("do: %q is not known here; there are %s", action, strings.Join(known, ", "))
 		}
 	}
-	if f, e := slices.Index(r.Do, docket.Freeze), slices.Index(r.Do, docket.Evidence); f >= 0 && e >= 0 && e < f {
-		return errors.New("do: evidence before freeze would race with the program; put freeze first")
+	for _, action := range r.Otherwise {
+		if !slices.Contains(docket.Containments, action) {
+			return fmt.Errorf("otherwise: %q is no containment; there are %s", action, strings.Join(docket.Containments, ", "))
+		}
+	}
+	if all := slices.Concat(r.Do, r.Otherwise); slices.ContainsFunc(all, docket.Destroys) && !slices.Contains(all, docket.Evidence) {
+		return errors.New("do: evict and delete destroy what has run: add evidence")
+	}
+	if r.For < 0 || r.For > longest {
+		return fmt.Errorf("for: %s is not between 0 and %s", r.For, longest)
+	}
+	if r.AtEnd != "" && r.AtEnd != atEndRelease && r.AtEnd != atEndOtherwise {
+		return fmt.Errorf("at_end: %q is neither %q nor %q", r.AtEnd, atEndRelease, atEndOtherwise)
+	}
+	if r.AtEnd == atEndOtherwise && len(r.Otherwise) == 0 {
+		return errors.New("at_end: otherwise is empty")
 	}
 	if r.When == "" {
 		r.When = "true"
@@ -202,7 +219,8 @@ func (p *Policy) Decide(f finding.Finding, v docket.Verdict) docket.Decision {
 			return docket.Decision{Rule: r.Name, Do: []string{docket.Page}, Why: fmt.Sprintf("the rule could not be evaluated, so nothing is contained: %v", err)}
 		}
 		if out.Value() == true {
-			return docket.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun}
+			return docket.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
+				Otherwise: slices.Clone(r.Otherwise), For: r.For, EscalateAtEnd: r.AtEnd == atEndOtherwise}
 		}
 	}
 	return docket.Decision{Rule: "(no rule fits)", Do: []string{docket.Page}}
@@ -226,21 +244,4 @@ func notNil(m map[string]string) map[string]string {
 		return map[string]string{}
 	}
 	return m
-}
-
-// Refuses answers why the guards forbid to contain what a finding names, or "".
-func (g Guards) Refuses(f finding.Finding) string {
-	switch {
-	case g.DryRun:
-		return "dry run: the policy says guards.dry_run"
-	case f.Pod.Namespace != "" && slices.Contains(g.Namespaces, f.Pod.Namespace):
-		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", f.Pod.Namespace)
-	case f.Container.ID == "":
-		return "the finding does not name a container"
-	case f.Pod.UID != "" && f.Pod.Namespace == "", f.Sensor != nil && f.Sensor.Unattributed != "":
-		return "it is not known whose container this is, so it is not known whether it is protected"
-	case f.Node == "":
-		return "the finding does not name a node"
-	}
-	return ""
 }

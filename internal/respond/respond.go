@@ -67,6 +67,9 @@ type Responder struct {
 	SCC Escalator
 	// Act has a recorded claim carried out by the Contain function. Required.
 	Act func(ctx context.Context, caseID string, n int) (docket.Acted, error)
+	// Lost says why a freeze is no more, "" when it holds as far as can be seen. nil:
+	// nobody can see.
+	Lost func(ctx context.Context, c docket.Case) string
 	// Source is our own source's name; our escalations in it never re-enter.
 	Source string
 	// Holder names one invocation. Required.
@@ -219,6 +222,9 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
 	}
 	if len(w.file.Events()) > 0 {
+		if err := w.lookAtFreeze(ctx); err != nil {
+			return err
+		}
 		return w.run(ctx, nil)
 	}
 	// Named, but never opened: its finding is on record.
@@ -232,4 +238,22 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 	}
 	learnt := w.learn(ctx, f)
 	return w.run(ctx, &learnt)
+}
+
+// freezeCheck is how often somebody looks whether a container is still frozen.
+const freezeCheck = 2 * time.Minute
+
+// lookAtFreeze sees whether the kubelet has restarted what we froze, and has
+// somebody look again.
+func (w *work) lookAtFreeze(ctx context.Context) error {
+	c, err := w.fold()
+	if err != nil || w.Lost == nil || !c.Frozen() || c.Decided.Finding.Pod.Name == "" {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, StepDeadline)
+	defer cancel()
+	if w.lost = w.Responder.Lost(ctx, c); w.lost != "" {
+		return nil
+	}
+	return w.Log.WakeAt(ctx, c.ID, w.Now().Add(freezeCheck))
 }

@@ -137,7 +137,7 @@ func (s *nodeSide) Carry(ctx context.Context, _ string, o node.Order) (node.Orde
 		} else if s.refuse != "" {
 			st.Done, st.Error = false, s.refuse
 		} else if s.carried = append(s.carried, string(o.Action)); o.Action == node.Evidence {
-			if err := s.store.Create(ctx, casefile.EvidenceKey(o.SHA256), program); err != nil && !errors.Is(err, casefile.ErrExists) {
+			if err := s.store.Create(ctx, casefile.UploadKey(o.ID), program); err != nil && !errors.Is(err, casefile.ErrExists) {
 				s.mu.Unlock()
 				return st, err
 			}

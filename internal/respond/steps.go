@@ -1,6 +1,7 @@
 package respond
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -19,7 +20,8 @@ type step struct {
 
 // due are the steps that a case is due now; they do not depend on each other
 // and are taken at once. A step that failed for good is on record and not due.
-func (r *Responder) due(c docket.Case) []step {
+// lost says why the freeze is no more, as was just seen; "" when it is not.
+func (r *Responder) due(c docket.Case, lost string) []step {
 	d := c.Decided.Decision
 	var steps []step
 	if d.Includes(docket.Escalate) && c.Escalated == nil {
@@ -31,7 +33,10 @@ func (r *Responder) due(c docket.Case) []step {
 	if until := freezeEnd(c); !until.IsZero() && r.Now().After(until) {
 		steps = append(steps, step{"expire", expire})
 	}
-	if action, click := nextAction(c); action != "" {
+	if lost != "" && c.Frozen() {
+		steps = append(steps, step{"tell that the freeze is lost", func(ctx context.Context, w *work, _ docket.Case) error { return lose(ctx, w, lost) }})
+	}
+	if action, click := nextAction(c, r.Now()); action != "" {
 		steps = append(steps, step{action, func(ctx context.Context, w *work, c docket.Case) error { return act(ctx, w, c, action, click) }})
 	}
 	if len(steps) > 0 {
@@ -50,29 +55,79 @@ func (r *Responder) due(c docket.Case) []step {
 	return steps
 }
 
-// nextAction is the containment that is due: those of the decision in its
-// order, each after the one before has ended, then the undoing that a person
-// asked for.
-func nextAction(c docket.Case) (action, click string) {
+// maxTries bounds how often an action is tried that was put off, such as an
+// eviction that a disruption budget does not allow yet.
+const maxTries = 30
+
+// nextAction is the containment that is due, and the click that asks for it: the
+// undoing that a person asked for or that has come by time; then what the policy
+// asks for, in its order, each after the one before has ended.
+func nextAction(c docket.Case, now time.Time) (action, click string) {
 	if release := accepted(c, docket.PressRelease); release != "" {
-		claim := c.Claim(docket.Thaw)
-		// A thaw that failed is tried again when somebody asks again.
-		if claim == nil || claim.Acted == nil || !c.Thawed() && claim.Click != release {
-			return docket.Thaw, release
+		for _, held := range []string{docket.Cordon, docket.Isolate, docket.Freeze} {
+			if undo := dueUndoing(c, held, release); undo != "" {
+				return undo, release
+			}
 		}
 	}
-	if ending(c) != nil {
-		return "", "" // nothing new is begun
+	if end := ending(c); end != nil {
+		return dueUndoing(c, docket.Cordon, end.ID), end.ID // nothing new is begun
 	}
-	for _, action := range c.Decided.Decision.Do {
-		if action != docket.Freeze && action != docket.Evidence {
-			continue
+	if over := c.Done(docket.Isolate); c.InForce(docket.Isolate) && !over.Until.IsZero() && now.After(over.Until) && !c.Decided.Decision.EscalateAtEnd {
+		if undo := dueUndoing(c, docket.Isolate, ""); undo != "" {
+			return undo, ""
 		}
-		if claim := c.Claim(action); claim == nil || claim.Acted == nil {
+	}
+	if accepted(c, docket.PressRelease) != "" {
+		return "", "" // what was released is not taken again
+	}
+	wanted := c.Decided.Decision.Do
+	if c.Trouble(now) != "" {
+		wanted = slices.Concat(wanted, c.Decided.Decision.Otherwise)
+	}
+	for _, action := range docket.InOrder(wanted) {
+		if isDue(c, action, now) {
 			return action, ""
 		}
 	}
+	if evict := accepted(c, docket.PressEvict); evict != "" {
+		if claim := c.Claim(docket.Evict); claim == nil || claim.Click != evict && claim.Acted != nil && !claim.Acted.Done || isDue(c, docket.Evict, now) {
+			return docket.Evict, evict
+		}
+	}
 	return "", ""
+}
+
+// isDue tells whether an action was never begun, was not finished, or was put off
+// until now.
+func isDue(c docket.Case, action string, now time.Time) bool {
+	claim := c.Claim(action)
+	if claim == nil || claim.Acted == nil {
+		return true
+	}
+	tries := 0
+	for _, other := range c.Claims {
+		if other.Action == action {
+			tries++
+		}
+	}
+	return !claim.Acted.Later.IsZero() && now.After(claim.Acted.Later) && tries < maxTries
+}
+
+// dueUndoing answers what undoes a hold that is in force or half made. One that
+// failed is tried again when somebody asks again.
+func dueUndoing(c docket.Case, held, click string) string {
+	undo := docket.Undoing(held)
+	claim, undone := c.Claim(held), c.Claim(undo)
+	begun := claim != nil && (claim.Acted == nil || c.InForce(held))
+	tried := undone != nil && claim != nil && undone.N > claim.N
+	switch {
+	case tried && undone.Acted == nil:
+		return undo
+	case begun && !tried, begun && undone.Click != click && !undone.Acted.Done && !undone.Acted.Gone:
+		return undo
+	}
+	return ""
 }
 
 // accepted answers the latest click of a kind that was not refused.
@@ -92,7 +147,7 @@ func closingOf(c docket.Case) *docket.Closed {
 	if k := ending(c); k != nil {
 		return &docket.Closed{Resolution: docket.Ending(k.What), By: k.By}
 	}
-	if id := accepted(c, docket.PressRelease); id != "" && c.Thawed() {
+	if id := accepted(c, docket.PressRelease); id != "" && c.Released() {
 		i := slices.IndexFunc(c.Clicks, func(k docket.Click) bool { return k.ID == id })
 		return &docket.Closed{Resolution: "released", By: c.Clicks[i].By}
 	}
@@ -117,7 +172,7 @@ func (w *work) steps(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		due := w.due(c)
+		due := w.due(c, w.lost)
 		if len(due) == 0 || w.file.IsClosed() {
 			return nil
 		}
@@ -199,8 +254,7 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 	if claim := c.Claim(action); claim != nil && claim.Acted == nil {
 		n = claim.N
 	} else {
-		f := c.Decided.Finding
-		e, err := w.file.Append(ctx, docket.KindClaimed, docket.Claimed{Action: action, ContainerID: f.Container.ID, Node: f.Node, SHA256: f.Process.SHA256, Click: click})
+		e, err := w.file.Append(ctx, docket.KindClaimed, claimOf(c, action, click))
 		if err != nil {
 			return err
 		}
@@ -213,13 +267,31 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 		}
 		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC()}
 	}
-	if !acted.Until.IsZero() && acted.Done { // somebody has to see that it ends
-		if err := w.Log.WakeAt(ctx, c.ID, acted.Until); err != nil {
+	looks := []time.Time{acted.Until, acted.Later, acted.RestartsAt} // somebody has to look then
+	if action == docket.Freeze && acted.Done && w.Lost != nil {
+		looks = append(looks, w.Now().Add(freezeCheck))
+	}
+	for _, at := range looks {
+		if at.IsZero() {
+			continue
+		}
+		if err := w.Log.WakeAt(ctx, c.ID, at); err != nil {
 			return err
 		}
 	}
 	_, err = w.file.Append(ctx, docket.KindActed, acted)
 	return err
+}
+
+// claimOf is about what the finding names; where it names less, what the cluster
+// said when it was decided.
+func claimOf(c docket.Case, action, click string) docket.Claimed {
+	f := c.Decided.Finding
+	claim := docket.Claimed{Action: action, ContainerID: f.Container.ID, Node: f.Node, SHA256: f.Process.SHA256, PodUID: f.Pod.UID, Click: click}
+	if w := c.Decided.Facts.Workload; w != nil {
+		claim.ContainerID, claim.PodUID = cmp.Or(claim.ContainerID, w.ContainerID), cmp.Or(claim.PodUID, w.PodUID)
+	}
+	return claim
 }
 
 // freezeEnd is when the case's freeze ends by itself; zero when nothing is frozen.
@@ -233,6 +305,11 @@ func freezeEnd(c docket.Case) time.Time {
 // expire records what the node has done by itself.
 func expire(ctx context.Context, w *work, _ docket.Case) error {
 	_, err := w.file.Append(ctx, docket.KindExpired, nil)
+	return err
+}
+
+func lose(ctx context.Context, w *work, why string) error {
+	_, err := w.file.Append(ctx, docket.KindLost, docket.Lost{Why: why})
 	return err
 }
 

@@ -21,6 +21,7 @@ type work struct {
 	received time.Time
 	file     *casefile.File
 	opened   bool // by this invocation: nobody can have paged before
+	lost     string
 }
 
 // learn does the reading: facts and verdict at once, then the policy.
@@ -152,7 +153,7 @@ func (w *work) anythingToDo(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if len(w.due(c)) > 0 {
+	if len(w.due(c, w.lost)) > 0 {
 		return true, nil
 	}
 	occurrences, clicks, err := w.unhandled(ctx)
@@ -309,14 +310,26 @@ func (w *work) judgeAgain(ctx context.Context, joining []finding.Finding) ([]fin
 
 func refuses(c docket.Case, k docket.Click) string {
 	freeze := c.Claim(docket.Freeze)
+	pending := slices.ContainsFunc(c.Claims, func(claim docket.Claim) bool {
+		return claim.Acted == nil && docket.Undoing(claim.Action) != ""
+	})
+	held := c.Holds()
 	switch {
-	case k.What == docket.PressRelease && (freeze == nil || c.Thawed() || c.Expired):
-		return "nothing is frozen"
+	case k.What == docket.PressRelease && len(held) == 0 && !pending:
+		return "nothing is frozen, isolated or cordoned"
+	case k.What == docket.PressEvict && (c.Gone() || c.Decided.Finding.Pod.Name == ""):
+		return "there is no pod to evict"
+	case k.What == docket.PressEvict && c.Done(docket.Evidence) == nil:
+		return "no evidence is saved, and an eviction destroys it"
 	case docket.Ending(k.What) != "" && c.Frozen():
 		return "the container is still frozen: release it first"
+	case docket.Ending(k.What) != "" && c.InForce(docket.Isolate):
+		return "the pod is still isolated: release or evict it first"
 	case docket.Ending(k.What) != "" && freeze != nil && freeze.Acted == nil:
 		return "a freeze is under way: release it first"
-	case k.What != docket.PressRelease && docket.Ending(k.What) == "":
+	case docket.Ending(k.What) != "" && pending:
+		return "a containment is under way: release it first"
+	case k.What != docket.PressRelease && k.What != docket.PressEvict && docket.Ending(k.What) == "":
 		return "there is no such button"
 	}
 	return ""

@@ -1,0 +1,129 @@
+package contain
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// cordonOf is kept on a node that we have cordoned: who holds it, and what was
+// there before.
+type cordonOf struct {
+	Cases     []string `json:"cases"`
+	ScaleDown *string  `json:"scaleDown,omitempty"` // the annotation's value before; nil: none
+}
+
+func readCordon(n *corev1.Node) *cordonOf {
+	var c cordonOf
+	if json.Unmarshal([]byte(n.Annotations[cordonNote]), &c) != nil {
+		return nil
+	}
+	return &c
+}
+
+// cordon keeps new pods from the node, and the node and the pod from the autoscaler.
+func (s *site) cordon(ctx context.Context) (docket.Acted, error) {
+	others := ""
+	err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
+		c := readCordon(n)
+		switch {
+		case c != nil && slices.Contains(c.Cases, s.kase.ID):
+			return nil, nil
+		case c == nil && n.Spec.Unschedulable:
+			others = "somebody else had cordoned the node: it stays cordoned at the release"
+			return nil, nil
+		case c == nil:
+			c = &cordonOf{}
+			if before, ok := n.Annotations[noScaleDown]; ok {
+				c.ScaleDown = &before
+			}
+		}
+		c.Cases = append(c.Cases, s.kase.ID)
+		return map[string]any{"unschedulable": true}, map[string]any{cordonNote: mustJSON(c), noScaleDown: "true"}
+	})
+	if err != nil {
+		return docket.Acted{}, err
+	}
+	if others != "" {
+		s.acted.Notes = append(s.acted.Notes, others)
+	}
+	if s.pod != nil {
+		err := s.edit(ctx, func(pod *corev1.Pod) map[string]any {
+			if pod.Annotations[safeToEvict] == "false" {
+				return nil
+			}
+			return map[string]any{"annotations": map[string]any{safeToEvict: "false"}}
+		})
+		if err != nil && !retry.IsPermanent(err) { // a pod that is gone needs no protection
+			return docket.Acted{}, err
+		}
+	}
+	return s.done(), nil
+}
+
+// uncordon undoes only what we have done, when no other case holds the node.
+func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
+	left := 0
+	err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
+		c := readCordon(n)
+		if c == nil || !slices.Contains(c.Cases, s.kase.ID) {
+			return nil, nil
+		}
+		c.Cases = slices.DeleteFunc(c.Cases, func(id string) bool { return id == s.kase.ID })
+		if left = len(c.Cases); left > 0 {
+			return nil, map[string]any{cordonNote: mustJSON(c)}
+		}
+		var before any // null: the annotation goes
+		if c.ScaleDown != nil {
+			before = *c.ScaleDown
+		}
+		return map[string]any{"unschedulable": nil}, map[string]any{cordonNote: nil, noScaleDown: before}
+	})
+	switch {
+	case apierrors.IsNotFound(err):
+		s.acted.Notes = append(s.acted.Notes, "the node is gone")
+	case err != nil:
+		return docket.Acted{}, err
+	case left > 0:
+		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the node: it stays cordoned for them", left))
+	}
+	return s.done(), nil
+}
+
+// editNode changes the node as it is when it is changed.
+func (s *site) editNode(ctx context.Context, change func(*corev1.Node) (spec, annotations map[string]any)) error {
+	name := path.Base(s.claim.Node)
+	nodes := s.Kube.CoreV1().Nodes()
+	for range 10 {
+		n, err := nodes.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("read node %q: %w", name, err)
+		}
+		spec, annotations := change(n)
+		if spec == nil && annotations == nil {
+			return nil
+		}
+		patch := map[string]any{"metadata": map[string]any{"uid": n.UID, "resourceVersion": n.ResourceVersion, "annotations": annotations}}
+		if spec != nil {
+			patch["spec"] = spec
+		}
+		_, err = nodes.Patch(ctx, name, types.MergePatchType, []byte(mustJSON(patch)), metav1.PatchOptions{DryRun: s.dryRun})
+		if err == nil {
+			return nil
+		}
+		if !apierrors.IsConflict(err) {
+			return fmt.Errorf("change node %q: %w", name, err)
+		}
+	}
+	return fmt.Errorf("change node %q: it changes faster than it can be read", name)
+}

@@ -1,0 +1,70 @@
+package contain
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+)
+
+func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
+	if s.dryRun != nil {
+		return s.done(), nil
+	}
+	orders := s.orders().(clusterOrders)
+	orders.keep = true
+	acted, err := s.freezeOrThaw(ctx, orders)
+	if err != nil || !acted.Done {
+		return acted, err
+	}
+	if life, probe := freezeLife(s.pod); life > 0 {
+		acted.RestartsAt = acted.At.Add(life)
+		acted.Notes = append(acted.Notes, fmt.Sprintf("the kubelet's %s cannot be answered while it is frozen: it restarts the container in about %s, and what was in memory is lost then", probe, life))
+	}
+	return acted, nil
+}
+
+// thaw gives the container back, and removes the orders that say it is frozen.
+func (s *site) thaw(ctx context.Context) (docket.Acted, error) {
+	acted, err := s.freezeOrThaw(ctx, s.orders())
+	if err != nil || !acted.Done && !acted.Gone {
+		return acted, err
+	}
+	for _, c := range s.kase.Claims {
+		if c.Action == docket.Freeze {
+			object, err := s.orderObjects().Get(ctx, fmt.Sprintf("%s.%d", s.kase.ID, c.N), metav1.GetOptions{})
+			if err == nil {
+				clusterOrders{orders: s.orderObjects()}.forget(ctx, object)
+			}
+		}
+	}
+	return acted, nil
+}
+
+// freezeLife is how long a frozen pod stays before the kubelet restarts one of
+// its containers for not answering, and the probe that ends it; 0 when nothing
+// does. A TCP probe is answered by the kernel, frozen or not.
+func freezeLife(pod *corev1.Pod) (life time.Duration, probe string) {
+	for _, c := range pod.Spec.Containers {
+		p := c.LivenessProbe
+		if p == nil || p.TCPSocket != nil {
+			continue
+		}
+		grace := pod.Spec.TerminationGracePeriodSeconds
+		if p.TerminationGracePeriodSeconds != nil {
+			grace = p.TerminationGracePeriodSeconds
+		}
+		seconds := int64(p.PeriodSeconds)*int64(p.FailureThreshold) + int64(p.TimeoutSeconds)
+		if grace != nil {
+			seconds += *grace
+		}
+		if d := time.Duration(seconds) * time.Second; life == 0 || d < life {
+			life, probe = d, fmt.Sprintf("liveness probe of container %q", c.Name)
+		}
+	}
+	return life, probe
+}

@@ -1,0 +1,351 @@
+package contain
+
+import (
+	"context"
+	"encoding/json"
+
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// PolicyName of the NetworkPolicy that cuts off what is quarantined in a namespace.
+const PolicyName = "contraband-quarantine"
+
+// quarantine is what it takes to release a pod, kept on the pod itself.
+type quarantine struct {
+	Cases     []string          `json:"cases"` // that hold it; the last one's release releases it
+	Labels    map[string]string `json:"labels"`
+	OwnerKind string            `json:"ownerKind,omitempty"`
+	OwnerName string            `json:"ownerName,omitempty"`
+}
+
+func readQuarantine(pod *corev1.Pod) *quarantine {
+	var q quarantine
+	if json.Unmarshal([]byte(pod.Annotations[quarantineNote]), &q) != nil {
+		return nil
+	}
+	return &q
+}
+
+// isolate takes the pod out of every Service, controller and policy by taking
+// its labels away, and cuts its network by one policy for the quarantine label.
+// NetworkPolicies are additive: one beside a user's that allows would do nothing.
+func (s *site) isolate(ctx context.Context) (docket.Acted, error) {
+	before := s.probe(ctx, "before")
+	if err := s.ensurePolicy(ctx); err != nil {
+		return docket.Acted{}, err
+	}
+	owner, err := cluster.RootOwner(ctx, s.Kube, s.pod)
+	if err != nil {
+		return docket.Acted{}, err
+	}
+	if err := s.edit(ctx, func(pod *corev1.Pod) map[string]any { return s.strip(pod, owner) }); err != nil {
+		return docket.Acted{}, err
+	}
+	s.acted.Until = s.Now().UTC().Add(s.kase.Decided.Decision.Lasts())
+	if s.dryRun != nil {
+		return s.done(), nil
+	}
+	if err := s.verifyIsolation(ctx, before); err != nil {
+		return docket.Acted{}, err
+	}
+	return s.done(), nil
+}
+
+// strip is the change that isolates a pod, or that adds our case to those that do.
+func (s *site) strip(pod *corev1.Pod, owner cluster.Owner) map[string]any {
+	q := readQuarantine(pod)
+	if q != nil && slices.Contains(q.Cases, s.kase.ID) {
+		return nil
+	}
+	change := map[string]any{}
+	if q == nil {
+		q = &quarantine{Labels: maps.Clone(pod.Labels), OwnerKind: owner.Kind, OwnerName: owner.String()}
+	}
+	for name := range pod.Labels {
+		change[name] = nil
+	}
+	change[QuarantineLabel] = s.kase.ID
+	q.Cases = append(q.Cases, s.kase.ID)
+	note, err := json.Marshal(q)
+	if err != nil {
+		return nil // strings marshal
+	}
+	return map[string]any{"labels": change, "annotations": map[string]any{quarantineNote: string(note), safeToEvict: "false"}}
+}
+
+// release gives the labels back when no other case holds the pod.
+func (s *site) release(ctx context.Context) (docket.Acted, error) {
+	q := readQuarantine(s.pod)
+	if q == nil {
+		s.acted.Notes = append(s.acted.Notes, "the pod was not in quarantine any more")
+		return s.done(), nil
+	}
+	left := 0
+	err := s.edit(ctx, func(pod *corev1.Pod) map[string]any {
+		q := readQuarantine(pod)
+		if q == nil || !slices.Contains(q.Cases, s.kase.ID) {
+			return nil
+		}
+		q.Cases = slices.DeleteFunc(q.Cases, func(c string) bool { return c == s.kase.ID })
+		if left = len(q.Cases); left > 0 {
+			note, err := json.Marshal(q)
+			if err != nil {
+				return nil
+			}
+			return map[string]any{"annotations": map[string]any{quarantineNote: string(note)}}
+		}
+		return s.restore(q)
+	})
+	if err != nil {
+		return docket.Acted{}, err
+	}
+	if left > 0 {
+		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", left))
+	}
+	if q.OwnerKind == "ReplicaSet" && left == 0 {
+		goes := "another of its pods goes"
+		if s.Guards.ReleasedFirst() {
+			goes = "this pod goes, as the policy says (guards.released_pod)"
+		}
+		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%s adopts the pod again and is then one over: %s", q.OwnerName, goes))
+	}
+	return s.done(), nil
+}
+
+func (s *site) restore(q *quarantine) map[string]any {
+	change := map[string]any{QuarantineLabel: nil}
+	for name, value := range q.Labels {
+		change[name] = value
+	}
+	cost := strconv.Itoa(1 << 20) // kept as long as others can go
+	if s.Guards.ReleasedFirst() {
+		cost = strconv.Itoa(-1 << 20)
+	}
+	return map[string]any{"labels": change, "annotations": map[string]any{quarantineNote: nil, safeToEvict: nil, deletionCost: cost}}
+}
+
+// ensurePolicy makes the namespace's quarantine policy, and never touches one that
+// is not ours.
+func (s *site) ensurePolicy(ctx context.Context) error {
+	want := networkingv1.NetworkPolicySpec{
+		PodSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: QuarantineLabel, Operator: metav1.LabelSelectorOpExists}}},
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+	}
+	policies := s.Kube.NetworkingV1().NetworkPolicies(s.pod.Namespace)
+	have, err := policies.Get(ctx, PolicyName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = policies.Create(ctx, &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: PolicyName, Namespace: s.pod.Namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": "contraband"}},
+			Spec:       want,
+		}, metav1.CreateOptions{DryRun: s.dryRun})
+		if err == nil {
+			return nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create network policy %q: %w", PolicyName, err)
+		}
+		have, err = policies.Get(ctx, PolicyName, metav1.GetOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("read network policy %q: %w", PolicyName, err)
+	}
+	if got, err := json.Marshal(have.Spec); err != nil || string(got) != mustJSON(want) {
+		return retry.Permanent(fmt.Errorf("network policy %q of namespace %q is not as we make it, and is not touched: remove it, and the next claim makes it anew", PolicyName, s.pod.Namespace))
+	}
+	return nil
+}
+
+func mustJSON(v any) string {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // of a value of ours
+	}
+	return string(body)
+}
+
+// endpointsPatience is how long the endpoint slices have to follow the labels.
+const endpointsPatience = 10 * time.Second
+
+// verifyIsolation sees that no Service lists the pod, that no other policy selects
+// it, that the cluster enforces policies, and that what could be reached before
+// cannot be any more.
+func (s *site) verifyIsolation(ctx context.Context, before []node.Reached) error {
+	var holds []string
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, endpointsPatience, true, func(ctx context.Context) (bool, error) {
+		listed, err := s.listedBy(ctx)
+		if err == nil && len(listed) > 0 {
+			s.acted.Unverified = "still an endpoint of " + strings.Join(listed, ", ")
+		} else if err == nil {
+			s.acted.Unverified = ""
+		}
+		return len(listed) == 0, err
+	})
+	switch {
+	case err == nil:
+		holds = append(holds, "no Service lists the pod")
+	case !wait.Interrupted(err):
+		return err
+	}
+	if s.acted.NotEnforced, err = s.notEnforced(ctx); err != nil {
+		return err
+	}
+	if s.acted.NotEnforced == "" {
+		cut, why := cutOff(before, s.probe(ctx, "after"))
+		switch {
+		case why != "":
+			s.acted.NotEnforced = why
+		case cut != "":
+			holds = append(holds, cut)
+		case s.acted.Unverified == "":
+			s.acted.Unverified = "no connection could be tried before and after, so that policies are enforced is known from the cluster's description alone (" + s.Enforces + ")"
+		}
+	}
+	s.acted.Verified = strings.Join(holds, "; ")
+	return nil
+}
+
+// listedBy are the Services that have the pod as an endpoint that takes traffic.
+func (s *site) listedBy(ctx context.Context) ([]string, error) {
+	list, err := s.Kube.DiscoveryV1().EndpointSlices(s.pod.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list endpoint slices: %w", err)
+	}
+	var out []string
+	for _, slice := range list.Items {
+		for _, e := range slice.Endpoints {
+			if e.TargetRef != nil && e.TargetRef.UID == s.pod.UID {
+				out = append(out, slice.Labels[discoveryv1.LabelServiceName])
+			}
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(out))), nil
+}
+
+// notEnforced answers why the policy does nothing, as far as objects tell.
+func (s *site) notEnforced(ctx context.Context) (string, error) {
+	if s.Enforces == "" {
+		return "network policies are not enforced on this cluster, by its own description", nil
+	}
+	if s.pod.Spec.HostNetwork {
+		return "the pod is in its node's network, where no policy reaches it", nil
+	}
+	policies, err := s.Kube.NetworkingV1().NetworkPolicies(s.pod.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", fmt.Errorf("list network policies: %w", err)
+	}
+	for _, p := range policies.Items {
+		selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
+		if err != nil || !selector.Matches(labels.Set(s.pod.Labels)) || p.Name == PolicyName {
+			continue
+		}
+		if len(p.Spec.Ingress)+len(p.Spec.Egress) > 0 { // policies add up: what it allows stays allowed
+			return fmt.Sprintf("network policy %q selects every pod of the namespace and allows traffic; it is not ours to change", p.Name), nil
+		}
+	}
+	return "", nil
+}
+
+// probe has the sensor try connections out of the pod and towards it. What cannot
+// be tried is nothing: isolation does not wait for it.
+func (s *site) probe(ctx context.Context, when string) []node.Reached {
+	o := s.order(node.Probe, "."+when)
+	o.Targets, o.Towards = s.targets(ctx), towards(s.pod)
+	if s.dryRun != nil || len(o.Targets)+len(o.Towards) == 0 {
+		return nil
+	}
+	status, err := s.orders().Carry(ctx, s.claim.Node, o)
+	switch {
+	case err != nil:
+		s.acted.Notes = append(s.acted.Notes, "probe "+when+": "+err.Error())
+	case !status.Done:
+		s.acted.Notes = append(s.acted.Notes, "probe "+when+": "+status.Error)
+	}
+	return status.Reached
+}
+
+// targets inside the cluster: its API server and its name service.
+func (s *site) targets(ctx context.Context) []string {
+	var out []string
+	add := func(namespace, selector string) {
+		list, err := s.Kube.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			s.acted.Notes = append(s.acted.Notes, "probe: "+err.Error())
+			return
+		}
+		for _, slice := range list.Items {
+			for _, p := range slice.Ports {
+				if p.Port == nil || p.Protocol == nil || *p.Protocol != corev1.ProtocolTCP || len(slice.Endpoints) == 0 || len(slice.Endpoints[0].Addresses) == 0 {
+					continue
+				}
+				if target := slice.Endpoints[0].Addresses[0] + ":" + strconv.Itoa(int(*p.Port)); node.InCluster(target) == nil {
+					out = append(out, target)
+					break
+				}
+			}
+		}
+	}
+	add("default", discoveryv1.LabelServiceName+"=kubernetes")
+	add("kube-system", "k8s-app=kube-dns")
+	return out[:min(len(out), node.MaxTargets/2)]
+}
+
+// towards are the pod's declared TCP ports.
+func towards(pod *corev1.Pod) []string {
+	ip, err := netip.ParseAddr(pod.Status.PodIP)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, c := range pod.Spec.Containers {
+		for _, p := range c.Ports {
+			if target := netip.AddrPortFrom(ip, uint16(p.ContainerPort)).String(); (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) && node.InCluster(target) == nil {
+				out = append(out, target)
+			}
+		}
+	}
+	return out[:min(len(out), node.MaxTargets/2)]
+}
+
+// cutOff compares what was reached before and after. It answers what was seen to
+// be cut, or why traffic still flows, or nothing where nothing was reached before.
+func cutOff(before, after []node.Reached) (cut, flows string) {
+	var worked int
+	for _, b := range before {
+		if !b.OK {
+			continue
+		}
+		i := slices.IndexFunc(after, func(a node.Reached) bool { return a.Target == b.Target && a.Inward == b.Inward })
+		switch {
+		case i < 0:
+		case after[i].OK && b.Inward:
+			return "", "the pod can still be reached at " + b.Target
+		case after[i].OK:
+			return "", "the pod still reaches " + b.Target
+		default:
+			worked++
+		}
+	}
+	if worked == 0 {
+		return "", ""
+	}
+	return fmt.Sprintf("%d connections that were possible before are not any more", worked), ""
+}

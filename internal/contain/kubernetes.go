@@ -1,0 +1,355 @@
+package contain
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// Marks that Contain leaves on what it has changed.
+const (
+	// QuarantineLabel is on an isolated pod; its value is the case.
+	QuarantineLabel = "contraband.dev/quarantine"
+	// quarantineNote is an annotation of an isolated pod: what it takes to release it.
+	quarantineNote = "contraband.dev/quarantine"
+	// cordonNote is an annotation of a node that we have cordoned.
+	cordonNote = "contraband.dev/cordon"
+
+	safeToEvict  = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+	noScaleDown  = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
+	deletionCost = "controller.kubernetes.io/pod-deletion-cost"
+)
+
+// site is a task on a cluster, with the pod as it is now.
+type site struct {
+	task
+	*cluster.Cluster
+	pod *corev1.Pod // nil: gone, or another has its name
+}
+
+// onCluster carries out a claim about a pod: the API server must agree on what
+// the finding says of it, then the guards, then the budgets, then the action.
+func (c *Container) onCluster(ctx context.Context, t task) (docket.Acted, error) {
+	f := t.kase.Decided.Finding
+	reached, err := c.Clusters.Find(ctx, finding.Place{Project: f.Project, Location: f.Location, Cluster: f.Cluster})
+	if retry.IsPermanent(err) {
+		return t.failed(err.Error()), nil
+	}
+	if err != nil {
+		return docket.Acted{}, err
+	}
+	s := &site{task: t, Cluster: reached}
+	if c.Guards.DryRun {
+		s.dryRun = []string{metav1.DryRunAll}
+	}
+	why, err := s.find(ctx)
+	if err != nil {
+		return s.answer(err)
+	}
+	if why != "" && docket.Undone(t.claim.Action) == "" {
+		return s.failed("refused: " + why), nil
+	}
+	if s.pod == nil && t.claim.Action != docket.Uncordon && t.claim.Action != docket.Evidence && t.claim.Action != docket.Cordon {
+		return s.podGone(), nil
+	}
+	if why, err := s.guarded(ctx); err != nil || why != "" {
+		if err != nil {
+			return s.answer(err)
+		}
+		return s.failed("refused: " + why), nil
+	}
+	acted, err := s.act(ctx)
+	if err != nil {
+		return s.answer(err)
+	}
+	if s.dryRun != nil && acted.Done {
+		acted.Done, acted.Error = false, "dry run: the API server would have taken it (guards.dry_run)"
+	}
+	return acted, nil
+}
+
+func (s *site) act(ctx context.Context) (docket.Acted, error) {
+	switch s.claim.Action {
+	case docket.Freeze:
+		return s.freeze(ctx)
+	case docket.Thaw:
+		return s.thaw(ctx)
+	case docket.Evidence:
+		return s.evidence(ctx)
+	case docket.Isolate:
+		return s.isolate(ctx)
+	case docket.Release:
+		return s.release(ctx)
+	case docket.Cordon:
+		return s.cordon(ctx)
+	case docket.Uncordon:
+		return s.uncordon(ctx)
+	case docket.Evict:
+		return s.evict(ctx)
+	case docket.Delete:
+		return s.delete(ctx)
+	}
+	return s.failed(fmt.Sprintf("action %q is unknown", s.claim.Action)), nil
+}
+
+// answer makes an outcome of what the API server says for good, and leaves what
+// may pass an error.
+func (s *site) answer(err error) (docket.Acted, error) {
+	if errors.Is(err, errSuccessor) {
+		return s.podGone(), nil
+	}
+	if retry.IsPermanent(err) || forGood(err) {
+		return s.failed(err.Error()), nil
+	}
+	return docket.Acted{}, err
+}
+
+// forGood tells whether the same request again would fail the same way.
+func forGood(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) ||
+		apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err) || apierrors.IsRequestEntityTooLargeError(err)
+}
+
+// podGone is what became of an action on a pod that is no more: what would have
+// removed it has its aim, what would have undone something has nothing left.
+func (s *site) podGone() docket.Acted {
+	note := fmt.Sprintf("pod %q with UID %q is gone; another of its name would not have been touched", s.kase.Decided.Finding.Pod.Name, s.claim.PodUID)
+	s.acted.Gone = true
+	if docket.Destroys(s.claim.Action) {
+		s.acted.Notes = append(s.acted.Notes, note)
+		return s.done()
+	}
+	return s.failed(note)
+}
+
+// find reads the pod, and answers why it is not the one that the finding names.
+// A pod that is gone, or has a successor of its name, is no disagreement.
+func (s *site) find(ctx context.Context) (string, error) {
+	f := s.kase.Decided.Finding
+	if s.claim.PodUID == "" && s.claim.ContainerID == "" {
+		return "the finding names neither the pod's UID nor a container: whatever has the pod's name now may be another", nil
+	}
+	pod, err := s.Kube.CoreV1().Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read pod %q: %w", f.ShortName(), err)
+	}
+	if s.claim.PodUID != "" && string(pod.UID) != s.claim.PodUID {
+		return "", nil // a successor
+	}
+	if pod.Spec.NodeName != path.Base(f.Node) {
+		return fmt.Sprintf("the API server says that the pod runs on node %q, the finding says %q", pod.Spec.NodeName, f.Node), nil
+	}
+	if s.claim.ContainerID != "" && !hasContainer(pod, s.claim.ContainerID) && !s.agreedBefore() {
+		return fmt.Sprintf("the API server knows no container %q in the pod: it was replaced, or never there", s.claim.ContainerID), nil
+	}
+	s.pod = pod
+	return "", nil
+}
+
+// agreedBefore tells whether an earlier action of this case was done on this pod,
+// UID and all: its container may have been restarted since.
+func (s *site) agreedBefore() bool {
+	return s.claim.PodUID != "" && slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
+		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Acted != nil && c.Acted.Done
+	})
+}
+
+// hasContainer tells whether a container is or was just before of the pod.
+func hasContainer(pod *corev1.Pod, id string) bool {
+	all := slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses)
+	return slices.ContainsFunc(all, func(c corev1.ContainerStatus) bool {
+		ids := []string{c.ContainerID}
+		if last := c.LastTerminationState.Terminated; last != nil {
+			ids = append(ids, last.ContainerID)
+		}
+		return slices.ContainsFunc(ids, func(full string) bool {
+			_, bare, _ := strings.Cut(full, "://")
+			return bare == id
+		})
+	})
+}
+
+// guarded runs the guards on the pod as it is, and wins the budgets.
+func (s *site) guarded(ctx context.Context) (string, error) {
+	action := s.claim.Action
+	if docket.Undone(action) != "" || action == docket.Evidence || s.pod == nil {
+		return "", nil
+	}
+	p, err := s.seen(ctx)
+	if err != nil {
+		return "", err
+	}
+	if why := s.Guards.RefusesPod(action, p); why != "" {
+		return why, nil
+	}
+	if action == docket.Cordon || s.dryRun != nil {
+		return "", nil
+	}
+	workload := ""
+	if p.Owner != "" {
+		workload = strings.Join([]string{s.kase.Decided.Finding.Cluster, p.Namespace, p.Name}, "/")
+	}
+	return s.overBudget(ctx, workload)
+}
+
+// seen is the pod as the guards look at it.
+func (s *site) seen(ctx context.Context) (policy.Pod, error) {
+	pod := s.pod
+	p := policy.Pod{
+		Namespace: pod.Namespace, Static: isStatic(pod), Critical: isCritical(pod), Ready: isReady(pod),
+		Terminated: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
+	}
+	if note := readQuarantine(pod); note != nil { // its owner has let it go already
+		p.Owner, p.Name, p.Ready = note.OwnerKind, note.OwnerName, false
+		return p, nil
+	}
+	o, err := cluster.RootOwner(ctx, s.Kube, pod)
+	if err != nil {
+		return p, fmt.Errorf("look up the owner of pod %q: %w", pod.Name, err)
+	}
+	p.Owner, p.Name, p.Wanted, p.ReadyNow, p.Countable = o.Kind, o.String(), o.Wanted, o.Ready, o.Countable
+	budgets, err := s.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return p, fmt.Errorf("list disruption budgets: %w", err)
+	}
+	for _, b := range budgets.Items {
+		if exhausted(b, pod) {
+			p.Exhausted = append(p.Exhausted, b.Name)
+		}
+	}
+	return p, nil
+}
+
+// exhausted: a budget whose state is older than its text counts as spent.
+func exhausted(b policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
+	selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+	if err != nil || !selector.Matches(labels.Set(pod.Labels)) {
+		return err != nil
+	}
+	return b.Status.DisruptionsAllowed < 1 || b.Status.ObservedGeneration < b.Generation
+}
+
+func isStatic(pod *corev1.Pod) bool {
+	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	owner := metav1.GetControllerOf(pod)
+	return mirror || owner != nil && owner.Kind == "Node"
+}
+
+func isCritical(pod *corev1.Pod) bool {
+	class := pod.Spec.PriorityClassName
+	return pod.Labels["tier"] == "control-plane" || class == "system-node-critical" || class == "system-cluster-critical"
+}
+
+func isReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// edit changes the pod's metadata, as long as it is the pod that was found: change
+// is called with the pod as it is then, and answers a merge patch of metadata, or
+// nil when there is nothing to change.
+func (s *site) edit(ctx context.Context, change func(*corev1.Pod) map[string]any) error {
+	for range 10 {
+		meta := change(s.pod)
+		if meta == nil {
+			return nil
+		}
+		meta["uid"], meta["resourceVersion"] = s.pod.UID, s.pod.ResourceVersion
+		body, err := json.Marshal(map[string]any{"metadata": meta})
+		if err != nil {
+			return retry.Permanent(err)
+		}
+		pods := s.Kube.CoreV1().Pods(s.pod.Namespace)
+		pod, err := pods.Patch(ctx, s.pod.Name, types.MergePatchType, body, metav1.PatchOptions{DryRun: s.dryRun})
+		if err == nil {
+			s.pod = pod
+			return nil
+		}
+		if !apierrors.IsConflict(err) {
+			return fmt.Errorf("change pod %q: %w", s.pod.Name, err)
+		}
+		// It was changed since, by its kubelet most likely, or is not itself any more.
+		now, err := pods.Get(ctx, s.pod.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) || err == nil && now.UID != s.pod.UID {
+			return errSuccessor
+		}
+		if err != nil {
+			return fmt.Errorf("read pod %q: %w", s.pod.Name, err)
+		}
+		s.pod = now
+	}
+	return fmt.Errorf("change pod %q: it changes faster than it can be read", s.pod.Name)
+}
+
+var errSuccessor = retry.Permanent(errors.New("the pod is gone; another of its name is not touched"))
+
+// evict asks the Eviction API, which honours disruption budgets.
+func (s *site) evict(ctx context.Context) (docket.Acted, error) {
+	eviction := &policyv1.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Name: s.pod.Name, Namespace: s.pod.Namespace},
+		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.pod.UID}, DryRun: s.dryRun},
+	}
+	// A 429 would be retried silently, for as long as the context lasts.
+	err := s.Kube.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(s.pod.Namespace).Resource("pods").Name(s.pod.Name).SubResource("eviction").
+		Body(eviction).MaxRetries(0).Do(ctx).Error()
+	return s.removed(ctx, err)
+}
+
+func (s *site) delete(ctx context.Context) (docket.Acted, error) {
+	err := s.Kube.CoreV1().Pods(s.pod.Namespace).Delete(ctx, s.pod.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &s.pod.UID}, DryRun: s.dryRun,
+	})
+	return s.removed(ctx, err)
+}
+
+// putOff is how long a disruption budget is given before an eviction is tried again.
+const putOff = time.Minute
+
+// removed makes an outcome of the API server's answer, and sees for itself.
+func (s *site) removed(ctx context.Context, err error) (docket.Acted, error) {
+	switch {
+	case apierrors.IsTooManyRequests(err):
+		s.acted.Later = s.Now().UTC().Add(putOff)
+		return s.failed("not yet: " + err.Error()), nil
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return s.podGone(), nil
+	case err != nil:
+		return docket.Acted{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, err)
+	case s.dryRun != nil:
+		return s.done(), nil
+	}
+	now, err := s.Kube.CoreV1().Pods(s.pod.Namespace).Get(ctx, s.pod.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && now.UID != s.pod.UID:
+		s.acted.Verified = "the pod is gone"
+	case err == nil && now.DeletionTimestamp != nil:
+		s.acted.Verified = fmt.Sprintf("the pod is going, in %d s at most", *now.DeletionGracePeriodSeconds)
+	case err == nil:
+		return docket.Acted{}, fmt.Errorf("%s pod %q: taken, but the pod stays", s.claim.Action, s.pod.Name)
+	default:
+		s.acted.Unverified = err.Error()
+	}
+	return s.done(), nil
+}

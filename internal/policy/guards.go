@@ -1,0 +1,194 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+// Guards of every rule. They are evaluated at the moment of acting, against the
+// cluster as it then is.
+type Guards struct {
+	// Namespaces whose pods are never contained; * stands for any characters.
+	// Default: kube-system, gke-*, gmp-*, contraband.
+	Namespaces []string `yaml:"namespaces"`
+	// MaxContainmentsPerHour over all cases and clusters. 0: the default, 5.
+	MaxContainmentsPerHour int `yaml:"max_containments_per_hour"`
+	// MaxPerWorkloadPerHour of the pods of one owner. 0: the default, 2.
+	MaxPerWorkloadPerHour int `yaml:"max_per_workload_per_hour"`
+	// MinHealthyReplicas is what a containment leaves of the owner's ready
+	// replicas: a number, or a percentage of those wanted, rounded up. Default: 50%.
+	MinHealthyReplicas string `yaml:"min_healthy_replicas"`
+	// AllowKinds opts in what nothing replaces: StatefulSet, DaemonSet, Pod (one
+	// that nothing owns), or another controller's kind.
+	AllowKinds []string `yaml:"allow_kinds"`
+	// ReleasedPod is which pod goes when a released one makes its ReplicaSet one
+	// over: "last", the released pod stays, or "first", it goes. Default: last.
+	ReleasedPod string `yaml:"released_pod"`
+	// DryRun decides and pages, and contains nothing. On Kubernetes each change is
+	// still sent as a dry run, so that its refusal is seen.
+	DryRun bool `yaml:"dry_run"`
+}
+
+// ReleasedFirst tells whether a released pod is the first that its ReplicaSet removes.
+func (g Guards) ReleasedFirst() bool { return g.ReleasedPod == "first" }
+
+func (g *Guards) complete() error {
+	var errs []error
+	if g.MaxContainmentsPerHour < 0 || g.MaxPerWorkloadPerHour < 0 {
+		errs = append(errs, errors.New("guards: a number of containments is negative"))
+	}
+	if g.MaxContainmentsPerHour == 0 {
+		g.MaxContainmentsPerHour = 5
+	}
+	if g.MaxPerWorkloadPerHour == 0 {
+		g.MaxPerWorkloadPerHour = 2
+	}
+	if g.Namespaces == nil {
+		g.Namespaces = []string{"kube-system", "gke-*", "gmp-*", "contraband"}
+	}
+	for _, n := range g.Namespaces {
+		if _, err := path.Match(n, ""); err != nil {
+			errs = append(errs, fmt.Errorf("guards.namespaces: %q is no pattern", n))
+		}
+	}
+	if g.MinHealthyReplicas == "" {
+		g.MinHealthyReplicas = "50%"
+	}
+	if _, err := g.MinHealthy(100); err != nil {
+		errs = append(errs, err)
+	}
+	if g.ReleasedPod != "" && g.ReleasedPod != "first" && g.ReleasedPod != "last" {
+		errs = append(errs, fmt.Errorf("guards.released_pod: %q is neither first nor last", g.ReleasedPod))
+	}
+	return errors.Join(errs...)
+}
+
+// MinHealthy answers how many of the wanted replicas must stay ready.
+func (g Guards) MinHealthy(wanted int) (int, error) {
+	text, percent := strings.CutSuffix(g.MinHealthyReplicas, "%")
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || percent && n > 100 {
+		return 0, fmt.Errorf("guards.min_healthy_replicas: %q is neither a number nor a percentage such as 50%%", g.MinHealthyReplicas)
+	}
+	if !percent {
+		return n, nil
+	}
+	return int(math.Ceil(float64(wanted) * float64(n) / 100)), nil
+}
+
+// Refuses answers why the guards forbid to contain what a finding names, or "".
+// It asks nobody; RefusesPod asks about the pod as the cluster shows it.
+func (g Guards) Refuses(f finding.Finding) string {
+	switch {
+	case f.Pod.Namespace != "" && g.protects(f.Pod.Namespace):
+		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", f.Pod.Namespace)
+	case f.Container.ID == "" && f.Pod.Name == "":
+		return "the finding does not name a container"
+	case f.Pod.UID != "" && f.Pod.Namespace == "", f.Sensor != nil && f.Sensor.Unattributed != "":
+		return "it is not known whose container this is, so it is not known whether it is protected"
+	case f.Node == "":
+		return "the finding does not name a node"
+	}
+	return ""
+}
+
+func (g Guards) protects(namespace string) bool {
+	return slices.ContainsFunc(g.Namespaces, func(pattern string) bool {
+		ok, err := path.Match(pattern, namespace)
+		return ok || err != nil // what cannot be read protects
+	})
+}
+
+// Pod is what the guards look at, as the cluster shows it at the moment of acting.
+type Pod struct {
+	Namespace  string
+	Owner      string   // kind of the controller; "" for a bare pod
+	Name       string   // of the root owner, for messages
+	Static     bool     // the kubelet's own: a mirror pod
+	Critical   bool     // of the control plane, or of system priority
+	Ready      bool     // it counts among the owner's ready replicas
+	Wanted     int      // replicas of the owner
+	ReadyNow   int      // of them
+	Countable  bool     // Wanted and ReadyNow are known
+	Exhausted  []string // disruption budgets that select the pod and allow no disruption now
+	Terminated bool     // it is going or gone already
+}
+
+// replaced are the controllers that make a new pod for one that is taken away.
+var replaced = []string{"ReplicaSet", "ReplicationController", "Job"}
+
+// RefusesPod answers why the guards forbid an action on a pod, or "". Evidence and
+// a cordon take no pod from anybody; an eviction has its budget checked by the API
+// server itself.
+func (g Guards) RefusesPod(action string, p Pod) string {
+	if action == docket.Evidence {
+		return ""
+	}
+	switch {
+	case g.protects(p.Namespace):
+		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", p.Namespace)
+	case p.Static:
+		return "a static pod belongs to its node's kubelet: it cannot be contained through the API"
+	case p.Critical:
+		return "the pod is of the control plane or of system priority"
+	case action == docket.Cordon:
+		return ""
+	}
+	if why := g.refusesKind(action, p); why != "" {
+		return why
+	}
+	if p.Terminated || !p.Ready { // it serves nobody: nothing is taken from its owner
+		return ""
+	}
+	if why := g.refusesReplicas(p); why != "" {
+		return why
+	}
+	if len(p.Exhausted) > 0 && action != docket.Evict {
+		return fmt.Sprintf("the disruption budget %q allows no disruption now", strings.Join(p.Exhausted, ", "))
+	}
+	return ""
+}
+
+func (g Guards) refusesKind(action string, p Pod) string {
+	kind := p.Owner
+	if kind == "" {
+		kind = "Pod"
+	}
+	switch {
+	case slices.Contains(g.AllowKinds, kind), slices.Contains(replaced, kind):
+		return ""
+	case kind == "DaemonSet":
+		return "the pod is of a DaemonSet (opt in with guards.allow_kinds)"
+	case action == docket.Freeze: // it can be undone
+		return ""
+	}
+	return fmt.Sprintf("nothing replaces a pod of kind %s (opt in with guards.allow_kinds)", kind)
+}
+
+func (g Guards) refusesReplicas(p Pod) string {
+	if p.Owner == "" {
+		return "" // opted in, or only frozen
+	}
+	if p.Owner == "Job" {
+		return "" // its pods run to an end and serve nobody
+	}
+	if !p.Countable {
+		return fmt.Sprintf("it is not known how many replicas of %s are ready", p.Name)
+	}
+	least, err := g.MinHealthy(p.Wanted)
+	if err != nil {
+		return err.Error()
+	}
+	if left := p.ReadyNow - 1; left < least {
+		return fmt.Sprintf("%s would have %d of %d replicas ready, and %d must be (guards.min_healthy_replicas %s)", p.Name, max(left, 0), p.Wanted, least, g.MinHealthyReplicas)
+	}
+	return ""
+}

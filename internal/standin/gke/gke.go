@@ -1,0 +1,110 @@
+// Package gke plays the Kubernetes Engine API over its own gRPC: GetCluster of
+// clusters that it was told of. It enforces the form of names, and fails on demand.
+package gke
+
+import (
+	"context"
+	"net"
+	"regexp"
+	"sync"
+	"time"
+
+	"cloud.google.com/go/container/apiv1/containerpb"
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+// Server is the Kubernetes Engine API.
+type Server struct {
+	containerpb.UnimplementedClusterManagerServer
+
+	server   *grpc.Server
+	address  string
+	mu       sync.Mutex
+	clusters map[string]*containerpb.Cluster
+	fail     func(name string) error
+	delay    time.Duration
+	calls    int
+}
+
+// Start serves on loopback.
+func Start() (*Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{server: grpc.NewServer(), address: l.Addr().String(), clusters: map[string]*containerpb.Cluster{}}
+	containerpb.RegisterClusterManagerServer(s.server, s)
+	go s.server.Serve(l)
+	return s, nil
+}
+
+// Close ends it.
+func (s *Server) Close() { s.server.Stop() }
+
+// Options of a client that is to reach it.
+func (s *Server) Options() []option.ClientOption {
+	return []option.ClientOption{option.WithEndpoint(s.address), option.WithoutAuthentication(),
+		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))}
+}
+
+// Put tells of a cluster by its full name.
+func (s *Server) Put(name string, c *containerpb.Cluster) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clusters[name] = c
+}
+
+// Change changes a cluster that was told of.
+func (s *Server) Change(name string, change func(*containerpb.Cluster)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s.clusters[name])
+}
+
+// Fail makes calls fail, or be slow; a nil fail and no delay mend it.
+func (s *Server) Fail(fail func(name string) error, delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail, s.delay = fail, delay
+}
+
+// Calls counts those answered.
+func (s *Server) Calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls
+}
+
+var nameForm = regexp.MustCompile(`^projects/[a-z0-9:.-]+/locations/[a-z0-9-]+/clusters/[a-z0-9-]+$`)
+
+// GetCluster answers a copy of what was told.
+func (s *Server) GetCluster(ctx context.Context, r *containerpb.GetClusterRequest) (*containerpb.Cluster, error) {
+	s.mu.Lock()
+	s.calls++
+	fail, delay, known := s.fail, s.delay, s.clusters[r.GetName()]
+	s.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	if fail != nil {
+		if err := fail(r.GetName()); err != nil {
+			return nil, err
+		}
+	}
+	if !nameForm.MatchString(r.GetName()) {
+		return nil, status.Errorf(codes.InvalidArgument, "name %q is not of the form projects/*/locations/*/clusters/*", r.GetName())
+	}
+	if known == nil {
+		return nil, status.Errorf(codes.NotFound, "not found: %s", r.GetName())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return proto.Clone(known).(*containerpb.Cluster), nil
+}

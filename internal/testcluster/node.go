@@ -1,0 +1,4 @@
+package testcluster
+
+// NodeName of the whole node.
+const NodeName = "node-1"
