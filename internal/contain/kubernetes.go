@@ -287,6 +287,9 @@ func (s *site) edit(ctx context.Context, change func(*corev1.Pod) map[string]any
 			s.pod = pod
 			return nil
 		}
+		if apierrors.IsNotFound(err) {
+			return errSuccessor
+		}
 		if !apierrors.IsConflict(err) {
 			return fmt.Errorf("change pod %q: %w", s.pod.Name, err)
 		}

@@ -26,7 +26,8 @@ type Orders interface {
 	Carry(ctx context.Context, node string, o node.Order) (node.OrderStatus, error)
 }
 
-var orderResource = schema.GroupVersionResource{Group: node.OrderGroup, Version: node.OrderVersion, Resource: node.OrderPlural}
+// OrderResource is where orders are objects.
+var OrderResource = schema.GroupVersionResource{Group: node.OrderGroup, Version: node.OrderVersion, Resource: node.OrderPlural}
 
 // patience is how long a sensor may take; it answers in milliseconds where it is.
 const patience = 15 * time.Second
@@ -47,7 +48,7 @@ func (s *site) orders() Orders {
 }
 
 func (s *site) orderObjects() dynamic.ResourceInterface {
-	return s.Dynamic.Resource(orderResource).Namespace(node.OrderNamespace)
+	return s.Dynamic.Resource(OrderResource).Namespace(node.OrderNamespace)
 }
 
 func (k clusterOrders) Carry(ctx context.Context, _ string, o node.Order) (node.OrderStatus, error) {
@@ -85,7 +86,7 @@ func (k clusterOrders) create(ctx context.Context, o node.Order) (*unstructured.
 		return nil, retry.Permanent(err)
 	}
 	object, err := k.orders.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": orderResource.GroupVersion().String(), "kind": node.OrderKind,
+		"apiVersion": OrderResource.GroupVersion().String(), "kind": node.OrderKind,
 		"metadata": map[string]any{"name": o.ID, "labels": map[string]any{node.OrderNodeLabel: o.Node}},
 		"spec":     spec,
 	}}, metav1.CreateOptions{})

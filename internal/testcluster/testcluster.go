@@ -257,6 +257,11 @@ func (c *Cluster) waitReady() {
 	c.t.Logf("the API server is ready after %s", time.Since(began).Round(time.Millisecond))
 }
 
+func (c *Cluster) startScheduler() {
+	c.run("kube-scheduler", nil, "--kubeconfig", c.kubeconfig("system:kube-scheduler"), "--authentication-kubeconfig", c.kubeconfig(adminUser),
+		"--authorization-kubeconfig", c.kubeconfig(adminUser), "--leader-elect=false", "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=1000")
+}
+
 // describe has GKE's part describe this cluster, as GKE would.
 func (c *Cluster) describe() {
 	c.t.Helper()
@@ -286,6 +291,13 @@ func (c *Cluster) Finder(user string, wrap func(http.RoundTripper) http.RoundTri
 	f := &cluster.GKE{Options: c.GKE.Options(), Tokens: c.Token(user), Wrap: wrap}
 	c.t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// In is the cluster for a subtest: what fails there is the subtest's failure.
+func (c *Cluster) In(t testing.TB) *Cluster {
+	mine := *c
+	mine.t, mine.stop = t, nil
+	return &mine
 }
 
 // Log of a program, for a test that fails.

@@ -1,0 +1,675 @@
+package contain_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/container/apiv1/containerpb"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/contraband-dev/contraband/internal/contain"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/testcluster"
+)
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// TestOnRealControlPlane starts one control plane for all: it takes three seconds.
+func TestOnRealControlPlane(t *testing.T) {
+	w := newWorld(t, "node-1", "node-2")
+	sub := func(name string, f func(*testing.T, *world)) {
+		t.Run(name, func(t *testing.T) {
+			f(t, w.in(t))
+		})
+	}
+	sub("every action and its undoing", func(t *testing.T, m *world) { everyAction(t, m, w) })
+	sub("guards", guardsOnCluster)
+	sub("isolation that does not hold", func(t *testing.T, m *world) { notEnforced(t, m, w) })
+	sub("an exhausted budget answers at once", exhaustedBudget)
+	sub("dry run changes nothing", dryRun)
+	sub("faults", func(t *testing.T, m *world) { faults(t, m, w) })
+	sub("a successor is never touched", successors)
+	sub("two cases hold one pod", func(t *testing.T, m *world) { twoCases(t, m, w) })
+	sub("no sensor", noSensor)
+	sub("what a sensor's token may do", sensorToken)
+	sub("rights are exactly those used", rights) // last: it looks at all requests
+}
+
+func everyAction(t *testing.T, w, sensors *world) {
+	ns := w.Namespace("every")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 3))
+	w.ApplyYAML(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"every"},"spec":{"selector":{"app":"web"},"ports":[{"port":80,"targetPort":8080}]}}`)
+	pod := pods[0]
+	w.Eventually("the Service lists the pod", func() error { return listed(w, ns, pod.UID, true) })
+	sensors.mu.Lock()
+	cut := false
+	sensors.reach = func(string, bool) bool { return !cut } // until the pod is labelled
+	sensors.mu.Unlock()
+
+	c := w.container(guards())
+	k := w.open(about(pod), docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict)
+	frozen := k.act(c, docket.Freeze, "")
+	if !frozen.Done || frozen.Until.IsZero() || frozen.Processes != 2 {
+		t.Errorf("freeze: %+v", frozen)
+	}
+	if _, err := w.Dynamic.Resource(orderResource).Namespace("contraband").Get(t.Context(), fmt.Sprintf("%s.%d", k.id, frozen.Claim), metav1.GetOptions{}); err != nil {
+		t.Errorf("what is frozen does not show as an order: %v", err)
+	}
+
+	saved := k.act(c, docket.Evidence, "")
+	if !saved.Done || saved.SHA256 != hashThatRan {
+		t.Errorf("evidence: %+v", saved)
+	}
+	names := map[string]docket.Item{}
+	for _, i := range saved.Items {
+		names[i.Name] = i
+	}
+	for _, want := range []string{"binary", "pod.json", "owners.json", "events.json", "node.json", "processes-and-sockets.json"} {
+		if i := names[want]; i.SHA256 == "" || i.Bytes == 0 || i.By == "" || i.At.IsZero() {
+			t.Errorf("evidence %q: %+v", want, i)
+		} else if body, err := w.store.Read(t.Context(), "evidence/"+i.SHA256); err != nil || int64(len(body)) != i.Bytes {
+			t.Errorf("evidence %q is not there: %v", want, err)
+		} else if strings.Contains(string(body), "correct-horse") {
+			t.Errorf("evidence %q holds a password", want)
+		}
+	}
+	if names["logs/app.txt"].Error == "" {
+		t.Error("a simulated node has no logs: that they are missing is to be said")
+	}
+
+	go func() { // the stand-in for what enforces: the label cuts
+		for range 200 {
+			if p, err := w.Admin.CoreV1().Pods(ns).Get(t.Context(), pod.Name, metav1.GetOptions{}); err == nil && p.Labels[contain.QuarantineLabel] != "" {
+				sensors.mu.Lock()
+				cut = true
+				sensors.mu.Unlock()
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
+	isolated := k.act(c, docket.Isolate, "")
+	if !isolated.Done || isolated.NotEnforced != "" || !strings.Contains(isolated.Verified, "no Service lists the pod") || !strings.Contains(isolated.Verified, "not any more") {
+		t.Errorf("isolate: %+v", isolated)
+	}
+	now := w.pod(pod)
+	if want := map[string]string{contain.QuarantineLabel: k.id}; !maps.Equal(now.Labels, want) {
+		t.Errorf("labels %v, want %v", now.Labels, want)
+	}
+	if err := listed(w, ns, pod.UID, false); err != nil {
+		t.Error(err)
+	}
+	w.Eventually("a replacement comes up", func() error {
+		if n := len(w.Pods(ns, "app=web")); n != 3 {
+			return fmt.Errorf("%d pods", n)
+		}
+		return nil
+	})
+
+	cordoned := k.act(c, docket.Cordon, "")
+	n := nodeOf(w, "node-1")
+	if !cordoned.Done || !n.Spec.Unschedulable || n.Annotations["cluster-autoscaler.kubernetes.io/scale-down-disabled"] != "true" {
+		t.Errorf("cordon: %+v, node %v", cordoned, n.Annotations)
+	}
+	if w.pod(pod).Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] != "false" {
+		t.Error("the pod is not protected from the autoscaler")
+	}
+
+	click := k.press(docket.PressRelease)
+	for _, undo := range []string{docket.Uncordon, docket.Release, docket.Thaw} {
+		if a := k.act(c, undo, click); !a.Done {
+			t.Errorf("%s: %+v", undo, a)
+		}
+	}
+	if n := nodeOf(w, "node-1"); n.Spec.Unschedulable || n.Annotations["cluster-autoscaler.kubernetes.io/scale-down-disabled"] != "" || n.Annotations["contraband.dev/cordon"] != "" {
+		t.Errorf("uncordon left %v, unschedulable %v", n.Annotations, n.Spec.Unschedulable)
+	}
+	now = w.pod(pod)
+	if !maps.Equal(now.Labels, pod.Labels) {
+		t.Errorf("labels after release %v, want %v", now.Labels, pod.Labels)
+	}
+	w.Eventually("the ReplicaSet adopts it and is not one over, and the released pod stays", func() error {
+		all := w.Pods(ns, "app=web")
+		if len(all) != 3 || !slices.ContainsFunc(all, func(p corev1.Pod) bool { return p.UID == pod.UID && len(p.OwnerReferences) == 1 }) {
+			return fmt.Errorf("%d pods", len(all))
+		}
+		return nil
+	})
+	left, err := w.Dynamic.Resource(orderResource).Namespace("contraband").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(left.Items) != 0 {
+		t.Errorf("orders left after the release: %v, %v", err, len(left.Items))
+	}
+
+	other := pods[1]
+	k2 := w.open(about(other), docket.Evidence, docket.Evict)
+	k2.act(c, docket.Evidence, "")
+	if a := k2.act(c, docket.Evict, ""); !a.Done || a.Verified == "" {
+		t.Errorf("evict: %+v", a)
+	}
+	w.Eventually("the evicted pod is gone", func() error { return gone(w, other) })
+	k3 := w.open(about(pods[2]), docket.Evidence, docket.Delete)
+	if a := k3.act(c, docket.Delete, ""); a.Done || !strings.Contains(a.Error, "no evidence is saved") {
+		t.Errorf("delete before evidence: %+v", a)
+	}
+	k3.act(c, docket.Evidence, "")
+	if a := k3.act(c, docket.Delete, ""); !a.Done {
+		t.Errorf("delete: %+v", a)
+	}
+	w.Eventually("the deleted pod is gone", func() error { return gone(w, pods[2]) })
+}
+
+var orderResource = contain.OrderResource
+
+func listed(w *world, ns string, uid types.UID, want bool) error {
+	list, err := w.Admin.DiscoveryV1().EndpointSlices(ns).List(w.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, s := range list.Items {
+		for _, e := range s.Endpoints {
+			found = found || e.TargetRef != nil && e.TargetRef.UID == uid
+		}
+	}
+	if found != want {
+		return fmt.Errorf("pod %s among the endpoints: %v, want %v", uid, found, want)
+	}
+	return nil
+}
+
+func nodeOf(w *world, name string) *corev1.Node {
+	w.t.Helper()
+	n, err := w.Admin.CoreV1().Nodes().Get(w.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+func gone(w *world, pod corev1.Pod) error {
+	now, err := w.Admin.CoreV1().Pods(pod.Namespace).Get(w.t.Context(), pod.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && now.UID != pod.UID {
+		return nil
+	}
+	return errors.Join(err, errors.New("it is there"))
+}
+
+// guardsOnCluster: what the log says and what the API server says must both allow.
+func guardsOnCluster(t *testing.T, outer *world) {
+	w := outer
+	ns := w.Namespace("guarded")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
+	w.ApplyYAML(`{"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"name":"db","namespace":"guarded"},"spec":{"minAvailable":2,"selector":{"matchLabels":{"app":"db"}}}}`)
+	db := w.Deploy(testcluster.Deployment(ns, "db", "node-1", 2))
+	bare := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare", Namespace: ns}, Spec: testcluster.PodSpec("node-1", 1)}
+	made := map[string]corev1.Pod{} // a mirror pod only a kubelet may make: internal/policy's table has it
+	for _, p := range []corev1.Pod{bare} {
+		if _, err := w.Admin.CoreV1().Pods(ns).Create(t.Context(), &p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.Eventually(p.Name+" runs", func() error {
+			now := w.pod(p)
+			made[p.Name] = *now
+			if len(now.Status.ContainerStatuses) == 0 {
+				return errors.New("no status")
+			}
+			return nil
+		})
+	}
+	system := w.Deploy(testcluster.Deployment("kube-system", "dns", "node-1", 2))
+	sensors := w.Pods("contraband", "app.kubernetes.io/name=contraband-sensor")
+
+	for name, c := range map[string]struct {
+		pod    corev1.Pod
+		change func(k *kase, g *policy.Guards)
+		finds  func(f findingPointer)
+		want   string // a part of the refusal; "" when it is done
+	}{
+		"nothing wrong":                {pod: pods[0]},
+		"another node":                 {pod: pods[0], finds: func(f findingPointer) { f.Node = "node-2" }, want: `runs on node "node-1"`},
+		"another container":            {pod: pods[0], finds: func(f findingPointer) { f.Container.ID = "elsewhere" }, want: "knows no container"},
+		"a successor":                  {pod: pods[0], finds: func(f findingPointer) { f.Pod.UID = "00000000-0000-0000-0000-000000000000" }, want: "is gone"},
+		"neither UID nor container":    {pod: pods[0], finds: func(f findingPointer) { f.Pod.UID, f.Container.ID = "", "" }, want: "neither the pod's UID nor a container"},
+		"a pod that is not there":      {pod: pods[0], finds: func(f findingPointer) { f.Pod.Name = "nobody" }, want: "is gone"},
+		"protected namespace":          {pod: system[0], want: "protected"},
+		"a DaemonSet":                  {pod: sensors[0], change: func(_ *kase, g *policy.Guards) { g.Namespaces = []string{} }, want: "system priority"},
+		"a bare pod":                   {pod: made["bare"], want: "nothing replaces a pod of kind Pod"},
+		"a bare pod, opted in":         {pod: made["bare"], change: func(_ *kase, g *policy.Guards) { g.AllowKinds = []string{"Pod"} }},
+		"too few left":                 {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MinHealthyReplicas = "2" }, want: "would have 1 of 2 replicas ready"},
+		"a disruption budget":          {pod: db[0], want: `disruption budget "db"`},
+		"a spent hour":                 {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MaxContainmentsPerHour = 0 }, want: "max_containments_per_hour"},
+		"a spent workload":             {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MaxPerWorkloadPerHour = 0 }, want: "max_per_workload_per_hour"},
+		"a cluster that nobody serves": {pod: pods[0], finds: func(f findingPointer) { f.Cluster = "elsewhere" }, want: "not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := outer.in(t)
+			g := guards()
+			f := about(c.pod)
+			if c.finds != nil {
+				c.finds(&f)
+			}
+			k := w.open(f, docket.Isolate)
+			if c.change != nil {
+				c.change(k, &g)
+			}
+			acted := k.act(w.container(g), docket.Isolate, "")
+			if acted.Done != (c.want == "") || !strings.Contains(acted.Error, c.want) {
+				t.Fatalf("%+v, want %q", acted, c.want)
+			}
+			if c.want == "" {
+				if a := k.act(w.container(g), docket.Release, k.press(docket.PressRelease)); !a.Done {
+					t.Fatalf("release: %+v", a)
+				}
+				w.Eventually("it is ready again", func() error {
+					if w.pod(c.pod).Labels[contain.QuarantineLabel] != "" {
+						return errors.New("labelled")
+					}
+					return nil
+				})
+			} else if now := w.pod(c.pod); now.Labels[contain.QuarantineLabel] != "" {
+				t.Error("refused, and labelled all the same")
+			}
+		})
+	}
+
+}
+
+// notEnforced: where nothing enforces, it says so instead of pretending.
+func notEnforced(t *testing.T, w, sensors *world) {
+	ns := w.Namespace("open")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 8))
+	c := w.container(guards())
+	isolate := func(i int) docket.Acted { return w.open(about(pods[i]), docket.Isolate).act(c, docket.Isolate, "") }
+
+	sensors.mu.Lock()
+	sensors.reach = func(string, bool) bool { return true } // labels or not
+	sensors.mu.Unlock()
+	if a := isolate(0); !a.Done || !strings.Contains(a.NotEnforced, "can still be reached at") && !strings.Contains(a.NotEnforced, "still reaches") {
+		t.Errorf("the probe goes through: %+v", a)
+	}
+	sensors.mu.Lock()
+	sensors.reach = nil
+	sensors.mu.Unlock()
+	if a := isolate(1); !a.Done || a.NotEnforced != "" || !strings.Contains(a.Unverified, "Dataplane V2") {
+		t.Errorf("nothing could be tried: %+v", a)
+	}
+	w.ApplyYAML(`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"all","namespace":"open"},"spec":{"podSelector":{},"policyTypes":["Ingress"],"ingress":[{}]}}`)
+	if a := isolate(2); !a.Done || !strings.Contains(a.NotEnforced, `"all" selects every pod`) {
+		t.Errorf("a user's policy selects all: %+v", a)
+	}
+	before := policyOf(t, w, ns, "all")
+	if after := policyOf(t, w, ns, "all"); before.ResourceVersion != after.ResourceVersion || after.Generation != 1 {
+		t.Error("a user's policy was touched")
+	}
+	w.Describe(func(c *containerpb.Cluster) {
+		c.NetworkConfig.DatapathProvider = containerpb.DatapathProvider_LEGACY_DATAPATH
+	})
+	defer w.Describe(func(c *containerpb.Cluster) {
+		c.NetworkConfig.DatapathProvider = containerpb.DatapathProvider_ADVANCED_DATAPATH
+	})
+	legacy := w.container(guards())
+	k := w.openWith(about(pods[3]), docket.Decision{Rule: "test", Do: []string{docket.Evidence, docket.Isolate}, Otherwise: []string{docket.Evict}})
+	k.act(legacy, docket.Evidence, "")
+	if a := k.act(legacy, docket.Evict, ""); a.Done || !strings.Contains(a.Error, "does not include") {
+		t.Errorf("otherwise, without trouble: %+v", a)
+	}
+	if a := k.act(legacy, docket.Isolate, ""); !a.Done || !strings.Contains(a.NotEnforced, "by its own description") {
+		t.Errorf("by its description: %+v", a)
+	}
+	if a := k.act(legacy, docket.Evict, ""); !a.Done {
+		t.Errorf("otherwise: %+v", a)
+	}
+	// Ours, changed by somebody: never overwritten, and never relied on.
+	if err := w.Admin.NetworkingV1().NetworkPolicies(ns).Delete(t.Context(), contain.PolicyName, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w.ApplyYAML(`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"contraband-quarantine","namespace":"open"},"spec":{"podSelector":{},"policyTypes":["Egress"]}}`)
+	if a := isolate(4); a.Done || !strings.Contains(a.Error, "not as we make it") {
+		t.Errorf("a policy of our name: %+v", a)
+	}
+	if w.pod(pods[4]).Labels[contain.QuarantineLabel] != "" {
+		t.Error("labelled without a policy")
+	}
+}
+
+func policyOf(t *testing.T, w *world, ns, name string) *networkingv1.NetworkPolicy {
+	t.Helper()
+	p, err := w.Admin.NetworkingV1().NetworkPolicies(ns).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// exhaustedBudget: client-go would wait for a hundred seconds, silently.
+func exhaustedBudget(t *testing.T, w *world) {
+	ns := w.Namespace("budget")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 3))
+	most := intstr.FromInt32(0)
+	_, err := w.Admin.PolicyV1().PodDisruptionBudgets(ns).Create(t.Context(), &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: policyv1.PodDisruptionBudgetSpec{MaxUnavailable: &most, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := w.open(about(pods[0]), docket.Evidence, docket.Evict)
+	c := w.container(guards())
+	k.act(c, docket.Evidence, "")
+	began := time.Now()
+	a := k.act(c, docket.Evict, "")
+	t.Logf("an eviction that a budget forbids is answered in %s", time.Since(began).Round(time.Millisecond))
+	if a.Done || a.Later.IsZero() || !strings.Contains(a.Error, "not yet") {
+		t.Errorf("%+v", a)
+	}
+	if time.Since(began) > 20*time.Second {
+		t.Error("it waited for the budget")
+	}
+	if err := w.Admin.PolicyV1().PodDisruptionBudgets(ns).Delete(t.Context(), "none", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if a := k.act(c, docket.Evict, ""); !a.Done {
+		t.Errorf("without the budget: %+v", a)
+	}
+}
+
+func dryRun(t *testing.T, w *world) {
+	ns := w.Namespace("dry")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
+	g := guards()
+	g.DryRun = true
+	c := w.container(g)
+	k := w.open(about(pods[0]), docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict)
+	k.act(c, docket.Evidence, "")
+	k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict} {
+		if a := k.act(c, action, ""); a.Done || !strings.Contains(a.Error, "dry run") {
+			t.Errorf("%s: %+v", action, a)
+		}
+	}
+	now := w.pod(pods[0])
+	if !maps.Equal(now.Labels, pods[0].Labels) || now.DeletionTimestamp != nil || nodeOf(w, "node-2").Spec.Unschedulable {
+		t.Error("a dry run has changed something")
+	}
+	if _, err := w.Admin.NetworkingV1().NetworkPolicies(ns).Get(t.Context(), contain.PolicyName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a dry run has made a policy: %v", err)
+	}
+}
+
+// faults: each write of each action is refused, is never answered, or is applied
+// and its answer is lost; the same claim again must come to the same end.
+func faults(t *testing.T, outer, _ *world) {
+	for kind, fault := range map[string]func(send func() (*http.Response, error)) (*http.Response, error){
+		"connection refused": func(func() (*http.Response, error)) (*http.Response, error) {
+			return nil, errors.New("dial tcp: connection refused")
+		},
+		"time-out": func(func() (*http.Response, error)) (*http.Response, error) { return nil, os.ErrDeadlineExceeded },
+		"unavailable": func(send func() (*http.Response, error)) (*http.Response, error) {
+			return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: io.NopCloser(strings.NewReader("")), Header: http.Header{}}, nil
+		},
+		"applied, answer lost": func(send func() (*http.Response, error)) (*http.Response, error) {
+			resp, err := send()
+			if err == nil {
+				resp.Body.Close()
+			}
+			return nil, io.ErrUnexpectedEOF
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			w := outer.in(t)
+			ns := w.Namespace("fault-" + strings.NewReplacer(" ", "", ",", "").Replace(kind))
+			d := testcluster.Deployment(ns, "web", "node-2", 12)
+			pods := w.Deploy(d)
+			g := guards()
+			g.MinHealthyReplicas = "0"
+			for i, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete} {
+				for nth := 1; nth <= 3; nth++ {
+					pod := pods[(i*3+nth-1)%len(pods)]
+					if p, err := w.Admin.CoreV1().Pods(ns).Get(t.Context(), pod.Name, metav1.GetOptions{}); err != nil || p.Labels["app"] == "" {
+						continue
+					}
+					hit := w.faultOnce(t, action, pod, g, nth, fault)
+					if !hit {
+						break // the action has fewer writes
+					}
+				}
+			}
+		})
+	}
+
+}
+
+// faultOnce has the nth write of an action fail, and sees it through; it answers
+// whether there was such a write.
+func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g policy.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
+	t.Helper()
+	k := w.open(about(pod), docket.Evidence, action)
+	k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
+	k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+	hit := false
+	w.calls.set(func(n int, _ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+		if n == nth {
+			hit = true
+			return fault(send)
+		}
+		return send()
+	})
+	defer w.calls.set(nil)
+	n := k.claim(action, "")
+	var acted docket.Acted
+	var err error
+	for range 5 { // as Pub/Sub would bring it again, to another instance
+		if acted, err = w.container(g).Do(t.Context(), k.id, n); err == nil {
+			break
+		}
+	}
+	if err != nil || !acted.Done {
+		t.Errorf("%s, write %d: %+v, %v", action, nth, acted, err)
+		return hit
+	}
+	w.calls.set(nil)
+	now, getErr := w.Admin.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+	switch action {
+	case docket.Isolate:
+		if getErr != nil || now.Labels[contain.QuarantineLabel] != k.id || len(now.Labels) != 1 {
+			t.Errorf("isolate, write %d: labels %v, %v", nth, now.Labels, getErr)
+		}
+	case docket.Cordon:
+		if !nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable {
+			t.Errorf("cordon, write %d: the node takes pods", nth)
+		}
+		k.append(docket.KindActed, acted)
+		if a := k.act(w.container(g), docket.Uncordon, k.press(docket.PressRelease)); !a.Done || nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable {
+			t.Errorf("uncordon: %+v", a)
+		}
+	case docket.Evict, docket.Delete:
+		if getErr == nil && now.UID == pod.UID && now.DeletionTimestamp == nil {
+			t.Errorf("%s, write %d: the pod stays", action, nth)
+		}
+	}
+	return hit
+}
+
+// successors: a StatefulSet's pods have successors of the same name. Whatever is
+// attempted while one takes the other's place, the new one is never touched.
+func successors(t *testing.T, w *world) {
+	ns := w.Namespace("successor")
+	one, l := int32(1), map[string]string{"app": "db"}
+	_, err := w.Admin.AppsV1().StatefulSets(ns).Create(t.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
+		Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: l}, Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: l}, Spec: testcluster.PodSpec("node-2", 0)},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := guards()
+	g.AllowKinds, g.MinHealthyReplicas = []string{"StatefulSet"}, "0"
+	var old types.UID
+	for round := range 12 {
+		var pod corev1.Pod
+		w.Eventually("the pod db-0 runs", func() error {
+			all := w.Pods(ns, "app=db")
+			if len(all) != 1 || all[0].UID == old {
+				return fmt.Errorf("%d pods", len(all))
+			}
+			pod = all[0]
+			return nil
+		})
+		old = pod.UID
+		action := []string{docket.Isolate, docket.Evict, docket.Delete}[round%3]
+		k := w.open(about(pod), docket.Evidence, action)
+		k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
+		k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+		// At the moment of the write the pod is replaced: after every look at it.
+		w.calls.set(func(_ int, r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+			if strings.Contains(r.URL.Path, "/pods/") {
+				zero := int64(0)
+				if err := w.Admin.CoreV1().Pods(ns).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil && !apierrors.IsNotFound(err) {
+					t.Errorf("replace the pod: %v", err)
+				}
+				w.Eventually("the successor runs", func() error {
+					all := w.Pods(ns, "app=db")
+					if len(all) != 1 || all[0].UID == pod.UID {
+						return errors.New("not yet")
+					}
+					return nil
+				})
+			}
+			return send()
+		})
+		acted, err := w.container(g).Do(t.Context(), k.id, k.claim(action, ""))
+		w.calls.set(nil)
+		if err != nil || !acted.Gone {
+			t.Errorf("%s: %+v, %v: it should say that the pod is gone", action, acted, err)
+		}
+		all := w.Pods(ns, "app=db")
+		if len(all) != 1 || all[0].UID == pod.UID || all[0].DeletionTimestamp != nil || all[0].Labels[contain.QuarantineLabel] != "" {
+			t.Fatalf("%s touched the successor: %+v", action, all)
+		}
+	}
+}
+
+// twoCases: what one releases stays isolated for the other.
+func twoCases(t *testing.T, w, _ *world) {
+	ns := w.Namespace("two")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 3))
+	c := w.container(guards())
+	a, b := w.open(about(pods[0]), docket.Isolate, docket.Cordon), w.open(about(pods[0]), docket.Isolate, docket.Cordon)
+	for _, k := range []*kase{a, b} {
+		for _, action := range []string{docket.Isolate, docket.Cordon} {
+			if acted := k.act(c, action, ""); !acted.Done {
+				t.Fatalf("%s: %+v", action, acted)
+			}
+		}
+	}
+	release := func(k *kase) (notes []string) {
+		click := k.press(docket.PressRelease)
+		for _, undo := range []string{docket.Uncordon, docket.Release} {
+			acted := k.act(c, undo, click)
+			if !acted.Done {
+				t.Errorf("%s: %+v", undo, acted)
+			}
+			notes = append(notes, acted.Notes...)
+		}
+		return notes
+	}
+	if notes := release(a); !has(notes, "stays isolated") || !has(notes, "stays cordoned") {
+		t.Errorf("notes %q", notes)
+	}
+	if w.pod(pods[0]).Labels["app"] != "" || !nodeOf(w, "node-1").Spec.Unschedulable {
+		t.Error("the first release released what the second case holds")
+	}
+	if notes := release(b); !has(notes, "another of its pods goes") {
+		t.Errorf("notes %q", notes)
+	}
+	if w.pod(pods[0]).Labels["app"] != "web" || nodeOf(w, "node-1").Spec.Unschedulable {
+		t.Error("the second release left something")
+	}
+	// A node that somebody else has cordoned stays so.
+	if _, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	k := w.open(about(pods[1]), docket.Cordon)
+	if acted := k.act(c, docket.Cordon, ""); !acted.Done || !has(acted.Notes, "somebody else") {
+		t.Errorf("cordon of a cordoned node: %+v", acted)
+	}
+	if acted := k.act(c, docket.Uncordon, k.press(docket.PressRelease)); !acted.Done || !nodeOf(w, "node-1").Spec.Unschedulable {
+		t.Errorf("uncordon took somebody else's cordon: %+v", acted)
+	}
+	if _, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, []byte(`{"spec":{"unschedulable":null}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noSensor: an order that nobody takes is taken back, and said to be untaken.
+func noSensor(t *testing.T, w *world) {
+	ns := w.Namespace("nosensor")
+	w.ApplyYAML(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"node-9","labels":{"kubernetes.io/os":"windows"}}}`)
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-9", 2))
+	c := w.container(guards())
+	c.Patience = 500 * time.Millisecond
+	a := w.open(about(pods[0]), docket.Freeze).act(c, docket.Freeze, "")
+	if a.Done || !strings.Contains(a.Error, `sensor of node "node-9" has not taken the order`) {
+		t.Errorf("%+v", a)
+	}
+	left, err := w.Dynamic.Resource(orderResource).Namespace("contraband").List(t.Context(), metav1.ListOptions{LabelSelector: "contraband.dev/node=node-9"})
+	if err != nil || len(left.Items) != 0 {
+		t.Errorf("an order that was given up is still there: %v, %v", left, err)
+	}
+}
+
+// rights: the role allows each request that Contain made, and nothing that it never makes.
+func rights(t *testing.T, w *world) {
+	allowed := map[string]bool{}
+	add := func(rules []rbacv1.PolicyRule) {
+		for _, r := range rules {
+			for _, g := range r.APIGroups {
+				for _, res := range r.Resources {
+					for _, v := range r.Verbs {
+						allowed[v+" "+strings.TrimPrefix(g+"/"+res, "/")] = false
+					}
+				}
+			}
+		}
+	}
+	cr, err := w.Admin.RbacV1().ClusterRoles().Get(t.Context(), "contraband-contain", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	role, err := w.Admin.RbacV1().Roles("contraband").Get(t.Context(), "contraband-orders", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add(cr.Rules)
+	add(role.Rules)
+	w.calls.mu.Lock()
+	defer w.calls.mu.Unlock()
+	for _, r := range w.calls.seen {
+		if _, ok := allowed[r]; !ok {
+			t.Errorf("%s: used, and not granted", r)
+		}
+		allowed[r] = true
+	}
+	for r, used := range allowed {
+		// A DaemonSet, a Job and a ReplicationController are looked up where one owns the pod.
+		if !used && r != "get batch/jobs" && r != "get replicationcontrollers" && r != "get apps/daemonsets" {
+			t.Errorf("%s: granted, and never used", r)
+		}
+	}
+}
