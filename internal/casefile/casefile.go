@@ -11,7 +11,7 @@
 //	evidence/<sha256>                      the bytes that ran, and what they ran in; verified
 //	uploads/<order>                        what a node sent, until it is verified
 //	budgets/...                            slots that a containment has to win
-//	wakes/<minute>/<case>                  derived: cases to be looked at then
+//	wakes/<time>/<case>                    derived: cases to be looked at then
 package casefile
 
 import (
@@ -344,13 +344,13 @@ func (l *Log) WakeAt(ctx context.Context, caseID string, at time.Time) error {
 }
 
 func wakeKey(at time.Time, caseID string) string {
-	return "wakes/" + at.UTC().Format("2006-01-02T15:04") + "/" + caseID
+	return "wakes/" + at.UTC().Format("2006-01-02T15:04:05") + "/" + caseID
 }
 
 // Wake is a case that is due.
 type Wake struct{ Case, key string }
 
-// Due are the wakes whose minute has come.
+// Due are the wakes whose time has come.
 func (l *Log) Due(ctx context.Context) ([]Wake, error) {
 	keys, err := l.Store.List(ctx, "wakes/")
 	if err != nil {

@@ -219,6 +219,7 @@ func guardsOnCluster(t *testing.T, outer *world) {
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
 	w.ApplyYAML(`{"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"name":"db","namespace":"guarded"},"spec":{"minAvailable":2,"selector":{"matchLabels":{"app":"db"}}}}`)
 	db := w.Deploy(testcluster.Deployment(ns, "db", "node-1", 2))
+	well := w.Deploy(testcluster.Deployment(ns, "well", "node-1", 2))
 	bare := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare", Namespace: ns}, Spec: testcluster.PodSpec("node-1", 1)}
 	made := map[string]corev1.Pod{} // a mirror pod only a kubelet may make: internal/policy's table has it
 	for _, p := range []corev1.Pod{bare} {
@@ -243,7 +244,7 @@ func guardsOnCluster(t *testing.T, outer *world) {
 		finds  func(f findingPointer)
 		want   string // a part of the refusal; "" when it is done
 	}{
-		"nothing wrong":                {pod: pods[0]},
+		"nothing wrong":                {pod: well[0]},
 		"another node":                 {pod: pods[0], finds: func(f findingPointer) { f.Node = "node-2" }, want: `runs on node "node-1"`},
 		"another container":            {pod: pods[0], finds: func(f findingPointer) { f.Container.ID = "elsewhere" }, want: "knows no container"},
 		"a successor":                  {pod: pods[0], finds: func(f findingPointer) { f.Pod.UID = "00000000-0000-0000-0000-000000000000" }, want: "is gone"},

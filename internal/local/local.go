@@ -33,6 +33,7 @@ import (
 
 	"github.com/contraband-dev/contraband/functions"
 	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/contain"
 	"github.com/contraband-dev/contraband/internal/finding"
 	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
@@ -65,6 +66,16 @@ type Config struct {
 	VirusTotalKey string
 	// RuntimeFile is where the commands find this process; empty: nowhere.
 	RuntimeFile string
+	// Cluster is a Kubernetes cluster whose sensors publish here and whose pods are
+	// contained; nil: this machine's containers alone.
+	Cluster *Cluster
+}
+
+// Cluster that a Machine answers for. The identities that reach it are the
+// cluster's to bound.
+type Cluster struct {
+	Place       finding.Place
+	Reads, Acts cluster.Finder // with Respond's rights, with Contain's
 }
 
 // Machine is the pipeline, running.
@@ -253,12 +264,16 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		Incarnation: incarnation, Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") },
 		Observe: m.done.put,
 	}
+	place := finding.Place{Project: "local", Location: "local", Cluster: hostname()}
+	if m.cfg.Cluster != nil {
+		place, parts.Reads, parts.Acts = m.cfg.Cluster.Place, m.cfg.Cluster.Reads, m.cfg.Cluster.Acts
+	}
 	if m.sensor != nil {
 		parts.Orders = contain.HTTPOrders{URL: m.URL, Token: m.Token, Client: http.DefaultClient}
 	}
 	m.suite, err = functions.New(ctx, functions.Config{
 		Store: "dir://", Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
-		Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: "local/local/" + hostname()},
+		Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster},
 		Policy:   m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel,
 		ContainURL: base + "/Contain", AdvanceURL: base + "/Advance", CasebookURL: m.URL,
 	}, parts)
@@ -337,6 +352,12 @@ func (m *Machine) announce() error {
 		return err
 	}
 	return os.Rename(tmp, m.cfg.RuntimeFile)
+}
+
+// PubSub answers where sensors of other machines publish: the server's address,
+// for PUBSUB_EMULATOR_HOST, and the topic.
+func (m *Machine) PubSub() (address, topic string) {
+	return m.broker.server.Addr, "projects/" + project + "/topics/" + topicDetections
 }
 
 // Failed answers when a part has ended by itself.

@@ -241,7 +241,7 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 }
 
 // freezeCheck is how often somebody looks whether a container is still frozen.
-const freezeCheck = 2 * time.Minute
+const freezeCheck = time.Minute
 
 // lookAtFreeze sees whether the kubelet has restarted what we froze, and has
 // somebody look again.

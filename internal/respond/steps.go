@@ -267,7 +267,10 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 		}
 		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC()}
 	}
-	looks := []time.Time{acted.Until, acted.Later, acted.RestartsAt} // somebody has to look then
+	looks := []time.Time{acted.Until, acted.Later} // somebody has to look then
+	if !acted.RestartsAt.IsZero() {
+		looks = append(looks, acted.RestartsAt.Add(restartSlack))
+	}
 	if action == docket.Freeze && acted.Done && w.Lost != nil {
 		looks = append(looks, w.Now().Add(freezeCheck))
 	}
@@ -282,6 +285,9 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 	_, err = w.file.Append(ctx, docket.KindActed, acted)
 	return err
 }
+
+// restartSlack is what a kubelet may take to tell of a restart.
+const restartSlack = 3 * time.Second
 
 // claimOf is about what the finding names; where it names less, what the cluster
 // said when it was decided.

@@ -141,19 +141,27 @@ func (b *Bed) importImage(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	img, err := image()
-	if err != nil {
-		return fmt.Errorf("make image: %w", err)
-	}
 	file := filepath.Join(b.dir, "image.tar")
-	if err := tarball.WriteToFile(file, name.MustParseReference(Image), img); err != nil {
-		return fmt.Errorf("write image: %w", err)
+	if err := WriteImage(file); err != nil {
+		return err
 	}
 	defer os.Remove(file)
 	for _, ns := range []string{"default", "k8s.io"} { // the CRI keeps to a namespace of its own
 		if _, err := b.ctr(ctx, nil, "--namespace", ns, "images", "import", "--snapshotter", "overlayfs", file); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// WriteImage writes the image as an archive that runtimes import.
+func WriteImage(file string) error {
+	img, err := image()
+	if err != nil {
+		return fmt.Errorf("make image: %w", err)
+	}
+	if err := tarball.WriteToFile(file, name.MustParseReference(Image), img); err != nil {
+		return fmt.Errorf("write image: %w", err)
 	}
 	return nil
 }
@@ -188,7 +196,7 @@ func image() (v1.Image, error) {
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, program)
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/tool", Mode: 0o755}, program)
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/busybox", Mode: 0o755}, append(program, '\n')) // an image's file of its own, to be changed
-	for _, applet := range []string{"sh", "sleep", "cat", "cp", "mv", "rm", "chmod", "chown", "touch", "ln", "ls", "true", "echo", "mkdir"} {
+	for _, applet := range []string{"sh", "sleep", "cat", "cp", "mv", "rm", "chmod", "chown", "touch", "ln", "ls", "true", "echo", "mkdir", "nc", "tar", "httpd"} {
 		put(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil)
 	}
 	if err = errors.Join(err, w.Close()); err != nil {

@@ -253,7 +253,7 @@ func (c *Cluster) waitReady() {
 		"--root-ca-file", c.path("ca.crt"), "--leader-elect=false", "--secure-port=0",
 		"--kube-api-qps=500", "--kube-api-burst=1000", // the tests' bursts are not its to slow
 		"--controllers=serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller,namespace-controller,garbage-collector-controller,"+
-			"replicaset-controller,deployment-controller,daemonset-controller,statefulset-controller,job-controller,disruption-controller,endpointslice-controller")
+			"replicaset-controller,deployment-controller,daemonset-controller,statefulset-controller,job-controller,disruption-controller,endpointslice-controller,node-lifecycle-controller")
 	c.t.Logf("the API server is ready after %s", time.Since(began).Round(time.Millisecond))
 }
 
