@@ -47,11 +47,13 @@ func (s *site) thaw(ctx context.Context) (docket.Acted, error) {
 
 // freezeLife is how long a frozen pod stays before the kubelet restarts one of
 // its containers for not answering, and the probe that ends it; 0 when nothing
-// does. A TCP probe is answered by the kernel, frozen or not.
+// does. A TCP probe is answered by the kernel, frozen or not; an exec probe errs,
+// as nothing can be executed in a paused container, which the kubelet does not
+// count as a failure (seen with kubelet 1.37 and runc 1.1).
 func freezeLife(pod *corev1.Pod) (life time.Duration, probe string) {
 	for _, c := range pod.Spec.Containers {
 		p := c.LivenessProbe
-		if p == nil || p.TCPSocket != nil {
+		if p == nil || p.HTTPGet == nil && p.GRPC == nil {
 			continue
 		}
 		grace := pod.Spec.TerminationGracePeriodSeconds

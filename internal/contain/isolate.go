@@ -209,7 +209,7 @@ func (s *site) verifyIsolation(ctx context.Context, before []node.Reached) error
 		return err
 	}
 	if s.acted.NotEnforced == "" {
-		cut, why := cutOff(before, s.probe(ctx, "after"))
+		cut, why := s.probeUntilCut(ctx, before)
 		switch {
 		case why != "":
 			s.acted.NotEnforced = why
@@ -221,6 +221,29 @@ func (s *site) verifyIsolation(ctx context.Context, before []node.Reached) error
 	}
 	s.acted.Verified = strings.Join(holds, "; ")
 	return nil
+}
+
+// enforcePatience is how long a network has to learn of a policy: a connection
+// that is possible a moment after says nothing yet.
+const enforcePatience = 10 * time.Second
+
+// probeUntilCut tries again what was reached before, until it is not any more.
+func (s *site) probeUntilCut(ctx context.Context, before []node.Reached) (cut, flows string) {
+	if !slices.ContainsFunc(before, func(r node.Reached) bool { return r.OK }) {
+		return "", ""
+	}
+	until := time.Now().Add(enforcePatience)
+	for i := 1; ; i++ {
+		cut, flows = cutOff(before, s.probe(ctx, fmt.Sprintf("after%d", i)))
+		if flows == "" || time.Now().After(until) {
+			return cut, flows
+		}
+		select {
+		case <-ctx.Done():
+			return cut, flows
+		case <-time.After(time.Duration(i) * 200 * time.Millisecond):
+		}
+	}
 }
 
 // listedBy are the Services that have the pod as an endpoint that takes traffic.

@@ -15,8 +15,10 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 
@@ -141,13 +143,18 @@ func (w *shop) deploy() []corev1.Pod {
 	w.EnforcePolicies()
 	w.Namespace("shop")
 	d := testcluster.Deployment("shop", "web", "", 3)
-	d.Spec.Template.Spec.Containers[0].Command = []string{"/bin/sh", "-c", "mkdir -p /www; echo hello > /www/index.html; busybox httpd -f -p 8080 -h /www"}
+	serve(d)
 	w.ApplyYAML(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"web","namespace":"shop"},"spec":{"selector":{"app":"web"},"ports":[{"port":80,"targetPort":8080}]}}`)
 	w.ApplyYAML(`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"web","namespace":"shop"},"spec":{"podSelector":{"matchLabels":{"app":"web"}},
 "policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"client"}}}]}]}}`)
 	web := w.Deploy(d)
 	w.Deploy(testcluster.Deployment("shop", "client", "", 1))
 	return web
+}
+
+// serve makes a Deployment a web server.
+func serve(d *appsv1.Deployment) {
+	d.Spec.Template.Spec.Containers[0].Command = []string{"/bin/sh", "-c", "mkdir -p /www; echo hello > /www/index.html; busybox httpd -f -p 8080 -h /www"}
 }
 
 // exec runs a program in a pod, as kubectl exec does.
@@ -383,8 +390,10 @@ func (w *shop) evictAnother(than corev1.Pod) {
 func (w *shop) restarted() {
 	w.Namespace("probed")
 	d := testcluster.Deployment("probed", "probed", "", 2)
+	serve(d)
 	d.Spec.Template.Spec.Containers[0].LivenessProbe = &corev1.Probe{
-		ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/true"}}}, PeriodSeconds: 1, FailureThreshold: 2, TimeoutSeconds: 1,
+		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/index.html", Port: intstr.FromInt32(8080)}},
+		PeriodSeconds: 1, FailureThreshold: 2, TimeoutSeconds: 1, InitialDelaySeconds: 1,
 	}
 	pod := w.Deploy(d)[0]
 	w.attack(pod)
@@ -392,6 +401,13 @@ func (w *shop) restarted() {
 	if a := c.Done(docket.Freeze); a.RestartsAt.IsZero() || a.RestartsAt.After(a.At.Add(10*time.Second)) || len(a.Notes) == 0 {
 		w.t.Errorf("the restart is not foretold: %+v", a)
 	}
+	w.Eventually("the kubelet restarts it", func() error {
+		now, err := w.Admin.CoreV1().Pods("probed").Get(w.t.Context(), pod.Name, metav1.GetOptions{})
+		if err == nil && now.Status.ContainerStatuses[0].RestartCount == 0 {
+			return fmt.Errorf("%+v %v", now.Status.ContainerStatuses[0], w.Warnings("probed"))
+		}
+		return nil
+	})
 	c = w.kase(pod, "seen as lost, and evicted", func(c docket.Case) bool { return c.Lost != "" && c.Gone() })
 	w.t.Logf("foretold for %s, seen and answered by %s: %s", c.Done(docket.Freeze).RestartsAt.Format(time.TimeOnly), c.Done(docket.Evict).At.Format(time.TimeOnly), c.Lost)
 }

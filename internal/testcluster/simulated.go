@@ -81,15 +81,15 @@ func (c *Cluster) Deploy(d *appsv1.Deployment) []corev1.Pod {
 	c.Eventually("the Deployment is ready", func() error {
 		now, err := c.Admin.AppsV1().Deployments(d.Namespace).Get(c.ctx(), d.Name, metav1.GetOptions{})
 		if err == nil && now.Status.ReadyReplicas != *d.Spec.Replicas {
-			err = fmt.Errorf("%d of %d replicas are ready: %s", now.Status.ReadyReplicas, *d.Spec.Replicas, c.events(d.Namespace))
+			err = fmt.Errorf("%d of %d replicas are ready: %s", now.Status.ReadyReplicas, *d.Spec.Replicas, c.Warnings(d.Namespace))
 		}
 		return err
 	})
 	return c.Pods(d.Namespace, "app="+d.Name)
 }
 
-// events are the newest words about what goes wrong in a namespace.
-func (c *Cluster) events(namespace string) (out []string) {
+// Warnings are the newest words about what goes wrong in a namespace.
+func (c *Cluster) Warnings(namespace string) (out []string) {
 	list, err := c.Admin.CoreV1().Events(namespace).List(c.ctx(), metav1.ListOptions{FieldSelector: "type=Warning"})
 	if err != nil {
 		return []string{err.Error()}
