@@ -7,6 +7,8 @@ export GOFLAGS := -buildvcs=false
 # The tests that load programs into the kernel, or look at every container of
 # the machine, run one after the other: they would see each other's.
 KERNEL := ./sensor ./internal/agent ./cmd/contraband
+# Those that need a real Kubernetes: test-cluster's.
+CLUSTER := ./internal/contain ./internal/local
 
 .PHONY: help
 help: ## what there is to make
@@ -27,13 +29,13 @@ demo: deps-container build ## one command: an added program in a real container,
 	@./bin/contraband demo $(DEMOFLAGS)
 
 .PHONY: test
-test: deps-container deps-browser ## all tests; as root with the sensor's, on this kernel
+test: deps-container deps-browser ## all tests but those on a cluster and on other kernels; as root with the sensor's, on this one
 	@if [ "$$(id -u)" != 0 ]; then
 		echo "!! NOT ROOT: the tests of the sensor, of the demo and of the browser are NOT RUN."
 		echo "!! They load BPF programs and run real containers: run \`make test\` as root."
 	fi
 	go vet ./...
-	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$)
+	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$)
 	go test -race -p 1 -count=1 $(KERNEL)
 
 .PHONY: generate
@@ -60,6 +62,15 @@ bench-sensor: deps-container deps-kernels deps-peers ## what the sensor costs, b
 	BENCH=1 bash sensor/kernels/run.sh
 	go test -run '^$$' -bench BenchmarkMemory -benchtime 1x ./internal/agent 2>/dev/null | sed -n 's/^BENCH\t//p'
 
+.PHONY: test-cluster
+test-cluster: deps-container deps-kubernetes ## containment on a real API server, and end to end on a real node (2 min, root)
+	@if [ "$$(id -u)" != 0 ]; then echo "!! NOT ROOT: the tests on a cluster are NOT RUN." >&2; exit 1; fi
+	go test -race -count=1 -p 1 $(CLUSTER)
+
+.PHONY: bench-contain
+bench-contain: deps-kubernetes ## 200 pods contained at once, on a real API server (root)
+	@go test -run '^$$' -bench BenchmarkContain -benchtime 1x ./internal/contain 2>/dev/null | sed -n 's/^BENCH\t//p'
+
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding
@@ -75,8 +86,8 @@ define install
 	fi
 endef
 
-.PHONY: deps deps-container deps-browser deps-bpf deps-kernels deps-peers
-deps: deps-container deps-browser deps-bpf deps-kernels ## install all that the targets need
+.PHONY: deps deps-kubernetes deps-container deps-browser deps-bpf deps-kernels deps-peers
+deps: deps-container deps-browser deps-bpf deps-kernels deps-kubernetes ## install all that the targets need
 
 deps-container:
 	@$(call install,containerd,containerd runc,a real container runtime for the demo and the tests)
@@ -94,6 +105,12 @@ deps-kernels:
 	@$(call install,qemu-system-x86_64,qemu-system-x86,runs other kernels)
 	$(call install,cpio,cpio,packs what they boot)
 	$(call install,xz,xz-utils,unpacks their modules)
+
+deps-kubernetes:
+	@$(call install,ip,iproute2,the network of the test node)
+	$(call install,nft,nftables,plays the network policy engine on it)
+	$(call install,/usr/lib/cni/ptp,containernetworking-plugins,the network of its pods)
+	bash tools/kubernetes/build.sh
 
 deps-peers:
 	@$(call install,bpftrace,bpftrace,a peer that the sensor is measured beside)

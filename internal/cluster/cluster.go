@@ -47,10 +47,10 @@ type Finder interface {
 }
 
 // The client's own limits: the default of five requests a second would contain
-// little more than one pod a second.
+// little more than one pod a second. The server has fairness of its own.
 const (
-	queriesPerSecond = 200
-	burst            = 400
+	queriesPerSecond = 500
+	burst            = 1000
 	requestTimeout   = 20 * time.Second
 	described        = 10 * time.Minute // for how long a description is good
 )

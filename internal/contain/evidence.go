@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/redact"
@@ -101,7 +100,7 @@ func (s *site) saveManifests(ctx context.Context) error {
 	if err := s.saveJSON(ctx, "pod.json", apiServer, pod); err != nil {
 		return err
 	}
-	owner, err := cluster.RootOwner(ctx, s.Kube, s.pod)
+	owner, err := s.owned(ctx)
 	if err != nil {
 		return s.save(ctx, "owners.json", apiServer, nil, err)
 	}

@@ -49,11 +49,12 @@ func readQuarantine(pod *corev1.Pod) *quarantine {
 // its labels away, and cuts its network by one policy for the quarantine label.
 // NetworkPolicies are additive: one beside a user's that allows would do nothing.
 func (s *site) isolate(ctx context.Context) (docket.Acted, error) {
-	before := s.probe(ctx, "before")
+	out, in := s.targets(ctx), towards(s.pod)
+	before := s.probe(ctx, "before", out, in)
 	if err := s.ensurePolicy(ctx); err != nil {
 		return docket.Acted{}, err
 	}
-	owner, err := cluster.RootOwner(ctx, s.Kube, s.pod)
+	owner, err := s.owned(ctx)
 	if err != nil {
 		return docket.Acted{}, err
 	}
@@ -229,12 +230,21 @@ const enforcePatience = 10 * time.Second
 
 // probeUntilCut tries again what was reached before, until it is not any more.
 func (s *site) probeUntilCut(ctx context.Context, before []node.Reached) (cut, flows string) {
-	if !slices.ContainsFunc(before, func(r node.Reached) bool { return r.OK }) {
+	var out, in []string // what was reached
+	for _, r := range before {
+		switch {
+		case r.OK && r.Inward:
+			in = append(in, r.Target)
+		case r.OK:
+			out = append(out, r.Target)
+		}
+	}
+	if len(out)+len(in) == 0 {
 		return "", ""
 	}
 	until := time.Now().Add(enforcePatience)
 	for i := 1; ; i++ {
-		cut, flows = cutOff(before, s.probe(ctx, fmt.Sprintf("after%d", i)))
+		cut, flows = cutOff(before, s.probe(ctx, fmt.Sprintf("after%d", i), out, in))
 		if flows == "" || time.Now().After(until) {
 			return cut, flows
 		}
@@ -289,9 +299,9 @@ func (s *site) notEnforced(ctx context.Context) (string, error) {
 
 // probe has the sensor try connections out of the pod and towards it. What cannot
 // be tried is nothing: isolation does not wait for it.
-func (s *site) probe(ctx context.Context, when string) []node.Reached {
+func (s *site) probe(ctx context.Context, when string, targets, towards []string) []node.Reached {
 	o := s.order(node.Probe, "."+when)
-	o.Targets, o.Towards = s.targets(ctx), towards(s.pod)
+	o.Targets, o.Towards = targets, towards
 	if s.dryRun != nil || len(o.Targets)+len(o.Towards) == 0 {
 		return nil
 	}

@@ -42,7 +42,20 @@ const (
 type site struct {
 	task
 	*cluster.Cluster
-	pod *corev1.Pod // nil: gone, or another has its name
+	pod   *corev1.Pod    // nil: gone, or another has its name
+	owner *cluster.Owner // once it was looked up
+}
+
+// owned looks up the pod's owner, once.
+func (s *site) owned(ctx context.Context) (cluster.Owner, error) {
+	if s.owner == nil {
+		o, err := cluster.RootOwner(ctx, s.Kube, s.pod)
+		if err != nil {
+			return o, fmt.Errorf("look up the owner of pod %q: %w", s.pod.Name, err)
+		}
+		s.owner = &o
+	}
+	return *s.owner, nil
 }
 
 // onCluster carries out a claim about a pod: the API server must agree on what
@@ -224,9 +237,9 @@ func (s *site) seen(ctx context.Context) (policy.Pod, error) {
 		p.Owner, p.Name, p.Ready = note.OwnerKind, note.OwnerName, false
 		return p, nil
 	}
-	o, err := cluster.RootOwner(ctx, s.Kube, pod)
+	o, err := s.owned(ctx)
 	if err != nil {
-		return p, fmt.Errorf("look up the owner of pod %q: %w", pod.Name, err)
+		return p, err
 	}
 	p.Owner, p.Name, p.Wanted, p.ReadyNow, p.Countable = o.Kind, o.String(), o.Wanted, o.Ready, o.Countable
 	budgets, err := s.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
