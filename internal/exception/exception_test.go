@@ -24,7 +24,7 @@ func load(t *testing.T, body string) (List, error) {
 func TestFind(t *testing.T) {
 	l, err := load(t, `exceptions:
   - {image: "registry/app@`+image+`", sha256: "`+sum+`", owner: ci@example.com, reason: builds in place, until: 2030-01-31}
-  - {image: "`+image+`", path: "/work/build-*", owner: ci@example.com, reason: builds in place, until: 2030-01-31}`)
+  - {image: "`+image+`", path: "/srv/build-*", owner: ci@example.com, reason: builds in place, until: 2030-01-31}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,14 +35,14 @@ func TestFind(t *testing.T) {
 		want              bool
 	}{
 		"by hash":               {image, sum, "/any", last, true},
-		"by path":               {image, "", "/work/build-1", last, true},
+		"by path":               {image, "", "/srv/build-1", last, true},
 		"after its last day":    {image, sum, "/any", last.Add(time.Minute), false},
 		"another image":         {"sha256:" + sum, sum, "/any", last, false},
-		"image unknown":         {"", sum, "/work/build-1", last, false},
+		"image unknown":         {"", sum, "/srv/build-1", last, false},
 		"another program":       {image, strings.Repeat("b", 64), "/any", last, false},
-		"below the path":        {image, "", "/work/build-1/x", last, false},
-		"a path with dots":      {image, "", "/work/build-../x", last, false},
-		"a path that is a tail": {image, "", "/tmp/work/build-1", last, false},
+		"below the path":        {image, "", "/srv/build-1/x", last, false},
+		"a path with dots":      {image, "", "/srv/build-../x", last, false},
+		"a path that is a tail": {image, "", "/tmp/srv/build-1", last, false},
 	} {
 		if got := l.Find(c.digest, c.sum, c.path, c.at); (got != nil) != c.want {
 			t.Errorf("%s: %+v", name, got)
@@ -59,7 +59,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"no reason":       {"reason", "", "reason"},
 		"no end":          {"until", "", "day"},
 		"a relative path": {"path", "work/x", "absolute"},
-		"a bad pattern":   {"path", "/work/[", "syntax"},
+		"a bad pattern":   {"path", "/srv/[", "syntax"},
 		"unknown key":     {"sha512", "x", "sha512"},
 	} {
 		var b strings.Builder
