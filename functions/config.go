@@ -37,6 +37,10 @@ type Config struct {
 	SlackToken string `env:"SLACK_TOKEN"`
 	// SlackChannel is the id of the security channel.
 	SlackChannel string `env:"SLACK_CHANNEL"`
+	// SlackSigningSecret verifies what people press in Slack. Empty: pages have no buttons.
+	SlackSigningSecret string `env:"SLACK_SIGNING_SECRET"`
+	// Approvers are the ids of Slack users who may press. Empty: whoever can see the channel.
+	Approvers []string `env:"CONTRABAND_APPROVERS"`
 	// KeepNotifications stores each notification as it came, secrets and all,
 	// under notifications/SHA-256 in the store. Use a bucket with a key of your own.
 	KeepNotifications bool `env:"CONTRABAND_KEEP_NOTIFICATIONS, default=false"`

@@ -17,7 +17,8 @@ func (s *Suite) Advance(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &in) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
+	// Who asked may have no time to wait: Interact has three seconds.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), respond.FunctionTimeout)
 	defer cancel()
 	reply(w, struct{}{}, s.responder.Advance(ctx, in.Case))
 }

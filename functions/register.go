@@ -58,6 +58,7 @@ func RegisterFromEnvironment() {
 	event("Respond", (*Suite).Respond)
 	web("Advance", (*Suite).Advance)
 	web("Contain", (*Suite).Contain)
+	web("Interact", (*Suite).Interact)
 	web("Casebook", (*Suite).Casebook)
 	web("Sweep", (*Suite).Sweep)
 }

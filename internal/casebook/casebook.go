@@ -175,7 +175,7 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	what := r.PostFormValue("what")
-	if what != docket.PressRelease && what != docket.PressEvict && docket.Ending(what) == "" {
+	if !docket.IsButton(what) {
 		http.Error(w, "there is no such button", http.StatusBadRequest)
 		return
 	}

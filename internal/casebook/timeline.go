@@ -109,6 +109,8 @@ func moments(e casefile.Event) []Moment {
 		return []Moment{{b.At, "pressed", text}}
 	case docket.KindExpired:
 		return one("expired", "the freeze has ended by itself")
+	case docket.KindReminded:
+		return one("reminded", "nobody had answered")
 	case docket.KindLost:
 		var b docket.Lost
 		json.Unmarshal(e.Body, &b)

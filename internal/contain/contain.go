@@ -119,6 +119,9 @@ func (t task) refused() string {
 	if undone := docket.Undone(action); undone != "" {
 		return t.refusedUndoing(undone)
 	}
+	if !t.kase.Permitted() && action != docket.Evict {
+		return "nobody has approved it"
+	}
 	if !t.wanted() {
 		return fmt.Sprintf("the policy's decision does not include %q", action)
 	}
@@ -143,7 +146,7 @@ func (t task) refused() string {
 // wanted tells whether the decision, as it stands now, or a person asks for the action.
 func (t task) wanted() bool {
 	d := t.kase.Decided.Decision
-	if d.Includes(t.claim.Action) || slices.Contains(d.Otherwise, t.claim.Action) && t.kase.Trouble(t.Now()) != "" {
+	if t.kase.Permitted() && (d.Includes(t.claim.Action) || slices.Contains(d.Otherwise, t.claim.Action) && t.kase.Trouble(t.Now()) != "") {
 		return true
 	}
 	return t.claim.Action == docket.Evict && t.clicked(docket.PressEvict)

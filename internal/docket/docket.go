@@ -25,6 +25,7 @@ const (
 	KindClicked   = "clicked"   // what a person pressed, accepted or refused
 	KindExpired   = "expired"   // a freeze that nobody released has ended by itself
 	KindLost      = "lost"      // a freeze is no more, though nobody ended it
+	KindReminded  = "reminded"  // nobody had answered, and people were told again
 	KindReported  = "reported"  // the SCC finding shows the case's state
 	KindClosed    = casefile.Closed
 )
@@ -106,6 +107,9 @@ type Decision struct {
 	Otherwise []string `json:"otherwise,omitempty"`
 	// For is how long a freeze and an isolation last when nobody releases them.
 	For time.Duration `json:"for,omitempty"`
+	// Ask has a person approve before anything is contained; silence is answered by
+	// telling again, never by acting.
+	Ask bool `json:"ask,omitempty"`
 	// EscalateAtEnd does Otherwise at the end of For instead of releasing the pod.
 	EscalateAtEnd bool `json:"escalateAtEnd,omitempty"`
 }
@@ -194,6 +198,12 @@ type Item struct {
 	Error  string    `json:"error,omitempty"` // why there is none
 }
 
+// Reminded is the body of KindReminded.
+type Reminded struct {
+	Timestamp string `json:"ts,omitempty"`
+	Error     string `json:"error,omitempty"`
+}
+
 // Lost is the body of KindLost.
 type Lost struct {
 	Why string `json:"why"`
@@ -203,10 +213,18 @@ type Lost struct {
 const (
 	PressRelease    = "release"    // undo what holds the pod: thaw, release, uncordon
 	PressEvict      = "evict"      // evict the pod; what it ran is saved
+	PressApprove    = "approve"    // do what the policy asks for
+	PressDeny       = "deny"       // do not
+	PressExtend     = "extend"     // hold the pod for as long again
 	PressClose      = "close"      // the matter is settled; nothing is said of how
 	PressBenign     = "benign"     // it was meant to be there: the finding becomes INACTIVE
 	PressRemediated = "remediated" // it is dealt with: the finding becomes INACTIVE
 )
+
+// IsButton tells whether there is such a button.
+func IsButton(what string) bool {
+	return Ending(what) != "" || slices.Contains([]string{PressRelease, PressEvict, PressApprove, PressDeny, PressExtend}, what)
+}
 
 // endings are what closes a case, with the resolution each stands for.
 var endings = map[string]string{PressClose: "settled", PressBenign: "benign", PressRemediated: "remediated"}
@@ -256,6 +274,7 @@ type Case struct {
 	Reported  string     `json:"reported,omitempty"`
 	Expired   bool       `json:"expired,omitempty"` // the freeze has
 	Lost      string     `json:"lost,omitempty"`    // why the freeze is no more
+	Reminded  *Reminded  `json:"reminded,omitempty"`
 	Closed    *Closed    `json:"closed,omitempty"`
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
@@ -322,6 +341,8 @@ func (c *Case) add(e casefile.Event) error {
 		return err
 	case KindExpired:
 		c.Expired = true
+	case KindReminded:
+		return json.Unmarshal(e.Body, &c.Reminded)
 	case KindLost:
 		var b Lost
 		err := json.Unmarshal(e.Body, &b)
@@ -398,6 +419,55 @@ func (c Case) Holds() []string {
 	return slices.DeleteFunc([]string{Freeze, Isolate, Cordon}, func(a string) bool { return !c.InForce(a) })
 }
 
+// Answer is the click that approved or denied what was asked, or nil. The first
+// one counts.
+func (c Case) Answer() *Click {
+	for i := range c.Clicks {
+		if k := &c.Clicks[i]; k.Refused == "" && (k.What == PressApprove || k.What == PressDeny) {
+			return k
+		}
+	}
+	return nil
+}
+
+// Asking tells whether a person's answer is waited for.
+func (c Case) Asking() bool {
+	d := c.Decided.Decision
+	return d.Ask && c.Closed == nil && c.Answer() == nil && len(InOrder(d.Do)) > 0
+}
+
+// Permitted tells whether the policy's containments may be done: nobody has to be
+// asked, or somebody has approved.
+func (c Case) Permitted() bool {
+	a := c.Answer()
+	return !c.Decided.Decision.Ask || a != nil && a.What == PressApprove
+}
+
+// Buttons are what can be pressed now, in the order in which they are shown.
+func (c Case) Buttons() []string {
+	var out []string
+	if c.Closed != nil {
+		return out
+	}
+	if c.Asking() {
+		out = append(out, PressApprove, PressDeny)
+	}
+	holds := c.Holds()
+	if len(holds) > 0 {
+		out = append(out, PressRelease)
+	}
+	if c.InForce(Freeze) || c.InForce(Isolate) {
+		out = append(out, PressExtend)
+	}
+	if c.Decided.Finding.Pod.Name != "" && !c.Gone() && c.Done(Evidence) != nil {
+		out = append(out, PressEvict)
+	}
+	if !c.InForce(Freeze) && !c.InForce(Isolate) {
+		out = append(out, PressBenign, PressRemediated)
+	}
+	return out
+}
+
 // Frozen tells whether the container is frozen as far as the log knows.
 func (c Case) Frozen() bool { return c.InForce(Freeze) }
 
@@ -442,6 +512,8 @@ func (c Case) Status() string {
 		return "released"
 	case c.Expired:
 		return "freeze expired"
+	case c.Asking():
+		return "waiting for approval"
 	default:
 		return "open"
 	}

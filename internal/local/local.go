@@ -252,9 +252,10 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	base = "http://127.0.0.1:" + port + secret
 
 	incarnation := uuid.NewString()
-	token, channel, slackAPI := m.cfg.SlackToken, m.cfg.SlackChannel, ""
+	token, channel, slackAPI, signing := m.cfg.SlackToken, m.cfg.SlackChannel, "", ""
 	if m.slack != nil {
-		token, channel, slackAPI = m.Token, slackstandin.Channel, m.URL+"/slack-api/api/"
+		token, channel, slackAPI, signing = m.Token, slackstandin.Channel, m.URL+"/slack-api/api/", rand.Text()
+		m.slack.Interact = slackstandin.Interactivity{URL: base + "/Interact", SigningSecret: signing}
 	}
 	parts := functions.Parts{
 		PubSub: m.broker.options(), SlackAPI: slackAPI, HTTP: http.DefaultClient, Store: m.store, Upload: m.upload.sign,
@@ -274,7 +275,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	m.suite, err = functions.New(ctx, functions.Config{
 		Store: "dir://", Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
 		Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster},
-		Policy:   m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel,
+		Policy:   m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel, SlackSigningSecret: signing,
 		ContainURL: base + "/Contain", AdvanceURL: base + "/Advance", CasebookURL: m.URL,
 	}, parts)
 	if err != nil {
@@ -287,6 +288,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Advance", m.suite.Advance),
 		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Contain", m.suite.Contain),
 		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Sweep", m.suite.Sweep),
+		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Interact", m.suite.Interact),
 	)
 	if err != nil {
 		return "", fmt.Errorf("register functions: %w", err)

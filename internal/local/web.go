@@ -31,7 +31,7 @@ func (m *Machine) handler() http.Handler {
 	mux.HandleFunc("PUT /upload/{key...}", m.upload.serve)
 	if m.slack != nil {
 		mux.Handle("/slack-api/", http.StripPrefix("/slack-api", m.slack.Handler())) // asks for the token itself
-		mux.Handle("/slack/", m.guarded(http.StripPrefix("/slack", m.slack.Handler())))
+		mux.Handle("/slack/", m.guarded(http.StripPrefix("/slack", m.slack.Page())))
 	}
 	if m.sensor != nil {
 		mux.Handle("/orders/", m.guarded(m.sensor.Handler()))

@@ -29,6 +29,8 @@ type Slack struct {
 	API     *slack.Client
 	Channel string                     // its id. Required.
 	Link    func(caseID string) string // the casebook's page of a case
+	// Buttons shows what can be pressed; it needs the Interact function.
+	Buttons bool
 }
 
 // Digest of what the page of a case would show now: an edit is due when it
@@ -74,6 +76,11 @@ func (s *Slack) Edit(ctx context.Context, c docket.Case) (docket.Paged, error) {
 }
 
 func (s *Slack) find(ctx context.Context, c docket.Case) (docket.Paged, error) {
+	return s.findOf(ctx, c, eventType)
+}
+
+// findOf looks for our message of a kind about a case.
+func (s *Slack) findOf(ctx context.Context, c docket.Case, kind string) (docket.Paged, error) {
 	p := slack.GetConversationHistoryParameters{ChannelID: s.Channel, IncludeAllMetadata: true, Limit: 200,
 		Oldest: fmt.Sprintf("%d.000000", c.Opened.Add(-time.Minute).Unix())}
 	for {
@@ -82,7 +89,7 @@ func (s *Slack) find(ctx context.Context, c docket.Case) (docket.Paged, error) {
 			return docket.Paged{}, classify(fmt.Errorf("search Slack channel %q: %w", s.Channel, err))
 		}
 		for _, m := range h.Messages {
-			if m.Metadata.EventType == eventType && m.Metadata.EventPayload["case"] == c.ID {
+			if m.Metadata.EventType == kind && m.Metadata.EventPayload["case"] == c.ID {
 				found := docket.Paged{Channel: s.Channel, Timestamp: m.Timestamp}
 				found.Link, _ = s.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: s.Channel, Ts: m.Timestamp})
 				return found, nil // its digest is not known: an edit follows
@@ -147,7 +154,72 @@ func (s *Slack) blocks(c docket.Case) []slack.Block {
 	if s.Link != nil {
 		footer = fmt.Sprintf("<%s|case %s>", s.Link(c.ID), c.ID)
 	}
-	return append(blocks, slack.NewContextBlock("", text(footer)))
+	blocks = append(blocks, slack.NewContextBlock("", text(footer)))
+	if b := buttons(c); s.Buttons && b != nil {
+		blocks = append(blocks, b)
+	}
+	return blocks
+}
+
+var labels = map[string]string{
+	docket.PressApprove: "Approve", docket.PressDeny: "Deny", docket.PressRelease: "Release", docket.PressExtend: "Hold longer",
+	docket.PressEvict: "Evict the pod", docket.PressBenign: "Close: meant to be there", docket.PressRemediated: "Close: dealt with",
+}
+
+// buttons of a case: the action's id is what is pressed, its value the case. What
+// cannot be undone, or lets something go on, asks to confirm.
+func buttons(c docket.Case) slack.Block {
+	var elements []slack.BlockElement
+	for _, what := range c.Buttons() {
+		b := slack.NewButtonBlockElement(what, c.ID, slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false))
+		if sure := confirmations(c)[what]; sure != "" {
+			b.Confirm = slack.NewConfirmationBlockObject(slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false),
+				slack.NewTextBlockObject(slack.PlainTextType, limit(sure, 300), false, false), slack.NewTextBlockObject(slack.PlainTextType, "Yes", false, false),
+				slack.NewTextBlockObject(slack.PlainTextType, "No", false, false))
+		}
+		switch what {
+		case docket.PressApprove:
+			b.Style = slack.StylePrimary
+		case docket.PressEvict:
+			b.Style = slack.StyleDanger
+		}
+		elements = append(elements, b)
+	}
+	if len(elements) == 0 {
+		return nil
+	}
+	return slack.NewActionBlock("buttons", elements...)
+}
+
+func confirmations(c docket.Case) map[string]string {
+	where := clean(c.Decided.Finding.ShortName())
+	return map[string]string{
+		docket.PressApprove: strings.Join(docket.InOrder(c.Decided.Decision.Do), ", ") + ": " + where,
+		docket.PressRelease: "What ran in " + where + " goes on.",
+		docket.PressEvict:   "The pod goes: " + where + ". Its evidence is saved.",
+	}
+}
+
+// reminderType marks a reminder in a message's metadata.
+const reminderType = "contraband_reminder"
+
+// Remind tells the channel again, below the case's message and beside it, that an
+// answer is waited for.
+func (s *Slack) Remind(ctx context.Context, c docket.Case) (string, error) {
+	if p, err := s.findOf(ctx, c, reminderType); err == nil && p.Timestamp != "" {
+		return p.Timestamp, nil // an earlier try's, whose answer was lost
+	}
+	text := fmt.Sprintf("<!channel> Nobody has answered for %s: %s", time.Since(c.Opened).Round(time.Minute), headline(c))
+	options := []slack.MsgOption{slack.MsgOptionText(text, false),
+		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: reminderType, EventPayload: map[string]any{"case": c.ID}})}
+	if c.Paged != nil && c.Paged.Timestamp != "" {
+		options = append(options, slack.MsgOptionTS(c.Paged.Timestamp), slack.MsgOptionBroadcast())
+	}
+	_, ts, err := s.API.PostMessageContext(ctx, s.Channel, options...)
+	if err != nil {
+		return "", classify(fmt.Errorf("remind Slack channel %q: %w", s.Channel, err))
+	}
+	return ts, nil
 }
 
 func headline(c docket.Case) string {
@@ -194,6 +266,9 @@ func Steps(c docket.Case, clean func(string) string) []string {
 	} else if d.Includes(docket.Escalate) {
 		out = append(out, "will be escalated")
 	}
+	if c.Asking() {
+		out = append(out, "WAITING for approval of: "+strings.Join(docket.InOrder(d.Do), ", "))
+	}
 	if c.Expired {
 		out = append(out, "the freeze has ended by itself: the container RUNS again")
 	}
@@ -231,6 +306,8 @@ var done = map[string]string{
 func actionLines(c docket.Case, action string, clean func(string) string) []string {
 	claim := c.Claim(action)
 	switch {
+	case claim == nil && !c.Permitted():
+		return nil
 	case claim == nil && c.Decided.Decision.Includes(action):
 		return []string{action + " will follow"}
 	case claim == nil:

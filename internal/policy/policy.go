@@ -42,6 +42,9 @@ type Rule struct {
 	// Otherwise is done as well when what was done does not hold: the kubelet has
 	// restarted what was frozen, or nothing enforces the isolation.
 	Otherwise []string `yaml:"otherwise"`
+	// Ask has a person approve, by a button of the page, before anything is
+	// contained. Half an hour of silence tells again, and never acts.
+	Ask bool `yaml:"ask"`
 	// For is how long a freeze and an isolation last when nobody releases them,
 	// such as 12h. Default: 24h.
 	For time.Duration `yaml:"for"`
@@ -187,6 +190,12 @@ func (r *Rule) compile(env *cel.Env) error {
 	if r.AtEnd != "" && r.AtEnd != atEndRelease && r.AtEnd != atEndOtherwise {
 		return fmt.Errorf("at_end: %q is neither %q nor %q", r.AtEnd, atEndRelease, atEndOtherwise)
 	}
+	if r.Ask && len(docket.InOrder(r.Do)) == 0 {
+		return errors.New("ask: there is nothing to approve: do names no containment")
+	}
+	if r.Ask && !slices.Contains(r.Do, docket.Page) {
+		return errors.New("ask: add page to do, or nobody is asked")
+	}
 	if r.AtEnd == atEndOtherwise && len(r.Otherwise) == 0 {
 		return errors.New("at_end: otherwise is empty")
 	}
@@ -220,7 +229,7 @@ func (p *Policy) Decide(f finding.Finding, v docket.Verdict) docket.Decision {
 		}
 		if out.Value() == true {
 			return docket.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
-				Otherwise: slices.Clone(r.Otherwise), For: r.For, EscalateAtEnd: r.AtEnd == atEndOtherwise}
+				Otherwise: slices.Clone(r.Otherwise), For: r.For, Ask: r.Ask, EscalateAtEnd: r.AtEnd == atEndOtherwise}
 		}
 	}
 	return docket.Decision{Rule: "(no rule fits)", Do: []string{docket.Page}}

@@ -52,6 +52,8 @@ type Escalator interface {
 type Pager interface {
 	Post(ctx context.Context, c docket.Case, again bool) (docket.Paged, error)
 	Edit(ctx context.Context, c docket.Case) (docket.Paged, error)
+	// Remind tells again that an answer is waited for, once.
+	Remind(ctx context.Context, c docket.Case) (timestamp string, err error)
 	Digest(c docket.Case) string
 }
 

@@ -30,6 +30,9 @@ func (r *Responder) due(c docket.Case, lost string) []step {
 	if d.Includes(docket.Page) && c.Paged == nil {
 		steps = append(steps, step{"page", page})
 	}
+	if c.Asking() && c.Reminded == nil && r.Now().After(c.Opened.Add(remindAfter)) {
+		steps = append(steps, step{"tell again", remind})
+	}
 	if until := freezeEnd(c); !until.IsZero() && r.Now().After(until) {
 		steps = append(steps, step{"expire", expire})
 	}
@@ -81,8 +84,14 @@ func nextAction(c docket.Case, now time.Time) (action, click string) {
 	if accepted(c, docket.PressRelease) != "" {
 		return "", "" // what was released is not taken again
 	}
+	if held, click := dueExtension(c); held != "" {
+		return held, click
+	}
 	wanted := c.Decided.Decision.Do
-	if c.Trouble(now) != "" {
+	if !c.Permitted() {
+		wanted = nil
+	}
+	if c.Permitted() && c.Trouble(now) != "" {
 		wanted = slices.Concat(wanted, c.Decided.Decision.Otherwise)
 	}
 	for _, action := range docket.InOrder(wanted) {
@@ -93,6 +102,22 @@ func nextAction(c docket.Case, now time.Time) (action, click string) {
 	if evict := accepted(c, docket.PressEvict); evict != "" {
 		if claim := c.Claim(docket.Evict); claim == nil || claim.Click != evict && claim.Acted != nil && !claim.Acted.Done || isDue(c, docket.Evict, now) {
 			return docket.Evict, evict
+		}
+	}
+	return "", ""
+}
+
+// dueExtension answers the hold that a person wants to last longer, and the click:
+// it is claimed again, which only moves its end.
+func dueExtension(c docket.Case) (held, click string) {
+	extend := accepted(c, docket.PressExtend)
+	if extend == "" {
+		return "", ""
+	}
+	for _, held := range []string{docket.Freeze, docket.Isolate} {
+		claim := c.Claim(held)
+		if claim != nil && (c.InForce(held) && claim.Click != extend || claim.Click == extend && claim.Acted == nil) {
+			return held, extend
 		}
 	}
 	return "", ""
@@ -218,7 +243,29 @@ func page(ctx context.Context, w *work, c docket.Case) error {
 		}
 		p = docket.Paged{Error: err.Error()}
 	}
+	if c.Asking() {
+		if err := w.Log.WakeAt(ctx, c.ID, c.Opened.Add(remindAfter+time.Second)); err != nil {
+			return err
+		}
+	}
 	_, err = w.file.Append(ctx, docket.KindPaged, p)
+	return err
+}
+
+// remindAfter is how long an answer is waited for before people are told again.
+const remindAfter = 30 * time.Minute
+
+// remind tells again what nobody has answered. It never acts.
+func remind(ctx context.Context, w *work, c docket.Case) error {
+	ts, err := w.Pager.Remind(ctx, c)
+	body := docket.Reminded{Timestamp: ts}
+	if err != nil {
+		if !retry.IsPermanent(err) {
+			return err
+		}
+		body.Error = err.Error()
+	}
+	_, err = w.file.Append(ctx, docket.KindReminded, body)
 	return err
 }
 

@@ -282,7 +282,9 @@ func (w *work) takeIn(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		k.Refused = refuses(c, k)
+		if k.Refused == "" { // else Interact knows that this one may not press
+			k.Refused = refuses(c, k)
+		}
 		if _, err := w.file.Append(ctx, docket.KindClicked, k); err != nil {
 			return err
 		}
@@ -317,6 +319,12 @@ func refuses(c docket.Case, k docket.Click) string {
 	switch {
 	case k.What == docket.PressRelease && len(held) == 0 && !pending:
 		return "nothing is frozen, isolated or cordoned"
+	case k.What == docket.PressApprove || k.What == docket.PressDeny:
+		return refusesAnswer(c)
+	case k.What == docket.PressExtend && !c.InForce(docket.Freeze) && !c.InForce(docket.Isolate):
+		return "nothing is frozen or isolated"
+	case k.What == docket.PressExtend:
+		return ""
 	case k.What == docket.PressEvict && (c.Gone() || c.Decided.Finding.Pod.Name == ""):
 		return "there is no pod to evict"
 	case k.What == docket.PressEvict && c.Done(docket.Evidence) == nil:
@@ -329,8 +337,18 @@ func refuses(c docket.Case, k docket.Click) string {
 		return "a freeze is under way: release it first"
 	case docket.Ending(k.What) != "" && pending:
 		return "a containment is under way: release it first"
-	case k.What != docket.PressRelease && k.What != docket.PressEvict && docket.Ending(k.What) == "":
+	case !docket.IsButton(k.What):
 		return "there is no such button"
+	}
+	return ""
+}
+
+func refusesAnswer(c docket.Case) string {
+	if a := c.Answer(); a != nil {
+		return fmt.Sprintf("%s has pressed %s already", a.By, a.What)
+	}
+	if !c.Asking() {
+		return "nothing was asked"
 	}
 	return ""
 }

@@ -42,6 +42,9 @@ type Server struct {
 	// than 0 is sent as the HTTP status (429 with Retry-After: 1). nil: never.
 	Fault func(method string, applied bool) int
 
+	// Interact is where presses go; without it nothing can be pressed.
+	Interact Interactivity
+
 	db *bbolt.DB
 	mu sync.Mutex
 }
@@ -86,7 +89,15 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/{method}", s.api)
 	mux.HandleFunc("GET /api/{method}", s.api)
+	return mux
+}
+
+// Page shows the channel to a person, with its buttons. Who may see it is the
+// caller's to restrict.
+func (s *Server) Page() http.Handler {
+	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.show)
+	mux.HandleFunc("POST /press", s.pressed)
 	return mux
 }
 
@@ -283,7 +294,7 @@ func reply(w http.ResponseWriter, v any) {
 
 var channelPage = template.Must(template.New("channel").Parse(`<!doctype html><html lang="en"><meta charset="utf-8"><title>#security (stand-in for Slack)</title>
 <h1>#security</h1><p>This machine has no SLACK_TOKEN: here is what Slack would have shown.</p>
-{{range .}}<article id="{{.Timestamp}}"><h2>{{.Headline}}</h2>{{range .Lines}}<p>{{.}}</p>{{end}}{{if .Edits}}<small>edited {{.Edits}} times</small>{{end}}</article><hr>{{else}}<p>Nothing yet.</p>{{end}}`))
+{{range .}}<article id="{{.Timestamp}}"><h2>{{.Headline}}</h2>{{range .Lines}}<p>{{.}}</p>{{end}}{{if .Buttons}}<form method="post" action="press"><input type="hidden" name="ts" value="{{.Timestamp}}">{{range .Buttons}}<button name="press" value="{{.Action}} {{.Value}}">{{.Label}}</button> {{end}}</form>{{end}}{{if .Edits}}<small>edited {{.Edits}} times</small>{{end}}</article><hr>{{else}}<p>Nothing yet.</p>{{end}}`))
 
 // show renders the channel for a person; the text is shown, never interpreted.
 func (s *Server) show(w http.ResponseWriter, _ *http.Request) {
@@ -292,17 +303,25 @@ func (s *Server) show(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	type button struct{ Label, Action, Value string }
 	type shown struct {
 		Timestamp, Headline string
 		Lines               []string
 		Edits               int
+		Buttons             []button
 	}
 	var out []shown
 	for _, m := range slices.Backward(all) {
-		v := shown{m.Timestamp, m.Text, nil, m.Edits}
+		v := shown{Timestamp: m.Timestamp, Headline: m.Text, Edits: m.Edits}
 		var blocks []struct {
-			Text   struct{ Text string }
-			Fields []struct{ Text string }
+			Text     struct{ Text string }
+			Fields   []struct{ Text string }
+			Elements []struct {
+				Type     string
+				Text     json.RawMessage
+				ActionID string `json:"action_id"`
+				Value    string
+			}
 		}
 		if json.Unmarshal(m.Blocks, &blocks) == nil && len(blocks) > 0 {
 			for _, b := range blocks[1:] {
@@ -312,10 +331,16 @@ func (s *Server) show(w http.ResponseWriter, _ *http.Request) {
 				if b.Text.Text != "" {
 					v.Lines = append(v.Lines, b.Text.Text)
 				}
+				for _, e := range b.Elements {
+					var label struct{ Text string }
+					if e.Type == "button" && json.Unmarshal(e.Text, &label) == nil {
+						v.Buttons = append(v.Buttons, button{label.Text, e.ActionID, e.Value})
+					}
+				}
 			}
 		}
 		out = append(out, v)
 	}
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'")
 	channelPage.Execute(w, out)
 }

@@ -1,0 +1,108 @@
+package slack
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Interactivity is where presses go, as an app's settings have it.
+type Interactivity struct {
+	URL           string // of the Interact function
+	SigningSecret string
+	Client        *http.Client // nil: http.DefaultClient
+}
+
+// Press presses a button of a message as a user, and answers Interact's status. As
+// in Slack a button that the message does not have cannot be pressed.
+func (s *Server) Press(ctx context.Context, ts, action, value, user string) (int, error) {
+	m, ok := s.get(ts)
+	if !ok || !hasButton(m, action, value) {
+		return 0, fmt.Errorf("message %q has no button %q with the value %q", ts, action, value)
+	}
+	now := time.Now()
+	payload, err := json.Marshal(map[string]any{
+		"type": "block_actions", "user": map[string]any{"id": user, "username": strings.ToLower(user), "name": strings.ToLower(user)},
+		"trigger_id": rand.Text(), "channel": map[string]any{"id": Channel}, "message": map[string]any{"ts": ts},
+		"actions": []any{map[string]any{"type": "button", "action_id": action, "block_id": "buttons", "value": value,
+			"action_ts": fmt.Sprintf("%d.%06d", now.Unix(), now.Nanosecond()/1000)}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	return s.Send(ctx, []byte(url.Values{"payload": {string(payload)}}.Encode()), now)
+}
+
+// Send signs a body as Slack does, at a time, and delivers it once: Slack does not
+// come again.
+func (s *Server) Send(ctx context.Context, body []byte, at time.Time) (int, error) {
+	stamp := fmt.Sprint(at.Unix())
+	mac := hmac.New(sha256.New, []byte(s.Interact.SigningSecret))
+	fmt.Fprintf(mac, "v0:%s:%s", stamp, body)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // Slack's
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Interact.URL, strings.NewReader(string(body)))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("X-Slack-Request-Timestamp", stamp)
+	req.Header.Set("X-Slack-Signature", "v0="+hex.EncodeToString(mac.Sum(nil)))
+	client := s.Interact.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+func hasButton(m Message, action, value string) bool {
+	var blocks []struct {
+		Elements []struct {
+			ActionID string `json:"action_id"`
+			Value    string
+		}
+	}
+	if json.Unmarshal(m.Blocks, &blocks) != nil {
+		return false
+	}
+	for _, b := range blocks {
+		for _, e := range b.Elements {
+			if e.ActionID == action && e.Value == value {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pressed is the stand-in page's own button.
+func (s *Server) pressed(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	parts := strings.Fields(r.PostFormValue("press"))
+	if len(parts) != 2 || slices.Contains(parts, "") {
+		http.Error(w, "there is no such button", http.StatusBadRequest)
+		return
+	}
+	status, err := s.Press(r.Context(), r.PostFormValue("ts"), parts[0], parts[1], "U0VISITOR")
+	if err != nil || status != http.StatusOK {
+		http.Error(w, fmt.Sprintf("Interact answers %d %v", status, err), http.StatusBadGateway)
+		return
+	}
+	http.Redirect(w, r, "./", http.StatusSeeOther)
+}
