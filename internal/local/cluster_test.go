@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -168,13 +169,31 @@ func (w *shop) exec(pod corev1.Pod, stdin []byte, args ...string) (string, error
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), 15*time.Second)
 	defer cancel()
-	var out bytes.Buffer
+	var out output
 	o := remotecommand.StreamOptions{Stdout: &out, Stderr: &out}
 	if stdin != nil {
 		o.Stdin = bytes.NewReader(stdin)
 	}
 	err = e.StreamWithContext(ctx, o)
 	return out.String(), err
+}
+
+// output of a program, which may go on when nobody waits for it any more.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 // attack drops a program that is known to be bad, and runs it. The exec itself
