@@ -9,6 +9,7 @@ require (
 	cloud.google.com/go/pubsub/v2 v2.8.1
 	cloud.google.com/go/securitycenter v1.49.1
 	cloud.google.com/go/storage v1.67.0
+	cloud.google.com/go/workflows v1.22.1
 	github.com/GoogleCloudPlatform/functions-framework-go v1.9.2
 	github.com/VirusTotal/vt-go v1.1.0
 	github.com/chromedp/cdproto v0.159.0

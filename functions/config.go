@@ -41,6 +41,11 @@ type Config struct {
 	SlackSigningSecret string `env:"SLACK_SIGNING_SECRET"`
 	// Approvers are the ids of Slack users who may press. Empty: whoever can see the channel.
 	Approvers []string `env:"CONTRABAND_APPROVERS"`
+	// Workflow drives cases: projects/P/locations/L/workflows/W. Empty: the sweep does.
+	Workflow string `env:"CONTRABAND_WORKFLOW"`
+	// CallbackPrefix is what the address of a workflow's callback begins with: to
+	// nothing else a token of ours is sent.
+	CallbackPrefix string `env:"CONTRABAND_CALLBACK_PREFIX, default=https://workflowexecutions.googleapis.com/"`
 	// KeepNotifications stores each notification as it came, secrets and all,
 	// under notifications/SHA-256 in the store. Use a bucket with a key of your own.
 	KeepNotifications bool `env:"CONTRABAND_KEEP_NOTIFICATIONS, default=false"`

@@ -20,9 +20,11 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
+	executions "cloud.google.com/go/workflows/executions/apiv1"
 	"github.com/google/uuid"
 	"github.com/slack-go/slack"
 	"google.golang.org/api/idtoken"
@@ -47,6 +49,8 @@ import (
 // The zero value is the cloud.
 type Parts struct {
 	PubSub, SCC []option.ClientOption
+	Executions  []option.ClientOption // of Cloud Workflows
+	Callbacks   *http.Client          // calls callbacks; nil: with an access token
 	// Reads reaches clusters with Respond's rights, Acts with Contain's.
 	Reads, Acts cluster.Finder
 	SlackAPI    string       // ends in /api/
@@ -71,6 +75,9 @@ type Suite struct {
 	responder *respond.Responder
 	container *contain.Container
 	casebook  http.Handler
+
+	executionsMu sync.Mutex
+	executions   *executions.Client // once a workflow was started
 }
 
 // New wires the functions and refuses what is missing.
@@ -119,6 +126,9 @@ func (s *Suite) Close() error {
 	if s.scc != nil {
 		errs = append(errs, s.scc.Close())
 	}
+	if s.executions != nil {
+		errs = append(errs, s.executions.Close())
+	}
 	return errors.Join(append(errs, s.parts.Store.Close())...)
 }
 
@@ -156,6 +166,9 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 		r.SCC, facts.Nearby = s.scc, s.scc
 	}
 	r.Facts = facts
+	if s.cfg.Workflow != "" {
+		r.Drive = s.drive
+	}
 	if s.parts.Reads != nil {
 		r.Lost = facts.Lost
 	}
@@ -208,8 +221,19 @@ type containRequest struct {
 	Event int    `json:"event"`
 }
 
+// advanceRequest names a case and, when a workflow drives it, where that can be
+// resumed. No decision arrives in it.
 type advanceRequest struct {
-	Case string `json:"case"`
+	Case      string `json:"case"`
+	Execution string `json:"execution,omitempty"`
+	Callback  string `json:"callback,omitempty"`
+}
+
+// advanceReply says whether there is anything left to wait for, and how long.
+type advanceReply struct {
+	Done        bool   `json:"done"`
+	WaitSeconds int64  `json:"waitSeconds,omitempty"`
+	Why         string `json:"why,omitempty"`
 }
 
 func (s *Suite) callContain(ctx context.Context, caseID string, n int) (docket.Acted, error) {
@@ -218,9 +242,17 @@ func (s *Suite) callContain(ctx context.Context, caseID string, n int) (docket.A
 	return a, err
 }
 
-// afterClick has the case go on at once; should that fail, the click's wake does it.
+// afterClick has a case go on: by resuming the workflow that waits for it, else by
+// calling Advance. Whatever fails, the click has a wake.
 func (s *Suite) afterClick(ctx context.Context, caseID string) {
-	if err := s.post(ctx, "Advance", s.cfg.AdvanceURL, advanceRequest{caseID}, nil); err != nil {
+	err := s.resume(ctx, caseID)
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, errNoCallback) {
+		slog.Warn("the workflow could not be resumed", "case", caseID, "error", err.Error())
+	}
+	if err := s.post(ctx, "Advance", s.cfg.AdvanceURL, advanceRequest{Case: caseID}, nil); err != nil {
 		slog.Warn("the click is on record; the case will go on with the next sweep", "case", caseID, "error", err.Error())
 	}
 }

@@ -20,7 +20,8 @@ func (s *Suite) Advance(w http.ResponseWriter, r *http.Request) {
 	// Who asked may have no time to wait: Interact has three seconds.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), respond.FunctionTimeout)
 	defer cancel()
-	reply(w, struct{}{}, s.responder.Advance(ctx, in.Case))
+	answer, err := s.advance(ctx, in)
+	reply(w, answer, err)
 }
 
 // Contain carries out one recorded claim.

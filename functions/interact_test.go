@@ -39,6 +39,9 @@ func newDesk(t *testing.T) *desk {
 	if err == nil {
 		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
 	}
+	if err == nil {
+		err = f.Yield(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

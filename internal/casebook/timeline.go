@@ -109,6 +109,10 @@ func moments(e casefile.Event) []Moment {
 		return []Moment{{b.At, "pressed", text}}
 	case docket.KindExpired:
 		return one("expired", "the freeze has ended by itself")
+	case docket.KindDriven:
+		var b docket.Driven
+		json.Unmarshal(e.Body, &b)
+		return one("waits", b.Execution+b.Error)
 	case docket.KindReminded:
 		return one("reminded", "nobody had answered")
 	case docket.KindLost:

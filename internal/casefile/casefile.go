@@ -11,6 +11,8 @@
 //	evidence/<sha256>                      the bytes that ran, and what they ran in; verified
 //	uploads/<order>                        what a node sent, until it is verified
 //	budgets/...                            slots that a containment has to win
+//	executions/<case>                      the one workflow that drives a case
+//	callbacks/<case>/<time>                where that workflow can be resumed; the newest counts
 //	wakes/<time>/<case>                    derived: cases to be looked at then
 package casefile
 
@@ -386,3 +388,45 @@ func (l *Log) Cases(ctx context.Context) ([]string, error) {
 
 // EvidenceKey is where the bytes of a hash are kept.
 func EvidenceKey(sha256 string) string { return "evidence/" + sha256 }
+
+// Drives claims a case for a workflow's execution; false: another drives it.
+func (l *Log) Drives(ctx context.Context, caseID, execution string) (bool, error) {
+	key := "executions/" + caseID
+	err := l.Store.Create(ctx, key, []byte(execution))
+	if !errors.Is(err, ErrExists) {
+		return err == nil, err
+	}
+	holder, err := l.Store.Read(ctx, key)
+	return string(holder) == execution, err
+}
+
+// SetCallback notes where the workflow that drives a case can be resumed now.
+func (l *Log) SetCallback(ctx context.Context, caseID, url string) error {
+	prefix := "callbacks/" + caseID + "/"
+	old, err := l.Store.List(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	if err := l.Store.Create(ctx, prefix+l.now().UTC().Format("20060102T150405.000000000"), []byte(url)); err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	for _, key := range old {
+		if err := l.Store.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Callback answers where the workflow that drives a case can be resumed, or "".
+func (l *Log) Callback(ctx context.Context, caseID string) (string, error) {
+	keys, err := l.Store.List(ctx, "callbacks/"+caseID+"/")
+	if err != nil || len(keys) == 0 {
+		return "", err
+	}
+	url, err := l.Store.Read(ctx, keys[len(keys)-1])
+	if errors.Is(err, ErrNotExist) { // it was just replaced
+		return "", nil
+	}
+	return string(url), err
+}

@@ -25,6 +25,7 @@ const (
 	KindClicked   = "clicked"   // what a person pressed, accepted or refused
 	KindExpired   = "expired"   // a freeze that nobody released has ended by itself
 	KindLost      = "lost"      // a freeze is no more, though nobody ended it
+	KindDriven    = "driven"    // a workflow waits for the case; without one the sweep does
 	KindReminded  = "reminded"  // nobody had answered, and people were told again
 	KindReported  = "reported"  // the SCC finding shows the case's state
 	KindClosed    = casefile.Closed
@@ -198,6 +199,12 @@ type Item struct {
 	Error  string    `json:"error,omitempty"` // why there is none
 }
 
+// Driven is the body of KindDriven.
+type Driven struct {
+	Execution string `json:"execution,omitempty"`
+	Error     string `json:"error,omitempty"` // none was started: the sweep suffices
+}
+
 // Reminded is the body of KindReminded.
 type Reminded struct {
 	Timestamp string `json:"ts,omitempty"`
@@ -275,6 +282,7 @@ type Case struct {
 	Expired   bool       `json:"expired,omitempty"` // the freeze has
 	Lost      string     `json:"lost,omitempty"`    // why the freeze is no more
 	Reminded  *Reminded  `json:"reminded,omitempty"`
+	Driven    *Driven    `json:"driven,omitempty"`
 	Closed    *Closed    `json:"closed,omitempty"`
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
@@ -341,6 +349,8 @@ func (c *Case) add(e casefile.Event) error {
 		return err
 	case KindExpired:
 		c.Expired = true
+	case KindDriven:
+		return json.Unmarshal(e.Body, &c.Driven)
 	case KindReminded:
 		return json.Unmarshal(e.Body, &c.Reminded)
 	case KindLost:

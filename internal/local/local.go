@@ -38,11 +38,15 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
 	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
+	workflowstandin "github.com/contraband-dev/contraband/internal/standin/workflows"
+	"github.com/contraband-dev/contraband/internal/workflows"
 	"github.com/contraband-dev/contraband/sensor"
+	deployed "github.com/contraband-dev/contraband/workflows"
 )
 
 const (
-	source = "organizations/1/sources/1/locations/global"
+	source   = "organizations/1/sources/1/locations/global"
+	workflow = "projects/" + project + "/locations/local/workflows/case"
 	// filter is the one that the deployment gives SCC's notification config: it
 	// leaves out our escalations, and only those, so that an analyst who closes one
 	// of our findings is heard.
@@ -88,14 +92,16 @@ type Machine struct {
 	broker *broker
 	scc    *sccstandin.Server
 	slack  *slackstandin.Server
-	suite  *functions.Suite
-	sensor *sensor.Sensor
-	web    *http.Server
-	upload uploads
-	done   outcomes
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	failed chan error
+	// workflows drives cases with the file that is deployed.
+	workflows *workflowstandin.Server
+	suite     *functions.Suite
+	sensor    *sensor.Sensor
+	web       *http.Server
+	upload    uploads
+	done      outcomes
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	failed    chan error
 }
 
 // Start starts everything, or nothing.
@@ -265,6 +271,17 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		Incarnation: incarnation, Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") },
 		Observe: m.done.put,
 	}
+	definition, err := workflows.Parse(deployed.Case)
+	if err != nil {
+		return "", fmt.Errorf("workflows/case.yaml: %w", err)
+	}
+	m.workflows, err = workflowstandin.Start(workflowstandin.Config{
+		Workflow: workflow, Definition: definition, Env: map[string]string{"ADVANCE_URL": base + "/Advance", "ADVANCE_AUDIENCE": base},
+	})
+	if err != nil {
+		return "", err
+	}
+	parts.Executions, parts.Callbacks = m.workflows.Options(), m.workflows.CallbackClient()
 	place := finding.Place{Project: "local", Location: "local", Cluster: hostname()}
 	if m.cfg.Cluster != nil {
 		place, parts.Reads, parts.Acts = m.cfg.Cluster.Place, m.cfg.Cluster.Reads, m.cfg.Cluster.Acts
@@ -276,6 +293,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		Store: "dir://", Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
 		Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster},
 		Policy:   m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel, SlackSigningSecret: signing,
+		Workflow: workflow, CallbackPrefix: m.workflows.CallbackPrefix(),
 		ContainURL: base + "/Contain", AdvanceURL: base + "/Advance", CasebookURL: m.URL,
 	}, parts)
 	if err != nil {
@@ -374,6 +392,9 @@ func (m *Machine) Close() error {
 		}
 	}
 	m.cancel()
+	if m.workflows != nil {
+		errs = append(errs, m.workflows.Close())
+	}
 	if m.web != nil {
 		errs = append(errs, m.web.Close())
 	}

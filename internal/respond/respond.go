@@ -72,6 +72,9 @@ type Responder struct {
 	// Lost says why a freeze is no more, "" when it holds as far as can be seen. nil:
 	// nobody can see.
 	Lost func(ctx context.Context, c docket.Case) string
+	// Drive starts a workflow that waits for what a case needs, and answers its
+	// execution. nil: none is configured, and the sweep alone goes on with cases.
+	Drive func(ctx context.Context, caseID string) (execution string, err error)
 	// Source is our own source's name; our escalations in it never re-enter.
 	Source string
 	// Holder names one invocation. Required.
@@ -258,4 +261,59 @@ func (w *work) lookAtFreeze(ctx context.Context) error {
 		return nil
 	}
 	return w.Log.WakeAt(ctx, c.ID, w.Now().Add(freezeCheck))
+}
+
+// Wait is what a case waits for: nothing when Done, else for a press, at most For.
+type Wait struct {
+	Done bool
+	For  time.Duration
+	Why  string
+}
+
+// Bounds of one wait. What is due earlier than a wake says is never missed: the
+// sweep looks too.
+const (
+	shortestWait = 5 * time.Second
+	longestWait  = 24 * time.Hour
+)
+
+// Waits answers for how long nothing is due in a case.
+func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
+	file, err := r.Log.Read(ctx, caseID, r.Holder())
+	if err != nil {
+		return Wait{}, err
+	}
+	if len(file.Events()) == 0 {
+		return Wait{Done: true, Why: "there is no such case"}, nil
+	}
+	c, err := docket.Fold(caseID, file.Events())
+	if err != nil {
+		return Wait{}, err
+	}
+	if c.Closed != nil {
+		return Wait{Done: true, Why: "closed: " + c.Closed.Resolution}, nil
+	}
+	now, next := r.Now(), r.Now().Add(longestWait)
+	for _, at := range r.looks(c) {
+		if at.After(now) && at.Before(next) {
+			next = at
+		}
+	}
+	return Wait{For: max(shortestWait, next.Sub(now))}, nil
+}
+
+// looks are the times at which a step may become due without anybody's doing.
+func (r *Responder) looks(c docket.Case) (out []time.Time) {
+	for _, claim := range c.Claims {
+		if a := claim.Acted; a != nil {
+			out = append(out, a.Later, a.Until, a.RestartsAt.Add(restartSlack))
+		}
+	}
+	if c.Frozen() && r.Lost != nil {
+		out = append(out, r.Now().Add(freezeCheck))
+	}
+	if c.Asking() && c.Reminded == nil {
+		out = append(out, c.Opened.Add(remindAfter+time.Second))
+	}
+	return out
 }

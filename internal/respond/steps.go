@@ -49,6 +49,9 @@ func (r *Responder) due(c docket.Case, lost string) []step {
 	if closing := closingOf(c); closing != nil {
 		return []step{{"close", func(ctx context.Context, w *work, c docket.Case) error { return closeCase(ctx, w, c, *closing) }}}
 	}
+	if r.Drive != nil && c.Driven == nil {
+		steps = append(steps, step{"start the wait", drive})
+	}
 	if r.SCC != nil && c.Reported != c.Status() {
 		steps = append(steps, step{"report", report})
 	}
@@ -363,6 +366,18 @@ func expire(ctx context.Context, w *work, _ docket.Case) error {
 
 func lose(ctx context.Context, w *work, why string) error {
 	_, err := w.file.Append(ctx, docket.KindLost, docket.Lost{Why: why})
+	return err
+}
+
+// drive has a workflow wait for the case. Without one the sweep goes on with it, a
+// little later: that it could not be started holds nothing up.
+func drive(ctx context.Context, w *work, c docket.Case) error {
+	execution, err := w.Drive(ctx, c.ID)
+	body := docket.Driven{Execution: execution}
+	if err != nil {
+		body.Error = err.Error()
+	}
+	_, err = w.file.Append(ctx, docket.KindDriven, body)
 	return err
 }
 

@@ -1,0 +1,162 @@
+package functions
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	workflowstandin "github.com/contraband-dev/contraband/internal/standin/workflows"
+	"github.com/contraband-dev/contraband/internal/workflows"
+	caseflow "github.com/contraband-dev/contraband/workflows"
+)
+
+const workflowName = "projects/p/locations/l/workflows/case"
+
+// waiting is a desk whose cases the deployed workflow drives.
+type waiting struct {
+	*desk
+	flows *workflowstandin.Server
+	posts atomic.Int64 // to Advance
+	die   func(step string) error
+}
+
+func newWaiting(t *testing.T) *waiting {
+	t.Helper()
+	w := &waiting{desk: newDesk(t)}
+	d, err := workflows.Parse(caseflow.Case)
+	if err != nil {
+		t.Fatal(err)
+	}
+	advance := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.posts.Add(1)
+		w.Advance(rw, r)
+	}))
+	t.Cleanup(advance.Close)
+	w.flows, err = workflowstandin.Start(workflowstandin.Config{
+		Workflow: workflowName, Definition: d, Env: map[string]string{"ADVANCE_URL": advance.URL, "ADVANCE_AUDIENCE": advance.URL},
+		Observe: func(_, step string) error {
+			if w.die != nil {
+				return w.die(step)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.flows.Close() })
+	w.cfg.Workflow, w.cfg.CallbackPrefix, w.cfg.AdvanceURL = workflowName, w.flows.CallbackPrefix(), advance.URL
+	w.parts.Executions, w.parts.Callbacks = w.flows.Options(), w.flows.CallbackClient()
+	return w
+}
+
+func (w *waiting) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	w.t.Fatalf("%s: not within 20 s; executions %v", what, w.flows.States())
+}
+
+func (w *waiting) closed() bool {
+	w.t.Helper()
+	f, err := w.log.Read(w.t.Context(), caseID, "look")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return f.IsClosed()
+}
+
+func (w *waiting) resumable() bool {
+	url, err := w.log.Callback(w.t.Context(), caseID)
+	return err == nil && url != ""
+}
+
+// TestWorkflowDrivesACase: it waits for a press, which resumes it, and it ends with
+// the case; a second execution ends itself.
+func TestWorkflowDrivesACase(t *testing.T) {
+	w := newWaiting(t)
+	if _, err := w.drive(t.Context(), caseID); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the workflow waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
+	if _, err := w.drive(t.Context(), caseID); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the second ends itself", func() bool { return w.flows.States()["SUCCEEDED"] == 1 })
+	if got := fmt.Sprint(w.flows.Results()); !strings.Contains(got, "another execution drives the case") {
+		t.Errorf("it ended with %s", got)
+	}
+	if status, err := w.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
+		t.Fatalf("%d, %v", status, err)
+	}
+	w.eventually("the press closes the case, and the workflow ends", func() bool { return w.closed() && w.flows.States()["SUCCEEDED"] == 2 })
+	if n := w.posts.Load(); n != 3 {
+		t.Errorf("Advance was called %d times, want 3: by the first, the second, and after the press", n)
+	}
+}
+
+// TestWorkflowDies: ended before any of its steps, the case goes on: a press that
+// finds no one waiting calls Advance itself, and what it does not reach the sweep does.
+func TestWorkflowDies(t *testing.T) {
+	for _, at := range []string{"begin", "open", "advance", "look", "wait"} {
+		t.Run(at, func(t *testing.T) {
+			w := newWaiting(t)
+			w.die = func(step string) error {
+				if step == at {
+					return errors.New("the machine is gone")
+				}
+				return nil
+			}
+			if _, err := w.drive(t.Context(), caseID); err != nil {
+				t.Fatal(err)
+			}
+			w.eventually("it has died", func() bool { return w.flows.States()["FAILED"] == 1 })
+			if status, err := w.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
+				t.Fatalf("%d, %v", status, err)
+			}
+			w.eventually("the press closes the case", w.closed)
+		})
+	}
+}
+
+// TestSweepSuffices: with no workflow, and Advance out of reach of the press.
+func TestSweepSuffices(t *testing.T) {
+	d := newDesk(t)
+	d.cfg.AdvanceURL = "http://127.0.0.1:9/"
+	if status, err := d.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
+		t.Fatalf("%d, %v", status, err)
+	}
+	sweep := httptest.NewRecorder()
+	d.Sweep(sweep, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
+	f, err := d.log.Read(t.Context(), caseID, "look")
+	if err != nil || !f.IsClosed() {
+		t.Errorf("after the sweep (%d %s) the case is open: %v", sweep.Code, sweep.Body, err)
+	}
+}
+
+// TestAdvanceRefusesStrangers: a token of ours is sent to no address but Workflows'.
+func TestAdvanceRefusesStrangers(t *testing.T) {
+	w := newWaiting(t)
+	for _, url := range []string{"https://elsewhere.example/v1/x", "http://169.254.169.254/", w.flows.CallbackPrefix()[:10]} {
+		b, err := json.Marshal(advanceRequest{Case: caseID, Execution: "e", Callback: url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rw := httptest.NewRecorder()
+		w.Advance(rw, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(b)))
+		if rw.Code != http.StatusUnprocessableEntity || w.resumable() {
+			t.Errorf("%s: %d", url, rw.Code)
+		}
+	}
+}
