@@ -71,6 +71,10 @@ test-cluster: deps-container deps-kubernetes ## containment on a real API server
 bench-contain: deps-kubernetes ## 200 pods contained at once, on a real API server (root)
 	@go test -run '^$$' -bench BenchmarkContain -benchtime 1x ./internal/contain 2>/dev/null | sed -n 's/^BENCH\t//p'
 
+.PHONY: simulate
+simulate: ## ten thousand cases, each through a year of virtual time (15 min; YEARFLAGS=-year.seed=N repeats one)
+	go test -count=1 -run TestYear -timeout 2h ./internal/respond -args -year.cases=10000 $(YEARFLAGS)
+
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding

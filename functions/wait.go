@@ -18,35 +18,13 @@ import (
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// advance takes every step that is due; to the workflow that drives the case it
-// also says what to wait for. One execution drives a case: another is told to end.
+// advance has a case go on, for the workflow that drives it or for whoever asks.
 func (s *Suite) advance(ctx context.Context, in advanceRequest) (advanceReply, error) {
-	if in.Execution != "" {
-		ours, err := s.log.Drives(ctx, in.Case, in.Execution)
-		if err != nil {
-			return advanceReply{}, err
-		}
-		if !ours {
-			return advanceReply{Done: true, Why: "another execution drives the case"}, nil
-		}
+	if in.Callback != "" && (s.cfg.CallbackPrefix == "" || !strings.HasPrefix(in.Callback, s.cfg.CallbackPrefix)) {
+		return advanceReply{}, retry.Permanent(fmt.Errorf("callback %q is not of Cloud Workflows", in.Callback))
 	}
-	if in.Callback != "" {
-		if !strings.HasPrefix(in.Callback, s.cfg.CallbackPrefix) || s.cfg.CallbackPrefix == "" {
-			return advanceReply{}, retry.Permanent(fmt.Errorf("callback %q is not of Cloud Workflows", in.Callback))
-		}
-		// Before anything is looked at: who presses from now on resumes us.
-		if err := s.log.SetCallback(ctx, in.Case, in.Callback); err != nil {
-			return advanceReply{}, err
-		}
-	}
-	if err := s.responder.Advance(ctx, in.Case); err != nil {
-		return advanceReply{}, err
-	}
-	wait, err := s.responder.Waits(ctx, in.Case)
-	if err != nil {
-		return advanceReply{}, err
-	}
-	return advanceReply{Done: wait.Done, WaitSeconds: int64(math.Ceil(wait.For.Seconds())), Why: wait.Why}, nil
+	wait, err := s.responder.AdvanceFor(ctx, in.Case, in.Execution, in.Callback)
+	return advanceReply{Done: wait.Done, WaitSeconds: int64(math.Ceil(wait.For.Seconds())), Why: wait.Why}, err
 }
 
 // drive starts the workflow for a case. There is no id of our choosing: that one

@@ -245,8 +245,20 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 	return w.run(ctx, &learnt)
 }
 
-// freezeCheck is how often somebody looks whether a container is still frozen.
-const freezeCheck = time.Minute
+// A kubelet that restarts what is frozen does so soon: that is when it is looked at often.
+const (
+	freezeCheck      = time.Minute
+	freezeCheckLater = 15 * time.Minute
+	freezeYoung      = 10 * time.Minute
+)
+
+// nextFreezeCheck is when somebody is to look whether a container is still frozen.
+func (r *Responder) nextFreezeCheck(c docket.Case) time.Time {
+	if a := c.Done(docket.Freeze); a != nil && r.Now().Sub(a.At) > freezeYoung {
+		return r.Now().Add(freezeCheckLater)
+	}
+	return r.Now().Add(freezeCheck)
+}
 
 // lookAtFreeze sees whether the kubelet has restarted what we froze, and has
 // somebody look again.
@@ -260,7 +272,7 @@ func (w *work) lookAtFreeze(ctx context.Context) error {
 	if w.lost = w.Responder.Lost(ctx, c); w.lost != "" {
 		return nil
 	}
-	return w.Log.WakeAt(ctx, c.ID, w.Now().Add(freezeCheck))
+	return w.Log.WakeAt(ctx, c.ID, w.nextFreezeCheck(c))
 }
 
 // Wait is what a case waits for: nothing when Done, else for a press, at most For.
@@ -276,6 +288,30 @@ const (
 	shortestWait = 5 * time.Second
 	longestWait  = 24 * time.Hour
 )
+
+// AdvanceFor is Advance for a workflow's execution that drives the case and can be
+// resumed at callback; both are "" for anybody else. One execution drives a case:
+// another is told that it is done.
+func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback string) (Wait, error) {
+	if execution != "" {
+		ours, err := r.Log.Drives(ctx, caseID, execution)
+		if err != nil {
+			return Wait{}, err
+		}
+		if !ours {
+			return Wait{Done: true, Why: "another execution drives the case"}, nil
+		}
+	}
+	if callback != "" { // before anything is looked at: who presses from now on resumes it
+		if err := r.Log.SetCallback(ctx, caseID, callback); err != nil {
+			return Wait{}, err
+		}
+	}
+	if err := r.Advance(ctx, caseID); err != nil {
+		return Wait{}, err
+	}
+	return r.Waits(ctx, caseID)
+}
 
 // Waits answers for how long nothing is due in a case.
 func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
@@ -310,7 +346,7 @@ func (r *Responder) looks(c docket.Case) (out []time.Time) {
 		}
 	}
 	if c.Frozen() && r.Lost != nil {
-		out = append(out, r.Now().Add(freezeCheck))
+		out = append(out, r.nextFreezeCheck(c))
 	}
 	if c.Asking() && c.Reminded == nil {
 		out = append(out, c.Opened.Add(remindAfter+time.Second))

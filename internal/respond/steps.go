@@ -172,7 +172,7 @@ func closingOf(c docket.Case) *docket.Closed {
 	if c.Closed != nil {
 		return nil
 	}
-	if k := ending(c); k != nil {
+	if k := ending(c); k != nil && len(c.Holds()) == 0 { // what could not be undone keeps it open
 		return &docket.Closed{Resolution: docket.Ending(k.What), By: k.By}
 	}
 	if id := accepted(c, docket.PressRelease); id != "" && c.Released() {
@@ -182,9 +182,9 @@ func closingOf(c docket.Case) *docket.Closed {
 	return nil
 }
 
-// ending is the accepted click that closes the case, or nil.
+// ending is the latest accepted click that closes the case, or nil.
 func ending(c docket.Case) *docket.Click {
-	for i := range c.Clicks {
+	for i := range slices.Backward(c.Clicks) {
 		if k := &c.Clicks[i]; docket.Ending(k.What) != "" && k.Refused == "" {
 			return k
 		}

@@ -1,0 +1,623 @@
+package respond_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/enrich"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/workflows"
+	deployed "github.com/contraband-dev/contraband/workflows"
+)
+
+var (
+	yearCases = flag.Int("year.cases", 100, "cases of the simulated year")
+	yearSeed  = flag.Uint64("year.seed", 0, "seed of the simulated year; 0: another one each time")
+)
+
+// TestYear lets cases live for a year of virtual time: people press what they like,
+// twice, or nothing; every part fails and restarts; the deployed workflow drives
+// each case until it dies. Whatever happened, the case comes to rest, in a legal
+// state, and nothing that was to be looked at is forgotten.
+func TestYear(t *testing.T) {
+	seed := *yearSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	fmt.Printf("simulated year: %d cases, -year.seed=%d\n", *yearCases, seed)
+	definition, err := workflows.Parse(deployed.Case)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, events, pressed, died := map[string]int{}, 0, 0, 0
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(runtime.NumCPU())
+	for i := range *yearCases {
+		g.Go(func() error {
+			y := newYear(t, definition, rand.New(rand.NewPCG(seed, uint64(i))))
+			y.live()
+			c := y.check(fmt.Sprintf("-year.seed=%d, case %d", seed, i))
+			mu.Lock()
+			defer mu.Unlock()
+			ends[c.Status()]++
+			events += y.events
+			pressed += len(c.Clicks)
+			if y.flowDied {
+				died++
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("%d events in them, %d presses taken in, %d workflows died; ends: %v\n", events, pressed, died, ends)
+}
+
+const yearPolicy = `
+rules:
+  - name: asked
+    when: process.path == "/asked"
+    do: [escalate, page, freeze, evidence, isolate]
+    ask: true
+    for: 48h
+  - name: acted
+    when: process.path == "/acted"
+    do: [escalate, page, freeze, evidence, isolate, cordon]
+    otherwise: [evict]
+    for: 24h
+  - name: escalating
+    when: process.path == "/escalating"
+    do: [page, evidence, isolate]
+    otherwise: [evict]
+    at_end: otherwise
+    for: 12h
+  - name: told
+    do: [page]
+`
+
+// year is one case, and the world around it.
+type year struct {
+	t      *testing.T
+	r      *rand.Rand
+	def    *workflows.Definition
+	now    time.Time
+	end    time.Time
+	store  *flakyStore
+	policy *policy.Policy
+	queue  []happening // by time
+	caseID string
+	events int
+
+	flow     string // the execution that drives the case
+	flows    int
+	flowDied bool
+	callback string
+	pending  bool // a request to the callback is not yet read
+	pages    int
+	reminded int
+	acts     map[string]docket.Acted // by claim: done once
+	removed  bool
+	holds    map[string]bool // what holds in the world: freeze, isolate, cordon
+}
+
+type happening struct {
+	at time.Time
+	do func()
+}
+
+// plainStore is a Store of one process: a year has many millions of operations.
+type plainStore struct {
+	mu     sync.Mutex
+	values map[string][]byte
+	keys   []string // sorted
+}
+
+func (s *plainStore) Create(_ context.Context, key string, body []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, taken := slices.BinarySearch(s.keys, key)
+	if taken {
+		return casefile.ErrExists
+	}
+	s.keys, s.values[key] = slices.Insert(s.keys, i, key), slices.Clone(body)
+	return nil
+}
+
+func (s *plainStore) Read(_ context.Context, key string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	body, ok := s.values[key]
+	if !ok {
+		return nil, casefile.ErrNotExist
+	}
+	return body, nil
+}
+
+func (s *plainStore) List(_ context.Context, prefix string) (out []string, _ error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, _ := slices.BinarySearch(s.keys, prefix); i < len(s.keys) && strings.HasPrefix(s.keys[i], prefix); i++ {
+		out = append(out, s.keys[i])
+	}
+	return out, nil
+}
+
+func (s *plainStore) Delete(_ context.Context, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, ok := slices.BinarySearch(s.keys, key); ok {
+		s.keys = slices.Delete(s.keys, i, i+1)
+		delete(s.values, key)
+	}
+	return nil
+}
+
+func (s *plainStore) Close() error { return nil }
+
+// flakyStore fails a few operations, before or after they take effect.
+type flakyStore struct {
+	casefile.Store
+	r     *rand.Rand
+	rate  float64
+	quiet bool
+}
+
+var errFlaky = errors.New("the store does not answer")
+
+func (s *flakyStore) fails() bool { return !s.quiet && s.r.Float64() < s.rate }
+
+func (s *flakyStore) Create(ctx context.Context, key string, body []byte) error {
+	if s.fails() {
+		return errFlaky
+	}
+	err := s.Store.Create(ctx, key, body)
+	if s.fails() {
+		return errFlaky
+	}
+	return err
+}
+
+func (s *flakyStore) Read(ctx context.Context, key string) ([]byte, error) {
+	if s.fails() {
+		return nil, errFlaky
+	}
+	return s.Store.Read(ctx, key)
+}
+
+func newYear(t *testing.T, def *workflows.Definition, r *rand.Rand) *year {
+	t.Helper()
+	rules, err := policy.Parse([]byte(yearPolicy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	return &year{t: t, r: r, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules,
+		store: &flakyStore{Store: &plainStore{values: map[string][]byte{}}, r: r, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{}}
+}
+
+func (y *year) after(d time.Duration, do func()) {
+	y.queue = append(y.queue, happening{y.now.Add(d), do})
+	slices.SortStableFunc(y.queue, func(a, b happening) int { return a.at.Compare(b.at) })
+}
+
+// between answers a time between two, more often near the first.
+func (y *year) between(from, to time.Duration) time.Duration {
+	return from + time.Duration(y.r.Float64()*y.r.Float64()*float64(to-from))
+}
+
+// responder is one invocation: it holds the case under a name of its own, and
+// nobody knows whether it lives but by its lease.
+func (y *year) responder() *respond.Responder {
+	y.events++
+	log := &casefile.Log{Store: y.store, Lease: respond.Lease, Now: func() time.Time { return y.now }}
+	n := 0
+	rs := &respond.Responder{
+		Log: log, Facts: enrich.Enricher{}, Judge: unknown{}, Policy: y.policy, Pager: (*yearPager)(y), Act: y.act,
+		Source: source, Link: func(string) string { return "" }, Now: func() time.Time { return y.now },
+		Holder: func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) }, Drive: y.drive,
+		Lost: func(_ context.Context, c docket.Case) string {
+			if y.removed || !y.holds[docket.Freeze] {
+				return "the kubelet has restarted the container"
+			}
+			return ""
+		},
+	}
+	return rs
+}
+
+type unknown struct{}
+
+func (unknown) Judge(context.Context, finding.Finding) docket.Verdict {
+	return docket.Verdict{Level: docket.Unknown}
+}
+
+// yearPager is the channel: it counts, and fails now and then.
+type yearPager year
+
+func (p *yearPager) Post(context.Context, docket.Case, bool) (docket.Paged, error) {
+	if p.r.Float64() < 0.05 {
+		return docket.Paged{}, errors.New("slack does not answer")
+	}
+	p.pages++
+	return docket.Paged{Channel: "c", Timestamp: "1"}, nil
+}
+func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error) {
+	if p.r.Float64() < 0.05 {
+		return docket.Paged{}, errors.New("slack does not answer")
+	}
+	paged := *c.Paged
+	paged.Digest = p.Digest(c)
+	return paged, nil
+}
+func (p *yearPager) Remind(context.Context, docket.Case) (string, error) {
+	if p.r.Float64() < 0.1 {
+		return "", errors.New("slack does not answer")
+	}
+	p.reminded++
+	return "2", nil
+}
+func (p *yearPager) Digest(c docket.Case) string {
+	return c.Status() + fmt.Sprint(len(c.Clicks), c.Joined)
+}
+
+// act is Contain and the world behind it: refused, put off, not enforced, failing
+// before or after it took effect; the same claim again is the same act.
+func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, error) {
+	if y.r.Float64() < 0.1 {
+		return docket.Acted{}, errors.New("contain does not answer")
+	}
+	log := &casefile.Log{Store: y.store.Store, Lease: respond.Lease}
+	f, err := log.Read(ctx, caseID, "contain")
+	if err != nil {
+		return docket.Acted{}, err
+	}
+	c, err := docket.Fold(caseID, f.Events())
+	if err != nil {
+		return docket.Acted{}, err
+	}
+	i := slices.IndexFunc(c.Claims, func(k docket.Claim) bool { return k.N == n })
+	action := c.Claims[i].Action
+	key := fmt.Sprint(caseID, n)
+	a, known := y.acts[key]
+	if !known {
+		a = docket.Acted{Claim: n, Action: action, At: y.now}
+		switch undone := docket.Undone(action); {
+		case y.r.Float64() < 0.05:
+			a.Error = "refused"
+		case docket.Destroys(action) && y.r.Float64() < 0.4:
+			a.Error, a.Later = "not yet", y.now.Add(time.Minute)
+		case undone != "":
+			a.Done = true
+			y.holds[undone] = false
+		default:
+			a.Done = true
+			y.holds[action] = true
+			y.removed = y.removed || docket.Destroys(action)
+			if action == docket.Freeze || action == docket.Isolate {
+				a.Until = y.now.Add(c.Decided.Decision.Lasts())
+			}
+			if action == docket.Isolate && y.r.Float64() < 0.2 {
+				a.NotEnforced = "nothing enforces"
+			}
+			if action == docket.Freeze && y.r.Float64() < 0.2 { // its liveness probe ends it
+				a.RestartsAt = y.now.Add(30 * time.Second)
+				y.after(31*time.Second, func() { y.holds[docket.Freeze] = false })
+			}
+		}
+		y.acts[key] = a
+	}
+	if y.r.Float64() < 0.1 {
+		return docket.Acted{}, errors.New("contain's answer was lost")
+	}
+	return a, nil
+}
+
+// drive starts the deployed workflow, when it comes to be run.
+func (y *year) drive(_ context.Context, caseID string) (string, error) {
+	if y.r.Float64() < 0.1 {
+		return "", errors.New("workflows does not answer")
+	}
+	y.flows++
+	name := fmt.Sprint("execution", y.flows)
+	y.after(time.Second, func() { y.runFlow(name, caseID) })
+	return name, nil
+}
+
+// runFlow runs the workflow; while it waits, the world goes on.
+func (y *year) runFlow(name, caseID string) {
+	if y.flow != "" { // one that waits is below us on the stack: it was told to end when it asks
+		return
+	}
+	y.flow = name
+	defer func() { y.flow, y.callback = "", "" }()
+	_, err := y.def.Run(y.t.Context(), &flow{y, name}, map[string]any{"case": caseID}, func(string) error {
+		if y.r.Float64() < 0.002 {
+			return errors.New("the execution is gone")
+		}
+		return nil
+	})
+	if err != nil {
+		y.flowDied = true
+	}
+}
+
+type flow struct {
+	y    *year
+	name string
+}
+
+func (f *flow) Getenv(name string) (string, bool) {
+	if name == "GOOGLE_CLOUD_WORKFLOW_EXECUTION_ID" {
+		return f.name, true
+	}
+	return "https://advance", true
+}
+
+func (f *flow) Sleep(_ context.Context, d time.Duration) error {
+	f.y.until(f.y.now.Add(d), func() bool { return false })
+	return f.y.over()
+}
+
+func (f *flow) CreateCallback(context.Context, string) (map[string]any, error) {
+	f.y.callback, f.y.pending = fmt.Sprintf("callback%d", f.y.events), false
+	return map[string]any{"url": f.y.callback}, nil
+}
+
+func (f *flow) AwaitCallback(_ context.Context, _ map[string]any, d time.Duration) (map[string]any, error) {
+	if f.y.until(f.y.now.Add(d), func() bool { return f.y.pending }) {
+		f.y.pending = false
+		return map[string]any{}, nil
+	}
+	if err := f.y.over(); err != nil {
+		return nil, err
+	}
+	return nil, workflows.Raise("TimeoutError", "time has passed", 0)
+}
+
+func (f *flow) Post(ctx context.Context, args map[string]any) (map[string]any, error) {
+	body := args["body"].(map[string]any)
+	wait, err := f.y.responder().AdvanceFor(ctx, body["case"].(string), body["execution"].(string), body["callback"].(string))
+	if err != nil {
+		return nil, &workflows.Error{Value: map[string]any{"tags": []any{"HttpError"}, "code": int64(503), "message": err.Error()}}
+	}
+	return map[string]any{"code": int64(200), "body": map[string]any{"done": wait.Done, "waitSeconds": int64(wait.For.Seconds()), "why": wait.Why}}, nil
+}
+
+var errYearOver = errors.New("the year is over")
+
+func (y *year) over() error {
+	if y.now.Before(y.end) {
+		return nil
+	}
+	return errYearOver
+}
+
+// until lets the world go on to a time, or to when stop is true, which it answers.
+func (y *year) until(to time.Time, stop func() bool) bool {
+	if to.After(y.end) {
+		to = y.end
+	}
+	for !stop() {
+		at := to
+		if len(y.queue) > 0 && y.queue[0].at.Before(at) {
+			at = y.queue[0].at
+		}
+		if w := y.nextWake(); !w.IsZero() && w.Before(at) {
+			at = w
+		}
+		if at.After(y.now) {
+			y.now = at
+		}
+		switch {
+		case len(y.queue) > 0 && !y.queue[0].at.After(y.now):
+			h := y.queue[0]
+			y.queue = y.queue[1:]
+			h.do()
+		case y.sweep():
+		case !y.now.Before(to):
+			return stop()
+		}
+	}
+	return true
+}
+
+// nextWake is when the sweep next has something to do: it runs every minute.
+func (y *year) nextWake() time.Time {
+	keys, err := y.store.Store.List(y.t.Context(), "wakes/")
+	if err != nil || len(keys) == 0 {
+		return time.Time{}
+	}
+	at, err := time.Parse("2006-01-02T15:04:05", strings.Split(keys[0], "/")[1])
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	at = at.Truncate(time.Minute).Add(time.Minute)
+	if at.Before(y.now) {
+		at = y.now.Truncate(time.Minute).Add(time.Minute) // one that failed is for the next sweep
+	}
+	return at
+}
+
+// sweep is what functions.Sweep does, when a minute begins; it answers whether
+// anything was due.
+func (y *year) sweep() bool {
+	if !y.now.Equal(y.now.Truncate(time.Minute)) {
+		return false
+	}
+	r := y.responder()
+	due, err := r.Log.Due(y.t.Context())
+	if err != nil || len(due) == 0 {
+		return false
+	}
+	for _, w := range due {
+		if err := r.Advance(y.t.Context(), w.Case); err == nil {
+			r.Log.Woken(y.t.Context(), w)
+		}
+	}
+	y.now = y.now.Add(time.Second) // a sweep takes its time
+	return true
+}
+
+// deliver brings a finding until it is acknowledged, as Pub/Sub does.
+func (y *year) deliver(f finding.Finding) {
+	o, err := y.responder().Finding(y.t.Context(), f)
+	if err != nil {
+		y.after(y.between(time.Second, 10*time.Minute), func() { y.deliver(f) })
+		return
+	}
+	if y.caseID == "" {
+		y.caseID = o.Case
+	}
+}
+
+// press is a person: the click is on record, or he presses again; then the
+// workflow is resumed, or Advance is called, or neither can be reached.
+func (y *year) press(what, id string) {
+	if y.caseID == "" {
+		return
+	}
+	r := y.responder()
+	body, err := json.Marshal(docket.Click{ID: id, What: what, By: "a person", At: y.now})
+	if err == nil {
+		err = r.Log.Click(y.t.Context(), y.latest(), id, body)
+	}
+	if err != nil {
+		y.after(time.Minute, func() { y.press(what, id) })
+		return
+	}
+	url, err := r.Log.Callback(y.t.Context(), y.latest())
+	switch {
+	case y.r.Float64() < 0.1: // nobody is reached: the wake stands by
+	case err == nil && url != "" && url == y.callback:
+		y.pending = true
+	default:
+		r.Advance(y.t.Context(), y.latest())
+	}
+}
+
+// latest is the last episode of the case.
+func (y *year) latest() string {
+	ids, err := (&casefile.Log{Store: y.store.Store}).Cases(y.t.Context())
+	if err != nil || len(ids) == 0 {
+		return y.caseID
+	}
+	return slices.MaxFunc(ids, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+}
+
+func (y *year) live() {
+	paths := []string{"/asked", "/acted", "/escalating", "/told"}
+	f := finding.Finding{
+		CanonicalName: "projects/1/sources/1/findings/f", Category: finding.AddedBinary, State: "ACTIVE", EventTime: y.now, Project: "p", Cluster: "c", Node: "n",
+		Pod: finding.Pod{Namespace: "shop", Name: "web", UID: "u"}, Container: finding.Container{ID: "c1"},
+		Process: finding.Process{Path: paths[y.r.IntN(len(paths))], SHA256: strings.Repeat("a", 64)},
+	}
+	for range 1 + y.r.IntN(3) { // at least once
+		y.after(y.between(0, time.Hour), func() { y.deliver(f) })
+	}
+	for i := range y.r.IntN(4) { // it runs again
+		again := f
+		again.EventTime = f.EventTime.Add(time.Duration(i+1) * time.Hour)
+		y.after(y.between(time.Hour, 30*24*time.Hour), func() { y.deliver(again) })
+	}
+	buttons := []string{docket.PressApprove, docket.PressDeny, docket.PressRelease, docket.PressExtend, docket.PressEvict, docket.PressBenign, docket.PressRemediated}
+	for i := range y.r.IntN(8) {
+		what, id := buttons[y.r.IntN(len(buttons))], fmt.Sprint("click", i)
+		at := y.between(time.Minute, 60*24*time.Hour)
+		for range 1 + y.r.IntN(2) { // twice, now and then
+			y.after(at+y.between(0, time.Minute), func() { y.press(what, id) })
+		}
+	}
+	y.after(y.end.Add(-30*24*time.Hour).Sub(y.now), func() {
+		// In the last month nothing fails any more, and somebody settles the matter.
+		y.store.quiet = true
+		for i := range 40 {
+			y.after(time.Duration(2*i)*time.Hour, func() { y.press(docket.PressRelease, fmt.Sprint("last-release", i)) })
+			y.after(time.Duration(2*i+1)*time.Hour, func() { y.press(docket.PressRemediated, fmt.Sprint("last", i)) })
+		}
+	})
+	y.until(y.end, func() bool { return false })
+}
+
+// check holds every episode to what a case must be at the end.
+func (y *year) check(which string) (last docket.Case) {
+	y.t.Helper()
+	log := &casefile.Log{Store: y.store.Store, Lease: respond.Lease, Now: func() time.Time { return y.now }}
+	ids, err := log.Cases(y.t.Context())
+	if err != nil || len(ids) == 0 {
+		y.t.Fatalf("%s: no case, %v", which, err)
+	}
+	for _, id := range ids {
+		f, err := log.Read(y.t.Context(), id, "check")
+		if err != nil {
+			y.t.Fatalf("%s: %v", which, err)
+		}
+		c, err := docket.Fold(id, f.Events())
+		if err != nil {
+			y.t.Fatalf("%s: %v", which, err)
+		}
+		fail := func(format string, args ...any) {
+			y.t.Errorf("%s, %s: %s\n%s", which, id, fmt.Sprintf(format, args...), dump(f.Events()))
+		}
+		if c.Closed == nil {
+			fail("it never ended: %s", c.Status())
+		}
+		if len(c.Holds()) > 0 {
+			fail("it ended, and still holds %v", c.Holds())
+		}
+		for _, claim := range c.Claims {
+			if claim.Acted == nil && docket.Undone(claim.Action) == "" && c.Closed != nil && !slices.ContainsFunc(c.Claims, func(u docket.Claim) bool {
+				return u.Action == docket.Undoing(claim.Action) && u.N > claim.N
+			}) {
+				fail("%s was claimed and has no end", claim.Action)
+			}
+			if !c.Permitted() && claim.Action != docket.Evict && docket.Undone(claim.Action) == "" {
+				fail("%s was claimed, and nobody approved", claim.Action)
+			}
+		}
+		if c.Paged == nil {
+			fail("nobody was told")
+		}
+		occurrences, err := log.Occurrences(y.t.Context(), id, c.Handled)
+		if err != nil || len(occurrences) > 0 {
+			fail("%d findings joined and were never taken in (%v)", len(occurrences), err)
+		}
+		last = c
+	}
+	if due, err := log.Due(y.t.Context()); err != nil || len(due) > 0 {
+		y.t.Errorf("%s: %d wakes were never answered (%v)", which, len(due), err)
+	}
+	if y.removed && y.holds[docket.Cordon] || !y.removed && (y.holds[docket.Isolate] || y.holds[docket.Cordon]) {
+		y.t.Errorf("%s: the world still holds %v", which, y.holds)
+	}
+	if y.reminded > 3*len(ids) {
+		y.t.Errorf("%s: reminded %d times in %d episodes", which, y.reminded, len(ids))
+	}
+	return last
+}
+
+func dump(events []casefile.Event) string {
+	var b strings.Builder
+	for _, e := range events[max(0, len(events)-40):] {
+		fmt.Fprintf(&b, "  %d %s %s %.200s\n", e.N, e.At.Format(time.DateTime), e.Kind, e.Body)
+	}
+	return b.String()
+}
