@@ -109,7 +109,7 @@ func TestWorkflowDrivesACase(t *testing.T) {
 // TestWorkflowDies: ended before any of its steps, the case goes on: a press that
 // finds no one waiting calls Advance itself, and what it does not reach the sweep does.
 func TestWorkflowDies(t *testing.T) {
-	for _, at := range []string{"begin", "open", "advance", "look", "wait"} {
+	for _, at := range []string{"begin", "open", "advance", "look", "wait", "again", "finish"} {
 		t.Run(at, func(t *testing.T) {
 			w := newWaiting(t)
 			w.die = func(step string) error {
@@ -121,11 +121,18 @@ func TestWorkflowDies(t *testing.T) {
 			if _, err := w.drive(t.Context(), caseID); err != nil {
 				t.Fatal(err)
 			}
-			w.eventually("it has died", func() bool { return w.flows.States()["FAILED"] == 1 })
+			if at == "again" || at == "finish" { // only a press leads there
+				w.eventually("it waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
+			} else {
+				w.eventually("it has died", func() bool { return w.flows.States()["FAILED"] == 1 })
+			}
 			if status, err := w.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
 				t.Fatalf("%d, %v", status, err)
 			}
-			w.eventually("the press closes the case", w.closed)
+			w.eventually("the press closes the case, by the sweep if need be", func() bool {
+				w.Sweep(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
+				return w.closed() && w.flows.States()["FAILED"] == 1
+			})
 		})
 	}
 }
