@@ -25,10 +25,10 @@ type waiting struct {
 	*desk
 	flows *workflowstandin.Server
 	posts atomic.Int64 // to Advance
-	die   func(step string) error
 }
 
-func newWaiting(t *testing.T) *waiting {
+// newWaiting starts one whose executions end before the step dieAt, "" for none.
+func newWaiting(t *testing.T, dieAt string) *waiting {
 	t.Helper()
 	w := &waiting{desk: newDesk(t)}
 	d, err := workflows.Parse(caseflow.Case)
@@ -43,8 +43,8 @@ func newWaiting(t *testing.T) *waiting {
 	w.flows, err = workflowstandin.Start(workflowstandin.Config{
 		Workflow: workflowName, Definition: d, Env: map[string]string{"ADVANCE_URL": advance.URL, "ADVANCE_AUDIENCE": advance.URL},
 		Observe: func(_, step string) error {
-			if w.die != nil {
-				return w.die(step)
+			if step == dieAt {
+				return errors.New("the machine is gone")
 			}
 			return nil
 		},
@@ -85,7 +85,7 @@ func (w *waiting) resumable() bool {
 // TestWorkflowDrivesACase: it waits for a press, which resumes it, and it ends with
 // the case; a second execution ends itself.
 func TestWorkflowDrivesACase(t *testing.T) {
-	w := newWaiting(t)
+	w := newWaiting(t, "")
 	if _, err := w.drive(t.Context(), caseID); err != nil {
 		t.Fatal(err)
 	}
@@ -111,13 +111,7 @@ func TestWorkflowDrivesACase(t *testing.T) {
 func TestWorkflowDies(t *testing.T) {
 	for _, at := range []string{"begin", "open", "advance", "look", "wait", "again", "finish"} {
 		t.Run(at, func(t *testing.T) {
-			w := newWaiting(t)
-			w.die = func(step string) error {
-				if step == at {
-					return errors.New("the machine is gone")
-				}
-				return nil
-			}
+			w := newWaiting(t, at)
 			if _, err := w.drive(t.Context(), caseID); err != nil {
 				t.Fatal(err)
 			}
@@ -154,7 +148,7 @@ func TestSweepSuffices(t *testing.T) {
 
 // TestAdvanceRefusesStrangers: a token of ours is sent to no address but Workflows'.
 func TestAdvanceRefusesStrangers(t *testing.T) {
-	w := newWaiting(t)
+	w := newWaiting(t, "")
 	for _, url := range []string{"https://elsewhere.example/v1/x", "http://169.254.169.254/", w.flows.CallbackPrefix()[:10]} {
 		b, err := json.Marshal(advanceRequest{Case: caseID, Execution: "e", Callback: url})
 		if err != nil {
