@@ -164,7 +164,7 @@ func (s *Server) CreateExecution(_ context.Context, r *executionspb.CreateExecut
 	s.executions[e.name] = e
 	s.mu.Unlock()
 	s.wg.Go(func() { s.run(e, argument) })
-	return &executionspb.Execution{Name: e.name, State: e.state, Argument: r.GetExecution().GetArgument(), Labels: r.GetExecution().GetLabels()}, nil
+	return &executionspb.Execution{Name: e.name, State: executionspb.Execution_ACTIVE, Argument: r.GetExecution().GetArgument(), Labels: r.GetExecution().GetLabels()}, nil
 }
 
 func (s *Server) run(e *execution, argument any) {
