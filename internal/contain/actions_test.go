@@ -49,6 +49,9 @@ func TestOnRealControlPlane(t *testing.T) {
 	sub("a successor is never touched", successors)
 	sub("two cases hold one pod", func(t *testing.T, m *world) { twoCases(t, m, w) })
 	sub("no sensor", noSensor)
+	sub("a cordon on a finding's word", notOnAFindingsWord)
+	sub("a freeze that comes too late", func(t *testing.T, m *world) { lateFreeze(t, m, w) })
+	sub("undone in a dry run", undoneInADryRun)
 	sub("what a sensor's token may do", sensorToken)
 	sub("rights are exactly those used", rights) // last: it looks at all requests
 }
@@ -158,14 +161,16 @@ func everyAction(t *testing.T, w, sensors *world) {
 		t.Errorf("orders left after the release: %v, %v", err, len(left.Items))
 	}
 
-	other := pods[1]
+	// One of them went when the released pod made one too many.
+	others := slices.DeleteFunc(w.Pods(ns, "app=web"), func(p corev1.Pod) bool { return p.UID == pod.UID })
+	other, third := others[0], others[1]
 	k2 := w.open(about(other), docket.Evidence, docket.Evict)
 	k2.act(c, docket.Evidence, "")
 	if a := k2.act(c, docket.Evict, ""); !a.Done || a.Verified == "" {
 		t.Errorf("evict: %+v", a)
 	}
 	w.Eventually("the evicted pod is gone", func() error { return gone(w, other) })
-	k3 := w.open(about(pods[2]), docket.Evidence, docket.Delete)
+	k3 := w.open(about(third), docket.Evidence, docket.Delete)
 	if a := k3.act(c, docket.Delete, ""); a.Done || !strings.Contains(a.Error, "no evidence is saved") {
 		t.Errorf("delete before evidence: %+v", a)
 	}
@@ -173,7 +178,7 @@ func everyAction(t *testing.T, w, sensors *world) {
 	if a := k3.act(c, docket.Delete, ""); !a.Done {
 		t.Errorf("delete: %+v", a)
 	}
-	w.Eventually("the deleted pod is gone", func() error { return gone(w, pods[2]) })
+	w.Eventually("the deleted pod is gone", func() error { return gone(w, third) })
 }
 
 var orderResource = contain.OrderResource
@@ -632,6 +637,54 @@ func noSensor(t *testing.T, w *world) {
 	left, err := w.Dynamic.Resource(orderResource).Namespace("contraband").List(t.Context(), metav1.ListOptions{LabelSelector: "contraband.dev/node=node-9"})
 	if err != nil || len(left.Items) != 0 {
 		t.Errorf("an order that was given up is still there: %v, %v", left, err)
+	}
+}
+
+// notOnAFindingsWord: a finding of a pod that is not there cordons nothing: a node in
+// an attacker's hands could name any other.
+func notOnAFindingsWord(t *testing.T, w *world) {
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nobody", UID: "00000000-0000-0000-0000-000000000001"}, Spec: testcluster.PodSpec("node-2", 1)}
+	if a := w.open(about(pod), docket.Cordon).act(w.container(guards()), docket.Cordon, ""); a.Done || nodeOf(w, "node-2").Spec.Unschedulable {
+		t.Errorf("%+v", a)
+	}
+}
+
+// lateFreeze: a sensor that is so slow that its order was given up undoes what it did.
+func lateFreeze(t *testing.T, w, sensors *world) {
+	ns := w.Namespace("late")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
+	sensors.mu.Lock()
+	sensors.slow = time.Second
+	sensors.mu.Unlock()
+	c := w.container(guards())
+	c.Patience = 300 * time.Millisecond
+	k := w.open(about(pods[0]), docket.Freeze)
+	if a := k.act(c, docket.Freeze, ""); a.Done || !strings.Contains(a.Error, "has not taken the order") {
+		t.Errorf("%+v", a)
+	}
+	sensors.mu.Lock()
+	sensors.slow = 0
+	sensors.mu.Unlock()
+	w.Eventually("the sensor thaws what nobody knows to be frozen", func() error {
+		sensors.mu.Lock()
+		defer sensors.mu.Unlock()
+		if !has(sensors.carried, "thaw "+k.id) {
+			return fmt.Errorf("%v", sensors.carried)
+		}
+		return nil
+	})
+}
+
+// undoneInADryRun: what was done before the policy became a dry run is undone for real.
+func undoneInADryRun(t *testing.T, w *world) {
+	ns := w.Namespace("undry")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
+	k := w.open(about(pods[0]), docket.Isolate)
+	k.act(w.container(guards()), docket.Isolate, "")
+	g := guards()
+	g.DryRun = true
+	if a := k.act(w.container(g), docket.Release, k.press(docket.PressRelease)); !a.Done || w.pod(pods[0]).Labels["app"] != "web" {
+		t.Errorf("%+v", a)
 	}
 }
 

@@ -18,6 +18,11 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 	orders := s.orders().(clusterOrders)
 	orders.keep = true
 	acted, err := s.freezeOrThaw(ctx, orders)
+	if err == nil && !acted.Done { // only what is frozen is shown
+		if object, err := s.orderObjects().Get(ctx, s.order("", "").ID, metav1.GetOptions{}); err == nil {
+			orders.forget(ctx, object)
+		}
+	}
 	if err != nil || !acted.Done {
 		return acted, err
 	}

@@ -70,18 +70,19 @@ func (c *Container) onCluster(ctx context.Context, t task) (docket.Acted, error)
 		return docket.Acted{}, err
 	}
 	s := &site{task: t, Cluster: reached}
-	if c.Guards.DryRun {
+	undoes := docket.Undone(t.claim.Action) != "" // that is never a dry run: what was done before holds
+	if c.Guards.DryRun && !undoes {
 		s.dryRun = []string{metav1.DryRunAll}
 	}
 	why, err := s.find(ctx)
 	if err != nil {
 		return s.answer(err)
 	}
-	if why != "" && docket.Undone(t.claim.Action) == "" {
+	if why != "" && t.claim.Action != docket.Thaw && t.claim.Action != docket.Uncordon { // a container that was replaced needs no thaw
 		return s.failed("refused: " + why), nil
 	}
-	if s.pod == nil && t.claim.Action != docket.Uncordon && t.claim.Action != docket.Evidence && t.claim.Action != docket.Cordon {
-		return s.podGone(), nil
+	if s.pod == nil && t.claim.Action != docket.Uncordon && t.claim.Action != docket.Evidence {
+		return s.podGone(), nil // nor is a node cordoned on a finding's word alone
 	}
 	if why, err := s.guarded(ctx); err != nil || why != "" {
 		if err != nil {
@@ -173,7 +174,7 @@ func (s *site) find(ctx context.Context) (string, error) {
 	if pod.Spec.NodeName != path.Base(f.Node) {
 		return fmt.Sprintf("the API server says that the pod runs on node %q, the finding says %q", pod.Spec.NodeName, f.Node), nil
 	}
-	if s.claim.ContainerID != "" && !hasContainer(pod, s.claim.ContainerID) && !s.agreedBefore() {
+	if s.claim.ContainerID != "" && !hasContainer(pod, s.claim.ContainerID) && !s.agreedBefore(pod) {
 		return fmt.Sprintf("the API server knows no container %q in the pod: it was replaced, or never there", s.claim.ContainerID), nil
 	}
 	s.pod = pod
@@ -181,8 +182,11 @@ func (s *site) find(ctx context.Context) (string, error) {
 }
 
 // agreedBefore tells whether an earlier action of this case was done on this pod,
-// UID and all: its container may have been restarted since.
-func (s *site) agreedBefore() bool {
+// UID and all, or the pod itself says so: its container may have been restarted since.
+func (s *site) agreedBefore(pod *corev1.Pod) bool {
+	if q := readQuarantine(pod); q != nil && slices.Contains(q.Cases, s.kase.ID) {
+		return true
+	}
 	return s.claim.PodUID != "" && slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
 		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Acted != nil && c.Acted.Done
 	})
@@ -216,7 +220,7 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	if why := s.Guards.RefusesPod(action, p); why != "" {
 		return why, nil
 	}
-	if action == docket.Cordon || s.dryRun != nil {
+	if s.dryRun != nil {
 		return "", nil
 	}
 	workload := ""

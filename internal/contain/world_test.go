@@ -44,6 +44,7 @@ type world struct {
 	mu      sync.Mutex
 	carried []string // orders, as the sensors carried them out
 	reach   func(target string, inward bool) bool
+	slow    time.Duration // of the sensors
 }
 
 func newWorld(t testing.TB, nodes ...string) *world {
@@ -86,6 +87,10 @@ func (w *world) carry(ctx context.Context, o node.Order) (node.OrderStatus, bool
 	if err := o.Validate(); err != nil {
 		return node.OrderStatus{}, true, err
 	}
+	w.mu.Lock()
+	slow := w.slow
+	w.mu.Unlock()
+	time.Sleep(slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.carried = append(w.carried, string(o.Action)+" "+o.ID)

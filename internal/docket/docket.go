@@ -399,10 +399,21 @@ func (c Case) Claim(action string) *Claim {
 	return nil
 }
 
+// lastDone answers the latest claim of an action that was carried out, or nil: a
+// later one that failed, such as one to hold longer, undoes nothing.
+func (c Case) lastDone(action string) *Claim {
+	for i := len(c.Claims) - 1; i >= 0; i-- {
+		if k := &c.Claims[i]; k.Action == action && k.Acted != nil && k.Acted.Done {
+			return k
+		}
+	}
+	return nil
+}
+
 // Done answers what came of an action, if it was carried out.
 func (c Case) Done(action string) *Acted {
-	if claim := c.Claim(action); claim != nil && claim.Acted != nil && claim.Acted.Done {
-		return claim.Acted
+	if k := c.lastDone(action); k != nil {
+		return k.Acted
 	}
 	return nil
 }
@@ -417,7 +428,7 @@ func (c Case) InForce(action string) bool {
 
 // isUndone tells whether what undoes an action was done after it, or found nothing left.
 func (c Case) isUndone(action string) bool {
-	claim, undo := c.Claim(action), c.Claim(undoing[action])
+	claim, undo := c.lastDone(action), c.Claim(undoing[action])
 	return claim != nil && undo != nil && undo.N > claim.N && undo.Acted != nil && (undo.Acted.Done || undo.Acted.Gone)
 }
 

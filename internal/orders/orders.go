@@ -239,6 +239,9 @@ func (w *Watcher) carryOut(ctx context.Context, o object) {
 		var refused *refusal
 		if errors.As(err, &refused) && refused.status != http.StatusTooManyRequests && refused.status < 500 {
 			w.Log.Warn("what came of an order cannot be told", "order", o.Metadata.Name, "error", err.Error())
+			if refused.status == http.StatusNotFound {
+				w.takeBack(ctx, o.Spec, status)
+			}
 			return // it is gone, or not ours
 		}
 		select {
@@ -246,6 +249,17 @@ func (w *Watcher) carryOut(ctx context.Context, o object) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// takeBack undoes a freeze whose order was given up before it could be answered:
+// nobody knows of it, so nobody would release it.
+func (w *Watcher) takeBack(ctx context.Context, o node.Order, s node.OrderStatus) {
+	if o.Action != node.Freeze || !s.Done {
+		return
+	}
+	o.ID, o.Action = o.ID+".taken-back", node.Thaw
+	undone := w.try(ctx, o)
+	w.Log.Warn("a freeze was undone: its order had been given up", "order", o.ID, "done", undone.Done, "error", undone.Error)
 }
 
 func (w *Watcher) try(ctx context.Context, o node.Order) node.OrderStatus {

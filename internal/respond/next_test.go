@@ -75,6 +75,20 @@ func press(what ...string) (out []docket.Click) {
 	return out
 }
 
+// TestExtensionThatFails: the hold that it was to extend still holds.
+func TestExtensionThatFails(t *testing.T) {
+	k := docket.Case{Clicks: press("extend"), Claims: []docket.Claim{
+		{N: 1, Claimed: docket.Claimed{Action: docket.Freeze}, Acted: &docket.Acted{Done: true}},
+		{N: 2, Claimed: docket.Claimed{Action: docket.Freeze, Click: "click0"}, Acted: &docket.Acted{Error: "refused"}},
+	}}
+	if !k.Frozen() || k.Status() != "frozen" {
+		t.Errorf("the case says %q", k.Status())
+	}
+	if got, _ := nextAction(k, time.Now()); got != "" {
+		t.Errorf("%q is due: it would be tried for ever", got)
+	}
+}
+
 // TestPutOffEnds: an action that is put off for ever is tried thirty times.
 func TestPutOffEnds(t *testing.T) {
 	now := time.Now()
