@@ -7,11 +7,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,7 +103,8 @@ rules:
 // year is one case, and the world around it.
 type year struct {
 	t      *testing.T
-	r      *rand.Rand
+	r      *rand.Rand // of the plan of the year, made by one
+	dice   *dice      // of what happens in it
 	def    *workflows.Definition
 	now    time.Time
 	end    time.Time
@@ -177,31 +180,51 @@ func (s *plainStore) Delete(_ context.Context, key string) error {
 
 func (s *plainStore) Close() error { return nil }
 
+// dice answers chances by what they are about: the steps of a case run side by side,
+// and a seed is to mean the same all the same.
+type dice struct {
+	seed uint64
+	mu   sync.Mutex
+	n    map[string]uint64
+}
+
+func (d *dice) chance(about string, p float64) bool {
+	d.mu.Lock()
+	d.n[about]++
+	n := d.n[about]
+	d.mu.Unlock()
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %s %d", d.seed, about, n)
+	return rand.New(rand.NewPCG(h.Sum64(), d.seed)).Float64() < p
+}
+
 // flakyStore fails a few operations, before or after they take effect.
 type flakyStore struct {
 	casefile.Store
-	r     *rand.Rand
+	dice  *dice
 	rate  float64
-	quiet bool
+	quiet atomic.Bool
 }
 
 var errFlaky = errors.New("the store does not answer")
 
-func (s *flakyStore) fails() bool { return !s.quiet && s.r.Float64() < s.rate }
+func (s *flakyStore) fails(about string) bool {
+	return !s.quiet.Load() && s.dice.chance(about, s.rate)
+}
 
 func (s *flakyStore) Create(ctx context.Context, key string, body []byte) error {
-	if s.fails() {
+	if s.fails("create " + key) {
 		return errFlaky
 	}
 	err := s.Store.Create(ctx, key, body)
-	if s.fails() {
+	if s.fails("created " + key) {
 		return errFlaky
 	}
 	return err
 }
 
 func (s *flakyStore) Read(ctx context.Context, key string) ([]byte, error) {
-	if s.fails() {
+	if s.fails("read " + key) {
 		return nil, errFlaky
 	}
 	return s.Store.Read(ctx, key)
@@ -210,8 +233,9 @@ func (s *flakyStore) Read(ctx context.Context, key string) ([]byte, error) {
 func newYear(t *testing.T, def *workflows.Definition, rules *policy.Policy, r *rand.Rand) *year {
 	t.Helper()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	return &year{t: t, r: r, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules,
-		store: &flakyStore{Store: &plainStore{values: map[string][]byte{}}, r: r, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{}}
+	d := &dice{seed: r.Uint64(), n: map[string]uint64{}}
+	return &year{t: t, r: r, dice: d, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules,
+		store: &flakyStore{Store: &plainStore{values: map[string][]byte{}}, dice: d, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{}}
 }
 
 func (y *year) after(d time.Duration, do func()) {
@@ -254,14 +278,14 @@ func (unknown) Judge(context.Context, finding.Finding) docket.Verdict {
 type yearPager year
 
 func (p *yearPager) Post(context.Context, docket.Case, bool) (docket.Paged, error) {
-	if p.r.Float64() < 0.05 {
+	if p.dice.chance("post", 0.05) {
 		return docket.Paged{}, errors.New("slack does not answer")
 	}
 	p.pages++
 	return docket.Paged{Channel: "c", Timestamp: "1"}, nil
 }
 func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error) {
-	if p.r.Float64() < 0.05 {
+	if p.dice.chance("edit", 0.05) {
 		return docket.Paged{}, errors.New("slack does not answer")
 	}
 	paged := *c.Paged
@@ -269,7 +293,7 @@ func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error)
 	return paged, nil
 }
 func (p *yearPager) Remind(context.Context, docket.Case) (string, error) {
-	if p.r.Float64() < 0.1 {
+	if p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
 	p.reminded++
@@ -282,7 +306,7 @@ func (p *yearPager) Digest(c docket.Case) string {
 // act is Contain and the world behind it: refused, put off, not enforced, failing
 // before or after it took effect; the same claim again is the same act.
 func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, error) {
-	if y.r.Float64() < 0.1 {
+	if y.dice.chance("contain", 0.1) {
 		return docket.Acted{}, errors.New("contain does not answer")
 	}
 	log := &casefile.Log{Store: y.store.Store, Lease: respond.Lease}
@@ -301,9 +325,9 @@ func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, err
 	if !known {
 		a = docket.Acted{Claim: n, Action: action, At: y.now}
 		switch undone := docket.Undone(action); {
-		case y.r.Float64() < 0.05:
+		case y.dice.chance("refused "+action, 0.05):
 			a.Error = "refused"
-		case docket.Destroys(action) && y.r.Float64() < 0.4:
+		case docket.Destroys(action) && y.dice.chance("not yet", 0.4):
 			a.Error, a.Later = "not yet", y.now.Add(time.Minute)
 		case undone != "":
 			a.Done = true
@@ -315,17 +339,17 @@ func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, err
 			if action == docket.Freeze || action == docket.Isolate {
 				a.Until = y.now.Add(c.Decided.Decision.Lasts())
 			}
-			if action == docket.Isolate && y.r.Float64() < 0.2 {
+			if action == docket.Isolate && y.dice.chance("not enforced", 0.2) {
 				a.NotEnforced = "nothing enforces"
 			}
-			if action == docket.Freeze && y.r.Float64() < 0.2 { // its liveness probe ends it
+			if action == docket.Freeze && y.dice.chance("restarts", 0.2) { // its liveness probe ends it
 				a.RestartsAt = y.now.Add(30 * time.Second)
 				y.after(31*time.Second, func() { y.holds[docket.Freeze] = false })
 			}
 		}
 		y.acts[key] = a
 	}
-	if y.r.Float64() < 0.1 {
+	if y.dice.chance("answer", 0.1) {
 		return docket.Acted{}, errors.New("contain's answer was lost")
 	}
 	return a, nil
@@ -333,7 +357,7 @@ func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, err
 
 // drive starts the deployed workflow, when it comes to be run.
 func (y *year) drive(_ context.Context, caseID string) (string, error) {
-	if y.r.Float64() < 0.1 {
+	if y.dice.chance("drive", 0.1) {
 		return "", errors.New("workflows does not answer")
 	}
 	y.flows++
@@ -350,7 +374,7 @@ func (y *year) runFlow(name, caseID string) {
 	y.flow = name
 	defer func() { y.flow, y.callback = "", "" }()
 	_, err := y.def.Run(y.t.Context(), &flow{y, name}, map[string]any{"case": caseID}, func(string) error {
-		if y.r.Float64() < 0.002 {
+		if y.dice.chance("step", 0.002) {
 			return errors.New("the execution is gone")
 		}
 		return nil
@@ -506,7 +530,7 @@ func (y *year) press(what, id string) {
 	}
 	url, err := r.Log.Callback(y.t.Context(), y.latest())
 	switch {
-	case y.r.Float64() < 0.1: // nobody is reached: the wake stands by
+	case y.dice.chance("unreached", 0.1): // nobody is reached: the wake stands by
 	case err == nil && url != "" && url == y.callback:
 		y.pending = true
 	default:
@@ -548,7 +572,7 @@ func (y *year) live() {
 	}
 	y.after(y.end.Add(-30*24*time.Hour).Sub(y.now), func() {
 		// In the last month nothing fails any more, and somebody settles the matter.
-		y.store.quiet = true
+		y.store.quiet.Store(true)
 		for i := range 40 {
 			y.after(time.Duration(2*i)*time.Hour, func() { y.press(docket.PressRelease, fmt.Sprint("last-release", i)) })
 			y.after(time.Duration(2*i+1)*time.Hour, func() { y.press(docket.PressRemediated, fmt.Sprint("last", i)) })
