@@ -109,6 +109,10 @@ func moments(e casefile.Event) []Moment {
 		return []Moment{{b.At, "pressed", text}}
 	case docket.KindExpired:
 		return one("expired", "the freeze has ended by itself")
+	case docket.KindJudged:
+		var b docket.Verdict
+		json.Unmarshal(e.Body, &b)
+		return one("asked-again", string(b.Level)+" "+b.Why)
 	case docket.KindDriven:
 		var b docket.Driven
 		json.Unmarshal(e.Body, &b)

@@ -26,6 +26,7 @@ const (
 	KindExpired   = "expired"   // a freeze that nobody released has ended by itself
 	KindLost      = "lost"      // a freeze is no more, though nobody ended it
 	KindDriven    = "driven"    // a workflow waits for the case; without one the sweep does
+	KindJudged    = "judged"    // the indicator sources were asked again, and say nothing worse
 	KindReminded  = "reminded"  // nobody had answered, and people were told again
 	KindReported  = "reported"  // the SCC finding shows the case's state
 	KindClosed    = casefile.Closed
@@ -134,6 +135,8 @@ type Decided struct {
 	Verdict  Verdict         `json:"verdict"`
 	Decision Decision        `json:"decision"`
 	Received time.Time       `json:"received"` // when the notification arrived
+	// Again: the sources were asked again about what the case has, and say worse.
+	Again bool `json:"again,omitempty"`
 }
 
 // Joined is the body of KindJoined.
@@ -283,6 +286,7 @@ type Case struct {
 	Lost      string     `json:"lost,omitempty"`    // why the freeze is no more
 	Reminded  *Reminded  `json:"reminded,omitempty"`
 	Driven    *Driven    `json:"driven,omitempty"`
+	Judged    int        `json:"judged,omitempty"` // times that the sources were asked again
 	Closed    *Closed    `json:"closed,omitempty"`
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
@@ -349,6 +353,8 @@ func (c *Case) add(e casefile.Event) error {
 		return err
 	case KindExpired:
 		c.Expired = true
+	case KindJudged:
+		c.Judged++
 	case KindDriven:
 		return json.Unmarshal(e.Body, &c.Driven)
 	case KindReminded:
@@ -384,7 +390,11 @@ func (c *Case) decide(e casefile.Event) error {
 		c.Opened, c.Decided = e.At, d
 		return nil
 	}
-	c.Joined++
+	if d.Again {
+		c.Judged++
+	} else {
+		c.Joined++
+	}
 	c.Decided.Verdict, c.Decided.Decision = d.Verdict, d.Decision
 	return nil
 }
@@ -485,6 +495,22 @@ func (c Case) Buttons() []string {
 	}
 	if !c.InForce(Freeze) && !c.InForce(Isolate) {
 		out = append(out, PressBenign, PressRemediated)
+	}
+	return out
+}
+
+// again is how long after a case was opened the sources are asked once more about
+// what they did not know: new malware is known to nobody on its first day.
+var again = []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
+
+// AskAgain are the times at which the sources are still to be asked again.
+func (c Case) AskAgain() (out []time.Time) {
+	level := c.Decided.Verdict.Level
+	if c.Closed != nil || c.Decided.Finding.Process.SHA256 == "" || level != Unknown && level != NotLookedUp || c.Judged >= len(again) {
+		return nil
+	}
+	for _, d := range again[c.Judged:] {
+		out = append(out, c.Opened.Add(d))
 	}
 	return out
 }

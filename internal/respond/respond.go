@@ -348,6 +348,9 @@ func (r *Responder) looks(c docket.Case) (out []time.Time) {
 	if c.Frozen() && r.Lost != nil {
 		out = append(out, r.nextFreezeCheck(c))
 	}
+	for _, at := range c.AskAgain() {
+		out = append(out, at.Add(time.Second))
+	}
 	if c.Asking() && c.Reminded == nil {
 		out = append(out, c.Opened.Add(remindAfter+time.Second))
 	}

@@ -33,6 +33,9 @@ func (r *Responder) due(c docket.Case, lost string) []step {
 	if c.Asking() && c.Reminded == nil && r.Now().After(c.Opened.Add(remindAfter)) {
 		steps = append(steps, step{"tell again", remind})
 	}
+	if times := c.AskAgain(); len(times) > 0 && r.Now().After(times[0]) {
+		steps = append(steps, step{"ask the sources again", judgeLater})
+	}
 	if until := freezeEnd(c); !until.IsZero() && r.Now().After(until) {
 		steps = append(steps, step{"expire", expire})
 	}
@@ -246,12 +249,30 @@ func page(ctx context.Context, w *work, c docket.Case) error {
 		}
 		p = docket.Paged{Error: err.Error()}
 	}
+	wakes := c.AskAgain()
 	if c.Asking() {
-		if err := w.Log.WakeAt(ctx, c.ID, c.Opened.Add(remindAfter+time.Second)); err != nil {
+		wakes = append(wakes, c.Opened.Add(remindAfter))
+	}
+	for _, at := range wakes {
+		if err := w.Log.WakeAt(ctx, c.ID, at.Add(time.Second)); err != nil {
 			return err
 		}
 	}
 	_, err = w.file.Append(ctx, docket.KindPaged, p)
+	return err
+}
+
+// judgeLater asks the indicator sources again about bytes that they did not know. A
+// graver verdict decides anew.
+func judgeLater(ctx context.Context, w *work, c docket.Case) error {
+	f := c.Decided.Finding
+	v := w.Judge.Judge(ctx, f)
+	if !v.Level.Graver(c.Decided.Verdict.Level) {
+		_, err := w.file.Append(ctx, docket.KindJudged, v)
+		return err
+	}
+	d := docket.Decided{Key: c.Decided.Key, Finding: f, Facts: c.Decided.Facts, Verdict: v, Decision: w.Policy.Decide(f, v), Received: w.received, Again: true}
+	_, err := w.file.Append(ctx, docket.KindDecided, d)
 	return err
 }
 

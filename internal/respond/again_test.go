@@ -1,0 +1,72 @@
+package respond_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+// learning is a source that knows nothing at first.
+type learning struct {
+	asked int
+	knows bool
+}
+
+func (l *learning) Judge(context.Context, finding.Finding) docket.Verdict {
+	l.asked++
+	if l.knows {
+		return docket.Verdict{Level: docket.Malicious, Label: "learnt since"}
+	}
+	return docket.Verdict{Level: docket.Unknown}
+}
+
+// TestAskedAgain: bytes that nobody knew are asked about after an hour, a day and a
+// week, and what is learnt then is acted on.
+func TestAskedAgain(t *testing.T) {
+	for name, learnt := range map[string]int{"never known": 9, "known within a day": 2} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, memory(t))
+			source := &learning{}
+			f := w.found("c1", time.Now())
+			w.raiseInSCC(f)
+			r := w.process()
+			r.Judge = source
+			o, err := r.Finding(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened := w.read(o.Case).Opened
+			for i, after := range []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour} {
+				source.knows = i+1 >= learnt
+				r := w.process()
+				r.Judge, r.Now = source, func() time.Time { return opened.Add(after + time.Minute) }
+				r.Log.Now = r.Now
+				due, err := r.Log.Due(t.Context())
+				if err != nil || i < 3 && len(due) == 0 {
+					t.Fatalf("after %s nobody would ask: %v, %v", after, due, err)
+				}
+				for _, wake := range due {
+					if err := r.Advance(t.Context(), wake.Case); err != nil {
+						t.Fatal(err)
+					}
+					if err := r.Log.Woken(t.Context(), wake); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			c := w.read(o.Case)
+			if learnt > 4 {
+				if c.Decided.Verdict.Level != docket.Unknown || source.asked != 4 || c.Judged != 3 || len(c.Claims) != 0 {
+					t.Errorf("verdict %s, asked %d times, %d on record, claims %v", c.Decided.Verdict.Level, source.asked, c.Judged, c.Claims)
+				}
+				return
+			}
+			if c.Decided.Verdict.Level != docket.Malicious || source.asked != 3 || len(c.Claims) == 0 || c.Escalated == nil {
+				t.Errorf("verdict %s, asked %d times, claims %v, escalated %v", c.Decided.Verdict.Level, source.asked, c.Claims, c.Escalated)
+			}
+		})
+	}
+}
