@@ -8,7 +8,7 @@ export GOFLAGS := -buildvcs=false
 # the machine, run one after the other: they would see each other's.
 KERNEL := ./sensor ./internal/agent ./cmd/contraband
 # Those that need a real Kubernetes: test-cluster's.
-CLUSTER := ./internal/contain ./internal/local
+CLUSTER := ./internal/testcluster ./internal/contain ./internal/local
 
 .PHONY: help
 help: ## what there is to make
@@ -35,7 +35,7 @@ test: deps-container deps-browser ## all tests but those on a cluster and on oth
 		echo "!! They load BPF programs and run real containers: run \`make test\` as root."
 	fi
 	go vet ./...
-	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$)
+	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$ -e /internal/testcluster$$)
 	go test -race -p 1 -count=1 $(KERNEL)
 
 .PHONY: generate

@@ -1,7 +1,8 @@
 // Package testcluster starts a real Kubernetes for tests: etcd, the API server
-// and the controller manager, built from source by `make deps-kubernetes`; and,
-// inside namespaces of its own, a whole node (node.go). Nothing in it plays a part
-// of Kubernetes; only Google's part (internal/standin/gke) is played.
+// and the controller manager, built from source by `make deps-kubernetes`; with
+// nodes that kwok simulates, or, inside namespaces of its own, a whole real node.
+// What is played is Google's part (internal/standin/gke) and, on the node, the
+// engine that enforces NetworkPolicies (EnforcePolicies).
 package testcluster
 
 import (
@@ -9,7 +10,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -299,11 +299,6 @@ func (c *Cluster) In(t testing.TB) *Cluster {
 	mine.t, mine.stop = t, nil
 	return &mine
 }
-
-// Log of a program, for a test that fails.
-func (c *Cluster) Log(program string) string { return tail(c.path(program + ".log")) }
-
-var _ io.Closer = (*cluster.GKE)(nil)
 
 // Context of the test.
 func (c *Cluster) ctx() context.Context { return c.t.Context() }
