@@ -73,7 +73,7 @@ bench-contain: deps-kubernetes ## 200 pods contained at once, on a real API serv
 
 .PHONY: simulate
 simulate: ## ten thousand cases, each through a year of virtual time (15 min; YEARFLAGS=-year.seed=N repeats one)
-	go test -count=1 -run TestYear -timeout 2h ./internal/respond -args -year.cases=10000 $(YEARFLAGS)
+	go test -v -count=1 -run TestYear -timeout 2h ./internal/respond -args -year.cases=10000 $(YEARFLAGS)
 
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
