@@ -53,7 +53,10 @@ func (s *site) evidence(ctx context.Context) (docket.Acted, error) {
 	return s.acted, nil
 }
 
-const apiServer = "the Kubernetes API"
+const (
+	apiServer   = "the Kubernetes API"
+	lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+)
 
 // save keeps one item under its hash, or notes why there is none.
 func (s *site) save(ctx context.Context, name, by string, body []byte, why error) error {
@@ -96,6 +99,7 @@ func (s *site) saveInspection(ctx context.Context, by string) {
 func (s *site) saveManifests(ctx context.Context) error {
 	pod := s.pod.DeepCopy()
 	pod.ManagedFields = nil
+	delete(pod.Annotations, lastApplied) // the whole again, secrets and all
 	hideSecrets(&pod.Spec)
 	if err := s.saveJSON(ctx, "pod.json", apiServer, pod); err != nil {
 		return err
@@ -148,7 +152,7 @@ func withoutSecrets(object map[string]any) map[string]any {
 	if meta, ok := object["metadata"].(map[string]any); ok {
 		delete(meta, "managedFields")
 		if notes, ok := meta["annotations"].(map[string]any); ok {
-			delete(notes, "kubectl.kubernetes.io/last-applied-configuration") // the whole again, secrets and all
+			delete(notes, lastApplied)
 		}
 	}
 	var walk func(v any)

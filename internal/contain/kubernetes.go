@@ -70,8 +70,8 @@ func (c *Container) onCluster(ctx context.Context, t task) (docket.Acted, error)
 		return docket.Acted{}, err
 	}
 	s := &site{task: t, Cluster: reached}
-	undoes := docket.Undone(t.claim.Action) != "" // that is never a dry run: what was done before holds
-	if c.Guards.DryRun && !undoes {
+	undoes := docket.Undone(t.claim.Action) != ""                        // that is never a dry run: what was done before holds
+	if c.Guards.DryRun && !undoes && t.claim.Action != docket.Evidence { // reading changes nothing
 		s.dryRun = []string{metav1.DryRunAll}
 	}
 	why, err := s.find(ctx)

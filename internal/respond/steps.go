@@ -150,12 +150,16 @@ func isDue(c docket.Case, action string, now time.Time) bool {
 func dueUndoing(c docket.Case, held, click string) string {
 	undo := docket.Undoing(held)
 	claim, undone := c.Claim(held), c.Claim(undo)
-	begun := claim != nil && (claim.Acted == nil || c.InForce(held))
-	tried := undone != nil && claim != nil && undone.N > claim.N
-	switch {
-	case tried && undone.Acted == nil:
+	if claim == nil {
+		return ""
+	}
+	if undone != nil && undone.N > claim.N && undone.Acted == nil {
 		return undo
-	case begun && !tried, begun && undone.Click != click && !undone.Acted.Done && !undone.Acted.Gone:
+	}
+	tried := slices.ContainsFunc(c.Claims, func(k docket.Claim) bool {
+		return k.Action == undo && k.N > claim.N && k.Click == click
+	})
+	if (claim.Acted == nil || c.InForce(held)) && !tried {
 		return undo
 	}
 	return ""
