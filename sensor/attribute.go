@@ -26,6 +26,8 @@ type home struct {
 	Pod        node.Pod `json:"pod,omitzero"`
 	CgroupPath string   `json:"cgroupPath"` // within its hierarchy
 	CgroupID   uint64   `json:"cgroupId"`   // in the unified hierarchy
+	// Detected is when something was last detected in it.
+	Detected time.Time `json:"detected,omitzero"`
 }
 
 var (

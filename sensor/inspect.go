@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -25,6 +26,8 @@ const (
 	maxProcesses = 256
 	maxSockets   = 512
 	maxExe       = 1024
+
+	maxProcessBytes = 160 << 10 // of all processes, encoded; sockets are short
 )
 
 // inspect tells what runs in a container, and its open sockets. It reads /proc,
@@ -44,19 +47,26 @@ func (s *Sensor) inspect(h home) (*node.Inspection, error) {
 		return nil, err
 	}
 	holders := map[uint64]int{} // pid by socket inode
+	size := 0
 	for _, text := range pids {
 		pid, err := strconv.Atoi(text)
 		if err != nil {
 			continue // 0: of another PID namespace
 		}
-		if len(out.Processes) == maxProcesses {
+		p, ok := process(fs, pid)
+		if !ok {
+			continue
+		}
+		encoded, err := json.Marshal(p)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(encoded); len(out.Processes) == maxProcesses || size > maxProcessBytes {
 			out.Cut = true
 			break
 		}
-		if p, ok := process(fs, pid); ok {
-			out.Processes = append(out.Processes, p)
-			socketsOf(pid, holders)
-		}
+		out.Processes = append(out.Processes, p)
+		socketsOf(pid, holders)
 	}
 	for _, text := range pids { // any of them: they share the network
 		if readSockets(filepath.Join("/proc", text), holders, out) == nil {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -18,30 +17,28 @@ import (
 	"github.com/contraband-dev/contraband/internal/node"
 )
 
-// freeze is remembered before it is made, so that one made by a sensor that
-// died still ends.
-type freeze struct {
-	Order   string    `json:"order"`
-	Expires time.Time `json:"expires"`
-}
-
 // errRefused marks what the sensor will answer to the same order again.
 var errRefused = errors.New("refused")
 
-// orderTime bounds the carrying out of one order.
-const orderTime = 20 * time.Second
+// orderTime bounds the carrying out of one order: less than Contain waits for it.
+const orderTime = 12 * time.Second
 
 // Carry carries out an order once; the same order again answers what came of it.
 // An error is a refusal that leaves nothing done; what was tried and did not
 // work is told in the status.
 func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, error) {
+	return s.carry(ctx, o, false)
+}
+
+// carry is Carry for an order that is an object of a cluster, or is not.
+func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.OrderStatus, error) {
 	if err := o.Validate(); err != nil {
 		return node.OrderStatus{}, fmt.Errorf("%w: %w", errRefused, err)
 	}
 	var done node.OrderStatus
 	err := s.spool.db.View(func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketOrders), o.ID, &done) })
 	if err == nil {
-		return done, nil
+		return s.stillTrue(o, done)
 	}
 	if !errors.Is(err, errAbsent) {
 		return node.OrderStatus{}, fmt.Errorf("read order %q: %w", o.ID, err)
@@ -68,7 +65,8 @@ func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, err
 	case node.Probe:
 		status.Reached, err = s.probe(ctx, h, o)
 	case node.Freeze:
-		status.Process, err = s.freeze(ctx, h, o)
+		status.Until = o.Expires
+		status.Process, err = s.freeze(ctx, h, o, object)
 	case node.Thaw:
 		status.Process, err = s.thaw(ctx, h, o.Case)
 	case node.Evidence:
@@ -79,7 +77,8 @@ func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, err
 	if err != nil {
 		status.Error, status.Gone = err.Error(), errors.Is(err, errGone)
 	}
-	if status.Done || status.Gone { // what may work the next time is not remembered
+	looked := o.Action == node.Inspect || o.Action == node.Probe // a look is taken anew
+	if (status.Done || status.Gone) && !looked {                 // nor is what may work the next time remembered
 		if err := s.spool.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketOrders), o.ID, status) }); err != nil {
 			return node.OrderStatus{}, fmt.Errorf("remember order %q: %w", o.ID, err)
 		}
@@ -99,115 +98,11 @@ func notOurs(o node.Order, h home, nodeName string) string {
 	return ""
 }
 
-// Take is Carry for those who must know a refusal from what may pass.
+// Take is Carry for the orders of a cluster, where a refusal must be known from what
+// may pass.
 func (s *Sensor) Take(ctx context.Context, o node.Order) (status node.OrderStatus, refused bool, err error) {
-	status, err = s.Carry(ctx, o)
+	status, err = s.carry(ctx, o, true)
 	return status, errors.Is(err, errRefused), err
-}
-
-func (s *Sensor) freeze(ctx context.Context, h home, o node.Order) (int, error) {
-	if _, err := s.freezer.dirOf(h); err != nil {
-		return 0, err
-	}
-	err := s.spool.db.Update(func(tx *bbolt.Tx) error {
-		return putJSON(tx.Bucket(bucketFreezes), freezeKey(o.ContainerID, o.Case), freeze{o.ID, o.Expires})
-	})
-	if err != nil {
-		return 0, err
-	}
-	deadline, _ := ctx.Deadline()
-	n, err := s.freezer.set(h, true, deadline)
-	if err == nil {
-		return n, nil
-	}
-	// Told as not done, it must not be half done: nobody could release it.
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderTime)
-	defer cancel()
-	_, undone := s.thaw(undo, h, o.Case)
-	if errors.Is(err, errGone) {
-		return 0, err
-	}
-	return 0, errors.Join(err, undone)
-}
-
-// freezeKey is of a container and a case: a container that two cases want frozen
-// goes on when both have released it.
-func freezeKey(container, caseID string) string { return container + "/" + caseID }
-
-// thaw ends one case's freeze, and the container's with the last of them.
-func (s *Sensor) thaw(ctx context.Context, h home, caseID string) (int, error) {
-	others := 0
-	err := s.spool.db.View(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketFreezes).Cursor()
-		for k, _ := c.Seek([]byte(h.ID + "/")); k != nil && strings.HasPrefix(string(k), h.ID+"/"); k, _ = c.Next() {
-			if string(k) != freezeKey(h.ID, caseID) {
-				others++
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	if others == 0 {
-		deadline, _ := ctx.Deadline()
-		if n, err = s.freezer.set(h, false, deadline); err != nil && !errors.Is(err, errGone) {
-			return n, err
-		}
-	}
-	forget := s.spool.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketFreezes).Delete([]byte(freezeKey(h.ID, caseID))) })
-	return n, errors.Join(err, forget)
-}
-
-// expireFreezes thaws what has been frozen for as long as its order allows.
-func (s *Sensor) expireFreezes(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Second)
-	defer tick.Stop()
-	for {
-		s.held.expire()
-		due, err := s.dueFreezes(time.Now())
-		if err != nil {
-			return err
-		}
-		for _, key := range due {
-			s.cfg.Log.Warn("a freeze has expired", "container and case", key, "error", s.thawExpired(ctx, key))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-func (s *Sensor) thawExpired(ctx context.Context, key string) error {
-	container, caseID, _ := strings.Cut(key, "/")
-	h, err := s.spool.home(container)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, orderTime)
-	defer cancel()
-	_, err = s.thaw(ctx, h, caseID)
-	return err
-}
-
-func (s *Sensor) dueFreezes(now time.Time) ([]string, error) {
-	var due []string
-	err := s.spool.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketFreezes).ForEach(func(k, v []byte) error {
-			var f freeze
-			if err := json.Unmarshal(v, &f); err != nil {
-				return err
-			}
-			if now.After(f.Expires) {
-				due = append(due, string(k))
-			}
-			return nil
-		})
-	})
-	return due, err
 }
 
 // sendEvidence uploads the bytes that ran, found by their hash: the file still

@@ -96,17 +96,18 @@ func (c Config) withDefaults() (Config, error) {
 
 // Sensor watches one machine from New until Close.
 type Sensor struct {
-	cfg     Config
-	kernel  *bpf.Programs
-	spool   *spool
-	who     *attributor
-	freezer freezer
-	held    heldFiles
-	opened  *openedFiles
-	scripts recently
-	test    selfTest
-	allowed *allowlist
-	reads   atomic.Uint64 // events read from the ring buffer
+	cfg      Config
+	kernel   *bpf.Programs
+	spool    *spool
+	who      *attributor
+	freezer  freezer
+	freezing locks
+	held     heldFiles
+	opened   *openedFiles
+	scripts  recently
+	test     selfTest
+	allowed  *allowlist
+	reads    atomic.Uint64 // events read from the ring buffer
 
 	unattributed atomic.Uint64 // since the last detection told it
 	dropped      atomic.Uint64 // of the kernel's total, already told

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -353,6 +354,7 @@ func TestHardCases(t *testing.T) {
 	if box.Frozen() {
 		t.Error("both have released it, and it is frozen")
 	}
+	freezesAreOrders(t, s, box)
 	// A container that is gone is told as gone.
 	if err := box.Remove(t.Context()); err != nil {
 		t.Fatal(err)
@@ -360,6 +362,67 @@ func TestHardCases(t *testing.T) {
 	o := node.Order{ID: "c3-freeze", Case: "c3", Action: node.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
 	if st, err := s.Carry(t.Context(), o); err != nil || st.Done || !st.Gone {
 		t.Errorf("a freeze of what is gone: %+v, %v", st, err)
+	}
+}
+
+// freezesAreOrders: a freeze lasts as long as its own order, and what is answered of
+// it is true when it is answered.
+func freezesAreOrders(t *testing.T, s *sensor.Sensor, box *testbed.Box) {
+	freeze := func(id string) node.Order {
+		return node.Order{ID: id, Case: "c5", Action: node.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
+	}
+	take := func(o node.Order) node.OrderStatus {
+		t.Helper()
+		st, refused, err := s.Take(t.Context(), o)
+		if err != nil || refused {
+			t.Fatalf("%s: %+v, %v", o.ID, st, err)
+		}
+		return st
+	}
+	first, longer := freeze("c5.1"), freeze("c5.2")
+	take(first)
+	if st := take(longer); !st.Done || st.Until.IsZero() {
+		t.Errorf("a longer freeze: %+v", st)
+	}
+	if err := s.Withdrawn(t.Context(), longer.ID); err != nil || !box.Frozen() {
+		t.Errorf("the order to freeze for longer was withdrawn: %v, frozen %v", err, box.Frozen())
+	}
+	if st := take(longer); st.Done {
+		t.Errorf("a freeze that has ended is told as done: %+v", st)
+	}
+	if frozen, err := s.Frozen(); err != nil || !slices.Equal(frozen, []string{first.ID}) {
+		t.Errorf("in force %q, %v", frozen, err)
+	}
+	if st := take(first); !st.Done {
+		t.Errorf("the first is still in force: %+v", st)
+	}
+	if err := s.Withdrawn(t.Context(), first.ID); err != nil || box.Frozen() {
+		t.Errorf("the last order was withdrawn: %v, frozen %v", err, box.Frozen())
+	}
+	// One that never was an object is not withdrawn by one that is missing.
+	carry(t, s, node.Order{ID: "c6.1", Case: "c6", Action: node.Freeze, ContainerID: box.ID})
+	if err := s.Withdrawn(t.Context(), "c6.1"); err != nil || !box.Frozen() {
+		t.Errorf("a freeze of the local API was withdrawn: %v", err)
+	}
+	carry(t, s, node.Order{ID: "c6.2", Case: "c6", Action: node.Thaw, ContainerID: box.ID})
+	// Freezes and thaws that cross: the last thaw wins, whatever the order.
+	var wg sync.WaitGroup
+	for i := range 8 {
+		c := fmt.Sprintf("x%d", i)
+		wg.Go(func() {
+			carry(t, s, node.Order{ID: c + ".1", Case: c, Action: node.Freeze, ContainerID: box.ID})
+			if !box.Frozen() {
+				t.Errorf("%s holds it, and it is not frozen", c)
+			}
+			carry(t, s, node.Order{ID: c + ".2", Case: c, Action: node.Thaw, ContainerID: box.ID})
+		})
+	}
+	wg.Wait()
+	if box.Frozen() {
+		t.Error("all have released it, and it is frozen")
+	}
+	if _, refused, err := s.Take(t.Context(), node.Order{ID: "nobody", Case: "c7", Action: node.Inspect, ContainerID: "elsewhere", Expires: time.Now().Add(time.Minute)}); !refused {
+		t.Errorf("a container in which nothing was detected: refused %v, %v", refused, err)
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 //	files       fileKey -> when it was detected; keeps a restart from telling the same run twice
 //	homes       container id -> home, for the orders that may follow
 //	orders      order id -> its status
-//	freezes     container id/case -> freeze, while it lasts
+//	freezes     container id/case/order id -> freeze, while it lasts
 type spool struct {
 	db         *bbolt.DB
 	max        int
@@ -60,8 +60,11 @@ func openSpool(path string, max int) (*spool, error) {
 			}
 		}
 		s.count.Store(int64(tx.Bucket(bucketDetections).Stats().KeyN))
-		return forgetBefore(tx.Bucket(bucketFiles), time.Now().Add(-keepFor))
+		return nil
 	})
+	if err == nil {
+		err = s.prune(time.Now())
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare spool %q: %w", path, err), db.Close())
 	}
@@ -95,7 +98,8 @@ func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
 			if d.Preceding && files.Get(key) != nil {
 				return nil
 			}
-			err := files.Put(key, []byte(time.Now().UTC().Format(time.RFC3339)))
+			h.Detected = time.Now().UTC()
+			err := files.Put(key, []byte(h.Detected.Format(time.RFC3339)))
 			if err := errors.Join(err, putJSON(tx.Bucket(bucketHomes), d.Container.ID, h)); err != nil {
 				return err
 			}
@@ -239,18 +243,4 @@ func getJSON(b *bbolt.Bucket, key string, v any) error {
 		return errAbsent
 	}
 	return json.Unmarshal(body, v)
-}
-
-func forgetBefore(b *bbolt.Bucket, limit time.Time) error {
-	var old [][]byte
-	err := b.ForEach(func(k, v []byte) error {
-		if t, err := time.Parse(time.RFC3339, string(v)); err != nil || t.Before(limit) {
-			old = append(old, append([]byte(nil), k...))
-		}
-		return nil
-	})
-	for _, k := range old {
-		err = errors.Join(err, b.Delete(k))
-	}
-	return err
 }

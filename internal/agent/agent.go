@@ -170,11 +170,16 @@ func Run(ctx context.Context, c Config) error {
 }
 
 // openOrders answers nil outside a cluster: orders then come to the local API alone.
-func openOrders(c Config, s *sensor.Sensor) (*orders.Watcher, error) {
+func openOrders(c Config, s *sensor.Sensor) (w *orders.Watcher, err error) {
 	if c.OrdersFrom != "" {
-		return orders.New(c.OrdersFrom, c.OrdersAccount, c.Sensor.Node, s.Take, c.Sensor.Log)
+		w, err = orders.New(c.OrdersFrom, c.OrdersAccount, c.Sensor.Node, s.Take, c.Sensor.Log)
+	} else {
+		w, err = orders.InCluster(c.Sensor.Node, s.Take, c.Sensor.Log)
 	}
-	return orders.InCluster(c.Sensor.Node, s.Take, c.Sensor.Log)
+	if w != nil {
+		w.Frozen, w.Withdrawn = s.Frozen, s.Withdrawn
+	}
+	return w, err
 }
 
 func listen(address string) (net.Listener, error) {

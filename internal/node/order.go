@@ -54,7 +54,9 @@ type OrderStatus struct {
 	ID      string    `json:"id"`
 	Done    bool      `json:"done"`
 	Error   string    `json:"error,omitempty"`
-	Gone    bool      `json:"gone,omitempty"` // the container is no more: nothing left to act on
+	Gone    bool      `json:"gone,omitempty"`    // the container is no more: nothing left to act on
+	Refused bool      `json:"refused,omitempty"` // the sensor has looked, and will not: it knows no such container, or the order is not for it
+	Until   time.Time `json:"until,omitzero"`    // of a freeze: when it ends by itself
 	At      time.Time `json:"at"`
 	Bytes   int64     `json:"bytes,omitempty"`   // evidence sent
 	SHA256  string    `json:"sha256,omitempty"`  // of the evidence as read
@@ -103,8 +105,8 @@ func (o Order) Validate() error {
 	switch {
 	case !IsContainerID(o.ID):
 		return fmt.Errorf("order id %q has characters that an id cannot have", o.ID)
-	case o.Case == "":
-		return fmt.Errorf("order %q names no case", o.ID)
+	case !IsContainerID(o.Case):
+		return fmt.Errorf("order %q: case %q is none", o.ID, o.Case)
 	case !IsContainerID(o.ContainerID):
 		return fmt.Errorf("order %q: container id %q is none", o.ID, o.ContainerID)
 	case o.Expires.IsZero():

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,9 +39,14 @@ type Watcher struct {
 	Token  func() (string, error)
 	Node   string
 	Carry  Carrier
-	Log    *slog.Logger
+	// Frozen answers the orders whose freezes are in force, and Withdrawn ends the one
+	// of an order whose object is no more. Both nil: nothing is ever frozen here.
+	Frozen    func() ([]string, error)
+	Withdrawn func(ctx context.Context, order string) error
+	Log       *slog.Logger
 
 	connected atomic.Bool
+	work      sync.WaitGroup
 	mu        sync.Mutex
 	inHand    map[string]bool
 }
@@ -102,13 +108,12 @@ const (
 func (w *Watcher) Run(ctx context.Context) error {
 	w.inHand = map[string]bool{}
 	slots := make(chan struct{}, atOnce)
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer w.work.Wait()
 	take := func(o object) {
 		if !w.begin(o) {
 			return
 		}
-		wg.Go(func() {
+		w.work.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots; w.end(o) }()
 			w.carryOut(ctx, o)
@@ -159,6 +164,13 @@ func (w *Watcher) session(ctx context.Context, take func(object)) error {
 		} `json:"metadata"`
 		Items []object `json:"items"`
 	}
+	var frozen []string // before what is there is known: a freeze that is made now has an object
+	if w.Frozen != nil {
+		var err error
+		if frozen, err = w.Frozen(); err != nil {
+			return fmt.Errorf("look at what is frozen: %w", err)
+		}
+	}
 	resp, err := w.do(ctx, http.MethodGet, "", w.selector(nil), nil)
 	if err != nil {
 		return err
@@ -171,6 +183,11 @@ func (w *Watcher) session(ctx context.Context, take func(object)) error {
 	for _, o := range list.Items {
 		take(o)
 	}
+	for _, id := range frozen {
+		if !slices.ContainsFunc(list.Items, func(o object) bool { return o.Metadata.Name == id }) {
+			w.withdraw(ctx, id)
+		}
+	}
 	resp, err = w.do(ctx, http.MethodGet, "", w.selector(url.Values{
 		"watch": {"1"}, "resourceVersion": {list.Metadata.ResourceVersion}, "allowWatchBookmarks": {"true"},
 		"timeoutSeconds": {fmt.Sprint(int(watchTime.Seconds()))},
@@ -180,11 +197,11 @@ func (w *Watcher) session(ctx context.Context, take func(object)) error {
 	}
 	defer resp.Body.Close()
 	w.connected.Store(true)
-	return w.follow(resp.Body, take)
+	return w.follow(ctx, resp.Body, take)
 }
 
 // follow reads events until the stream ends.
-func (w *Watcher) follow(stream io.Reader, take func(object)) error {
+func (w *Watcher) follow(ctx context.Context, stream io.Reader, take func(object)) error {
 	d := json.NewDecoder(stream)
 	for {
 		var e struct {
@@ -197,10 +214,14 @@ func (w *Watcher) follow(stream io.Reader, take func(object)) error {
 			return fmt.Errorf("watch orders: %w", err)
 		}
 		switch e.Type {
-		case "ADDED", "MODIFIED":
+		case "ADDED", "MODIFIED", "DELETED":
 			var o object
 			if err := json.Unmarshal(e.Object, &o); err != nil {
 				w.Log.Warn("an order cannot be read", "error", err.Error())
+				continue
+			}
+			if e.Type == "DELETED" {
+				w.work.Go(func() { w.withdraw(ctx, o.Metadata.Name) }) // it may take its time
 				continue
 			}
 			take(o)
@@ -224,7 +245,7 @@ const tries = 4
 func (w *Watcher) carryOut(ctx context.Context, o object) {
 	status := node.OrderStatus{ID: o.Spec.ID}
 	if o.Spec.ID != o.Metadata.Name {
-		status.ID, status.Error = o.Metadata.Name, "refused: the order's id is not its name"
+		status.ID, status.Refused, status.Error = o.Metadata.Name, true, "refused: the order's id is not its name"
 	} else {
 		status = w.try(ctx, o.Spec)
 	}
@@ -240,7 +261,7 @@ func (w *Watcher) carryOut(ctx context.Context, o object) {
 		if errors.As(err, &refused) && refused.status != http.StatusTooManyRequests && refused.status < 500 {
 			w.Log.Warn("what came of an order cannot be told", "order", o.Metadata.Name, "error", err.Error())
 			if refused.status == http.StatusNotFound {
-				w.takeBack(ctx, o.Spec, status)
+				w.withdraw(ctx, o.Metadata.Name)
 			}
 			return // it is gone, or not ours
 		}
@@ -251,15 +272,15 @@ func (w *Watcher) carryOut(ctx context.Context, o object) {
 	}
 }
 
-// takeBack undoes a freeze whose order was given up before it could be answered:
-// nobody knows of it, so nobody would release it.
-func (w *Watcher) takeBack(ctx context.Context, o node.Order, s node.OrderStatus) {
-	if o.Action != node.Freeze || !s.Done {
+// withdraw ends the freeze of an order that is no more: it was given up before it
+// could be answered, or somebody has deleted it.
+func (w *Watcher) withdraw(ctx context.Context, id string) {
+	if w.Withdrawn == nil {
 		return
 	}
-	o.ID, o.Action = o.ID+".taken-back", node.Thaw
-	undone := w.try(ctx, o)
-	w.Log.Warn("a freeze was undone: its order had been given up", "order", o.ID, "done", undone.Done, "error", undone.Error)
+	if err := w.Withdrawn(ctx, id); err != nil {
+		w.Log.Warn("the freeze of an order that was withdrawn cannot be ended yet", "order", id, "error", err.Error())
+	}
 }
 
 func (w *Watcher) try(ctx context.Context, o node.Order) node.OrderStatus {
@@ -269,7 +290,7 @@ func (w *Watcher) try(ctx context.Context, o node.Order) node.OrderStatus {
 		if err == nil {
 			return s
 		}
-		status.Error = err.Error()
+		status.Error, status.Refused = err.Error(), refused
 		if refused || ctx.Err() != nil {
 			break
 		}
