@@ -30,7 +30,7 @@ func (s *Suite) Contain(w http.ResponseWriter, r *http.Request) {
 	if !read(w, r, &in) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), respond.StepDeadline)
+	ctx, cancel := context.WithTimeout(r.Context(), respond.ActDeadline)
 	defer cancel()
 	acted, err := s.container.Do(ctx, in.Case, in.Event)
 	reply(w, acted, err)

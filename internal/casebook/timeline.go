@@ -72,6 +72,9 @@ func moments(e casefile.Event) []Moment {
 	case docket.KindDecided:
 		var b docket.Decided
 		json.Unmarshal(e.Body, &b)
+		if b.Moved {
+			return one("new-container", "container "+b.Finding.Container.ID+" of the pod runs the same")
+		}
 		return append(one("verdict", string(b.Verdict.Level)+" "+b.Verdict.Label+" "+b.Verdict.Why), Moment{e.At, "decided", "rule " + b.Decision.Rule + ": " + fmt.Sprint(b.Decision.Do)})
 	case docket.KindJoined:
 		var b docket.Joined
@@ -122,6 +125,9 @@ func moments(e casefile.Event) []Moment {
 	case docket.KindLost:
 		var b docket.Lost
 		json.Unmarshal(e.Body, &b)
+		if b.Action == docket.Isolate {
+			return one("isolation-lost", b.Why)
+		}
 		return one("freeze-lost", b.Why)
 	case docket.KindReported:
 		var b docket.Reported

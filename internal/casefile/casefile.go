@@ -163,9 +163,12 @@ func (l *Log) entries(ctx context.Context, prefix string, except map[string]bool
 
 func entryName(key string) string { return strings.TrimSuffix(path.Base(key), ".json") }
 
-// Latest reads the last episode of a case by its base id. When that is closed,
-// or there is none, the answer is a new episode without events.
-func (l *Log) Latest(ctx context.Context, base, holder string) (*File, error) {
+// lookBack bounds how many episodes are read to find one that is open.
+const lookBack = 4
+
+// Latest reads the last episode of a case by its base id that is open and fits; fits
+// nil: any. Where there is none, the answer is a new episode without events.
+func (l *Log) Latest(ctx context.Context, base, holder string, fits func(*File) (bool, error)) (*File, error) {
 	keys, err := l.Store.List(ctx, "events/"+base) // "<base>/..." and "<base>-2/...": ids are of one length
 	if err != nil {
 		return nil, err
@@ -188,14 +191,29 @@ func (l *Log) Latest(ctx context.Context, base, holder string) (*File, error) {
 	if last == 0 {
 		return &File{ID: base, log: l, holder: holder}, nil
 	}
-	f := &File{ID: episodeID(base, last), log: l, holder: holder}
-	if err := f.load(ctx, episodes[last]); err != nil {
-		return nil, err
+	for n := last; n > max(0, last-lookBack); n-- {
+		f := &File{ID: episodeID(base, n), log: l, holder: holder}
+		if len(episodes[n]) == 0 {
+			continue
+		}
+		if err := f.load(ctx, episodes[n]); err != nil {
+			return nil, err
+		}
+		if f.IsClosed() {
+			continue
+		}
+		ok := fits == nil
+		if !ok {
+			var err error
+			if ok, err = fits(f); err != nil {
+				return nil, err
+			}
+		}
+		if ok {
+			return f, nil
+		}
 	}
-	if f.IsClosed() {
-		return &File{ID: episodeID(base, last+1), log: l, holder: holder}, nil
-	}
-	return f, nil
+	return &File{ID: episodeID(base, last+1), log: l, holder: holder}, nil
 }
 
 func episodeID(base string, n int) string {

@@ -289,7 +289,7 @@ func TestEpisodesAndNames(t *testing.T) {
 	now := time.Now()
 	log := newLog(t, open(t, "mem://"), &now)
 	ctx := t.Context()
-	f, err := log.Latest(ctx, "0123456789abcdef", "h")
+	f, err := log.Latest(ctx, "0123456789abcdef", "h", nil)
 	if err != nil || f.ID != "0123456789abcdef" {
 		t.Fatalf("%v %v", f, err)
 	}
@@ -301,7 +301,7 @@ func TestEpisodesAndNames(t *testing.T) {
 	if _, err := f.Close(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	g, err := log.Latest(ctx, "0123456789abcdef", "h")
+	g, err := log.Latest(ctx, "0123456789abcdef", "h", nil)
 	if err != nil || g.ID != "0123456789abcdef-2" || len(g.Events()) != 0 {
 		t.Fatalf("after the close: %q, %v", g.ID, err)
 	}

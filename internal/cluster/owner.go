@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,24 +39,27 @@ func RootOwner(ctx context.Context, kube kubernetes.Interface, pod *corev1.Pod) 
 	if ref == nil {
 		return Owner{}, nil
 	}
-	o := Owner{Kind: ref.Kind}
+	o := Owner{Kind: kindOf(ref)}
 	for range 4 { // pod, ReplicaSet, Deployment; a loop in the references ends here
 		if ref == nil {
 			break
 		}
-		o.Chain = append(o.Chain, docket.Owner{Kind: ref.Kind, Name: ref.Name})
-		owner, err := o.read(ctx, kube, pod.Namespace, ref)
-		if apierrors.IsNotFound(err) {
-			break
-		}
-		if err != nil {
+		o.Chain = append(o.Chain, docket.Owner{Kind: kindOf(ref), Name: ref.Name})
+		owner, count, err := read(ctx, kube, pod.Namespace, ref)
+		if err != nil && !apierrors.IsNotFound(err) {
 			return o, err
+		}
+		if err != nil || owner != nil && owner.GetUID() != ref.UID { // gone, or another has the name
+			if len(o.Chain) == 1 {
+				o.Kind = "" // nothing owns the pod, whatever is written on it
+			}
+			break
 		}
 		if owner == nil {
 			break
 		}
-		if owner.GetUID() != ref.UID {
-			break // another has the name
+		if count.Countable { // over the ReplicaSets of a rollout, the root's
+			o.Wanted, o.Ready, o.Countable = count.Wanted, count.Ready, true
 		}
 		o.Objects = append(o.Objects, owner)
 		ref = metav1.GetControllerOf(owner)
@@ -63,58 +67,73 @@ func RootOwner(ctx context.Context, kube kubernetes.Interface, pod *corev1.Pod) 
 	return o, nil
 }
 
-// read reads one owner, nil for a kind that we do not know.
-func (o *Owner) read(ctx context.Context, kube kubernetes.Interface, namespace string, ref *metav1.OwnerReference) (metav1.Object, error) {
+// known are the kinds whose objects mean what their names say, with their groups:
+// anybody may have a Job of his own group.
+var known = map[string]string{
+	"ReplicaSet": "apps", "Deployment": "apps", "StatefulSet": "apps", "DaemonSet": "apps", "ReplicationController": "", "Job": "batch", "Node": "",
+}
+
+// kindOf is an owner's kind; with its group where another's object has the name of
+// one of Kubernetes' own.
+func kindOf(ref *metav1.OwnerReference) string {
+	group, _, ok := strings.Cut(ref.APIVersion, "/")
+	if !ok {
+		group = ""
+	}
+	if own, ok := known[ref.Kind]; ok && own != group {
+		return ref.Kind + "." + group
+	}
+	return ref.Kind
+}
+
+// read reads one owner and its replicas; nil for a kind that we do not know.
+func read(ctx context.Context, kube kubernetes.Interface, namespace string, ref *metav1.OwnerReference) (metav1.Object, Owner, error) {
 	get := metav1.GetOptions{}
-	switch ref.Kind {
+	switch kindOf(ref) {
 	case "ReplicaSet":
 		r, err := kube.AppsV1().ReplicaSets(namespace).Get(ctx, ref.Name, get)
 		if err != nil {
-			return nil, err
+			return nil, Owner{}, err
 		}
-		o.count(r.Spec.Replicas, r.Status.ReadyReplicas)
-		return r, nil
-	case "Deployment": // counts over the ReplicaSets of a rollout
+		return r, count(r.Spec.Replicas, r.Status.ReadyReplicas), nil
+	case "Deployment":
 		d, err := kube.AppsV1().Deployments(namespace).Get(ctx, ref.Name, get)
 		if err != nil {
-			return nil, err
+			return nil, Owner{}, err
 		}
-		o.count(d.Spec.Replicas, d.Status.ReadyReplicas)
-		return d, nil
+		return d, count(d.Spec.Replicas, d.Status.ReadyReplicas), nil
 	case "StatefulSet":
 		s, err := kube.AppsV1().StatefulSets(namespace).Get(ctx, ref.Name, get)
 		if err != nil {
-			return nil, err
+			return nil, Owner{}, err
 		}
-		o.count(s.Spec.Replicas, s.Status.ReadyReplicas)
-		return s, nil
+		return s, count(s.Spec.Replicas, s.Status.ReadyReplicas), nil
 	case "DaemonSet":
 		d, err := kube.AppsV1().DaemonSets(namespace).Get(ctx, ref.Name, get)
 		if err != nil {
-			return nil, err
+			return nil, Owner{}, err
 		}
-		o.count(&d.Status.DesiredNumberScheduled, d.Status.NumberReady)
-		return d, nil
+		return d, count(&d.Status.DesiredNumberScheduled, d.Status.NumberReady), nil
 	case "ReplicationController":
 		r, err := kube.CoreV1().ReplicationControllers(namespace).Get(ctx, ref.Name, get)
 		if err != nil {
-			return nil, err
+			return nil, Owner{}, err
 		}
-		o.count(r.Spec.Replicas, r.Status.ReadyReplicas)
-		return r, nil
+		return r, count(r.Spec.Replicas, r.Status.ReadyReplicas), nil
 	case "Job":
 		j, err := kube.BatchV1().Jobs(namespace).Get(ctx, ref.Name, get)
 		if err != nil {
-			return nil, err
+			return nil, Owner{}, err
 		}
-		return j, nil
+		return j, Owner{}, nil
 	}
-	return nil, nil
+	return nil, Owner{}, nil
 }
 
-func (o *Owner) count(wanted *int32, ready int32) {
-	o.Countable, o.Wanted, o.Ready = true, 1, int(ready)
+func count(wanted *int32, ready int32) Owner {
+	o := Owner{Countable: true, Wanted: 1, Ready: int(ready)}
 	if wanted != nil {
 		o.Wanted = int(*wanted)
 	}
+	return o
 }

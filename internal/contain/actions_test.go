@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/contain"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/policy"
@@ -53,6 +54,12 @@ func TestOnRealControlPlane(t *testing.T) {
 	sub("a freeze that comes too late", func(t *testing.T, m *world) { lateFreeze(t, m, w) })
 	sub("undone in a dry run", undoneInADryRun)
 	sub("what a sensor's token may do", sensorToken)
+	sub("what is written on a pod is not believed", notBelieved)
+	sub("what users had set comes back", usersOwn)
+	sub("another node's word", func(t *testing.T, m *world) { anothersWord(t, m, w) })
+	sub("frozen pods serve nobody", frozenServeNobody)
+	sub("what is done is not refused", doneIsDone)
+	sub("isolation that somebody opens", openedAgain)
 	sub("rights are exactly those used", rights) // last: it looks at all requests
 }
 
@@ -100,7 +107,7 @@ func everyAction(t *testing.T, w, sensors *world) {
 
 	go func() { // the stand-in for what enforces: the label cuts
 		for range 200 {
-			if p, err := w.Admin.CoreV1().Pods(ns).Get(t.Context(), pod.Name, metav1.GetOptions{}); err == nil && p.Labels[contain.QuarantineLabel] != "" {
+			if p, err := w.Admin.CoreV1().Pods(ns).Get(t.Context(), pod.Name, metav1.GetOptions{}); err == nil && p.Labels[cluster.QuarantineLabel] != "" {
 				sensors.mu.Lock()
 				cut = true
 				sensors.mu.Unlock()
@@ -114,7 +121,7 @@ func everyAction(t *testing.T, w, sensors *world) {
 		t.Errorf("isolate: %+v", isolated)
 	}
 	now := w.pod(pod)
-	if want := map[string]string{contain.QuarantineLabel: k.id}; !maps.Equal(now.Labels, want) {
+	if want := map[string]string{cluster.QuarantineLabel: k.id}; !maps.Equal(now.Labels, want) {
 		t.Errorf("labels %v, want %v", now.Labels, want)
 	}
 	if err := listed(w, ns, pod.UID, false); err != nil {
@@ -257,6 +264,7 @@ func guardsOnCluster(t *testing.T, outer *world) {
 		"a pod that is not there":      {pod: pods[0], finds: func(f findingPointer) { f.Pod.Name = "nobody" }, want: "is gone"},
 		"protected namespace":          {pod: system[0], want: "protected"},
 		"a DaemonSet":                  {pod: sensors[0], change: func(_ *kase, g *policy.Guards) { g.Namespaces = []string{} }, want: "system priority"},
+		"a label of the control plane": {pod: well[1], change: func(*kase, *policy.Guards) { label(t, w, well[1], `{"tier":"control-plane"}`) }},
 		"a bare pod":                   {pod: made["bare"], want: "nothing replaces a pod of kind Pod"},
 		"a bare pod, opted in":         {pod: made["bare"], change: func(_ *kase, g *policy.Guards) { g.AllowKinds = []string{"Pod"} }},
 		"too few left":                 {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MinHealthyReplicas = "2" }, want: "would have 1 of 2 replicas ready"},
@@ -285,12 +293,12 @@ func guardsOnCluster(t *testing.T, outer *world) {
 					t.Fatalf("release: %+v", a)
 				}
 				w.Eventually("it is ready again", func() error {
-					if w.pod(c.pod).Labels[contain.QuarantineLabel] != "" {
+					if w.pod(c.pod).Labels[cluster.QuarantineLabel] != "" {
 						return errors.New("labelled")
 					}
 					return nil
 				})
-			} else if now := w.pod(c.pod); now.Labels[contain.QuarantineLabel] != "" {
+			} else if now := w.pod(c.pod); now.Labels[cluster.QuarantineLabel] != "" {
 				t.Error("refused, and labelled all the same")
 			}
 		})
@@ -344,14 +352,14 @@ func notEnforced(t *testing.T, w, sensors *world) {
 		t.Errorf("otherwise: %+v", a)
 	}
 	// Ours, changed by somebody: never overwritten, and never relied on.
-	if err := w.Admin.NetworkingV1().NetworkPolicies(ns).Delete(t.Context(), contain.PolicyName, metav1.DeleteOptions{}); err != nil {
+	if err := w.Admin.NetworkingV1().NetworkPolicies(ns).Delete(t.Context(), cluster.QuarantinePolicy, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	w.ApplyYAML(`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"contraband-quarantine","namespace":"open"},"spec":{"podSelector":{},"policyTypes":["Egress"]}}`)
-	if a := isolate(4); a.Done || !strings.Contains(a.Error, "not as we make it") {
+	if a := isolate(4); a.Done || !strings.Contains(a.Error, "not as we make it") || a.NotEnforced == "" {
 		t.Errorf("a policy of our name: %+v", a)
 	}
-	if w.pod(pods[4]).Labels[contain.QuarantineLabel] != "" {
+	if w.pod(pods[4]).Labels[cluster.QuarantineLabel] != "" {
 		t.Error("labelled without a policy")
 	}
 }
@@ -414,7 +422,7 @@ func dryRun(t *testing.T, w *world) {
 	if !maps.Equal(now.Labels, pods[0].Labels) || now.DeletionTimestamp != nil || nodeOf(w, "node-2").Spec.Unschedulable {
 		t.Error("a dry run has changed something")
 	}
-	if _, err := w.Admin.NetworkingV1().NetworkPolicies(ns).Get(t.Context(), contain.PolicyName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := w.Admin.NetworkingV1().NetworkPolicies(ns).Get(t.Context(), cluster.QuarantinePolicy, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("a dry run has made a policy: %v", err)
 	}
 }
@@ -494,7 +502,7 @@ func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g policy.
 	now, getErr := w.Admin.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
 	switch action {
 	case docket.Isolate:
-		if getErr != nil || now.Labels[contain.QuarantineLabel] != k.id || len(now.Labels) != 1 {
+		if getErr != nil || now.Labels[cluster.QuarantineLabel] != k.id || len(now.Labels) != 1 {
 			t.Errorf("isolate, write %d: labels %v, %v", nth, now.Labels, getErr)
 		}
 	case docket.Cordon:
@@ -565,7 +573,7 @@ func successors(t *testing.T, w *world) {
 			t.Errorf("%s: %+v, %v: it should say that the pod is gone", action, acted, err)
 		}
 		all := w.Pods(ns, "app=db")
-		if len(all) != 1 || all[0].UID == pod.UID || all[0].DeletionTimestamp != nil || all[0].Labels[contain.QuarantineLabel] != "" {
+		if len(all) != 1 || all[0].UID == pod.UID || all[0].DeletionTimestamp != nil || all[0].Labels[cluster.QuarantineLabel] != "" {
 			t.Fatalf("%s touched the successor: %+v", action, all)
 		}
 	}
@@ -668,7 +676,7 @@ func lateFreeze(t *testing.T, w, sensors *world) {
 	w.Eventually("the sensor thaws what nobody knows to be frozen", func() error {
 		sensors.mu.Lock()
 		defer sensors.mu.Unlock()
-		if !has(sensors.carried, "thaw "+k.id) {
+		if !has(sensors.carried, "withdrawn "+k.id) {
 			return fmt.Errorf("%v", sensors.carried)
 		}
 		return nil

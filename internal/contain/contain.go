@@ -97,9 +97,13 @@ func (c *Container) Do(ctx context.Context, caseID string, n int) (docket.Acted,
 	if c.Guards.DryRun && docket.Undone(claim.Action) == "" && claim.Action != docket.Evidence {
 		return t.failed("refused: dry run: the policy says guards.dry_run"), nil
 	}
-	if claim.Action == docket.Freeze {
-		if why, err := t.overBudget(ctx, ""); err != nil || why != "" {
-			return t.failed("refused: " + why), err
+	if claim.Action == docket.Freeze && !kase.InForce(docket.Freeze) {
+		why, err := t.overBudget(ctx, "")
+		if err != nil {
+			return docket.Acted{}, err
+		}
+		if why != "" {
+			return t.nextHour(why), nil
 		}
 	}
 	return c.onMachine(ctx, t)
@@ -109,9 +113,9 @@ func (c *Container) Do(ctx context.Context, caseID string, n int) (docket.Acted,
 func (t task) refused() string {
 	d := t.kase.Decided
 	f, action := d.Finding, t.claim.Action
-	containerID, podUID := f.Container.ID, f.Pod.UID
+	containerID, podUID := t.kase.ContainerID(), f.Pod.UID
 	if w := d.Facts.Workload; w != nil { // where the finding says less
-		containerID, podUID = cmp.Or(containerID, w.ContainerID), cmp.Or(podUID, w.PodUID)
+		podUID = cmp.Or(podUID, w.PodUID)
 	}
 	if t.claim.ContainerID != containerID || t.claim.PodUID != podUID || t.claim.Node != f.Node || t.claim.SHA256 != f.Process.SHA256 {
 		return "the claim is not about what the finding names"
@@ -130,7 +134,8 @@ func (t task) refused() string {
 	}
 	undo := docket.Undoing(action)
 	for _, other := range t.kase.Claims {
-		if undo != "" && other.Action == undo && other.N < t.n {
+		failed := other.Acted != nil && !other.Acted.Done && !other.Acted.Gone
+		if undo != "" && other.Action == undo && !failed { // before this claim, or after it
 			return "it has been released meanwhile"
 		}
 	}
@@ -175,7 +180,7 @@ func (t task) clicked(what string) bool {
 // pod, or answers which budget is spent. workload is "" where it is not known.
 func (t task) overBudget(ctx context.Context, workload string) (string, error) {
 	hour := t.Now().UTC().Format("2006-01-02T15")
-	who := t.kase.ID + "/" + cmp.Or(t.claim.PodUID, t.claim.ContainerID)
+	who := cmp.Or(t.claim.PodUID, t.claim.ContainerID) // two cases of one pod are one
 	if workload != "" {
 		sum := sha256.Sum256([]byte(workload))
 		ok, err := t.slot(ctx, fmt.Sprintf("budgets/workload/%s/%x", hour, sum[:8]), t.Guards.MaxPerWorkloadPerHour, who)
@@ -188,6 +193,12 @@ func (t task) overBudget(ctx context.Context, workload string) (string, error) {
 		return fmt.Sprintf("%d containments in this hour already (guards.max_containments_per_hour)", t.Guards.MaxContainmentsPerHour), err
 	}
 	return "", nil
+}
+
+// nextHour is what becomes of an action whose budget is spent: it is not forgotten.
+func (t task) nextHour(why string) docket.Acted {
+	t.acted.Later = t.Now().UTC().Truncate(time.Hour).Add(time.Hour + time.Second)
+	return t.failed("refused: " + why)
 }
 
 // slot creates a free one of n keys; a key that is who's already will do. Each looks
@@ -238,11 +249,15 @@ func (t task) freezeOrThaw(ctx context.Context, orders Orders) (docket.Acted, er
 		return t.failed(s.Error), nil
 	}
 	t.acted.Done, t.acted.At, t.acted.Processes, t.acted.Gone = s.Done && !s.Gone, s.At, s.Process, s.Gone
+	t.acted.Confirmed = true
 	if s.Gone {
 		t.acted.Error = "the container is gone"
 	}
 	if t.claim.Action == docket.Freeze {
-		t.acted.Until = o.Expires
+		t.acted.Until = s.Until // an earlier try's order may end earlier than this one would
+		if s.Until.IsZero() {   // a sensor of an earlier version
+			t.acted.Until = o.Expires
+		}
 	}
 	return t.acted, nil
 }
@@ -266,7 +281,10 @@ func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) 
 	o.SHA256, o.Upload = t.claim.SHA256, up
 	s, err := orders.Carry(ctx, t.claim.Node, o)
 	switch {
-	case retry.IsPermanent(err):
+	case retry.IsPermanent(err): // it may have arrived all the same
+		if acted, arrived := t.verify(ctx, casefile.UploadKey(o.ID)); arrived == nil && acted.Done {
+			return acted, nil
+		}
 		return t.failed(err.Error()), nil
 	case err != nil:
 		return docket.Acted{}, err
@@ -276,6 +294,7 @@ func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) 
 	case !s.Done:
 		return t.failed(s.Error), nil
 	}
+	t.acted.Confirmed = true
 	return t.verify(ctx, casefile.UploadKey(o.ID))
 }
 

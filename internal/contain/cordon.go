@@ -57,18 +57,52 @@ func (s *site) cordon(ctx context.Context) (docket.Acted, error) {
 	if others != "" {
 		s.acted.Notes = append(s.acted.Notes, others)
 	}
-	if s.pod != nil {
-		err := s.edit(ctx, func(pod *corev1.Pod) map[string]any {
-			if pod.Annotations[safeToEvict] == "false" {
-				return nil
-			}
-			return map[string]any{"annotations": map[string]any{safeToEvict: "false"}}
-		})
-		if err != nil && !retry.IsPermanent(err) { // a pod that is gone needs no protection
-			return docket.Acted{}, err
+	if s.pod != nil { // the node is cordoned: that the pod cannot be protected is only told
+		if err := s.protect(ctx); err != nil {
+			s.acted.Notes = append(s.acted.Notes, "the pod is not protected from the autoscaler: "+err.Error())
 		}
 	}
 	return s.done(), nil
+}
+
+// protect keeps the autoscaler from evicting the pod while evidence is in it.
+func (s *site) protect(ctx context.Context) error {
+	return s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) {
+		all, err := s.holds(ctx)
+		if err != nil {
+			return nil, err
+		}
+		me := s.me(docket.Cordon)
+		if _, held := all[me]; !held {
+			if err := s.keep(ctx, docket.Cordon, pod, without(all, me), nil); err != nil {
+				return nil, err
+			}
+		} else if pod.Annotations[safeToEvict] == "false" {
+			return nil, nil
+		}
+		return map[string]any{"annotations": map[string]any{safeToEvict: "false"}}, nil
+	})
+}
+
+// unprotect gives the pod's annotation back, when nobody else wants it so.
+func (s *site) unprotect(ctx context.Context) error {
+	own, held := s.held[s.me(docket.Cordon)]
+	if !held {
+		return nil
+	}
+	err := s.edit(ctx, func(*corev1.Pod) (map[string]any, error) {
+		all, err := s.holds(ctx)
+		if err != nil || len(without(all, s.me(docket.Cordon))) > 0 {
+			return nil, err
+		}
+		back := own.backTo()
+		delete(back, deletionCost) // a cordon does not change it
+		return map[string]any{"annotations": back}, nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.letGo(ctx, docket.Cordon)
 }
 
 // uncordon undoes only what we have done, when no other case holds the node.
@@ -96,6 +130,11 @@ func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
 		return docket.Acted{}, err
 	case left > 0:
 		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the node: it stays cordoned for them", left))
+	}
+	if s.pod != nil {
+		if err := s.unprotect(ctx); err != nil && !retry.IsPermanent(err) {
+			return docket.Acted{}, err
+		}
 	}
 	return s.done(), nil
 }

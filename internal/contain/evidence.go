@@ -8,9 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -20,7 +23,6 @@ import (
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/redact"
-	"github.com/contraband-dev/contraband/internal/retry"
 )
 
 // Bounds of the evidence beside the program.
@@ -29,24 +31,47 @@ const (
 	maxEvents = 500
 )
 
+// Times of the evidence: a node or a kubelet that does not answer must not keep what
+// others have brought from being saved within the function's time.
+const (
+	gatherTime = 35 * time.Second // for all that is asked of others
+	logTime    = 10 * time.Second // for one container's log
+	saveTime   = 5 * time.Second  // for one item
+	logsAtOnce = 4
+)
+
 // evidence saves what ran and what it ran in. Each item fails alone, and says
 // why; the action is done when the program itself is saved.
 func (s *site) evidence(ctx context.Context) (docket.Acted, error) {
-	sensor := "the sensor of node " + path.Base(s.claim.Node)
-	acted, err := s.program(ctx, s.orders())
+	gathering, cancel := context.WithTimeout(ctx, gatherTime)
+	defer cancel()
+	var inspection node.OrderStatus
+	var notInspected error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		inspection, notInspected = s.orders().Carry(gathering, s.claim.Node, s.order(node.Inspect, ".inspect"))
+	})
+	acted, err := s.program(gathering, s.orders())
+	wg.Wait()
 	if err != nil {
 		return docket.Acted{}, err
 	}
-	item := docket.Item{Name: binaryItem, SHA256: acted.SHA256, Bytes: acted.Bytes, At: acted.At, By: sensor, Error: acted.Error}
+	sensor := "the sensor of node " + path.Base(s.claim.Node)
 	s.acted = acted
-	s.acted.Items = append(s.acted.Items, item)
-	s.saveInspection(ctx, sensor)
+	s.acted.Items = append(s.acted.Items, docket.Item{Name: binaryItem, SHA256: acted.SHA256, Bytes: acted.Bytes, At: acted.At, By: sensor, Error: acted.Error})
+	if notInspected == nil && !inspection.Done {
+		notInspected = errors.New(inspection.Error)
+	}
+	s.acted.Confirmed = s.acted.Confirmed || notInspected == nil
+	if err := s.saveJSON(ctx, "processes-and-sockets.json", sensor, inspection.Inspection, notInspected); err != nil {
+		return docket.Acted{}, err
+	}
 	if s.pod == nil {
 		s.acted.Notes = append(s.acted.Notes, "the pod is gone: what the API server knew of it cannot be saved any more")
 		return s.acted, nil
 	}
 	for _, save := range []func(context.Context) error{s.saveManifests, s.saveEvents, s.saveLogs, s.saveNode} {
-		if err := save(ctx); err != nil {
+		if err := save(gathering); err != nil {
 			return docket.Acted{}, err // the store's: what the API server refuses is an item's error
 		}
 	}
@@ -66,6 +91,8 @@ func (s *site) save(ctx context.Context, name, by string, body []byte, why error
 		s.acted.Items = append(s.acted.Items, item)
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+	defer cancel()
 	sum := sha256.Sum256(body)
 	item.SHA256, item.Bytes = hex.EncodeToString(sum[:]), int64(len(body))
 	if err := s.Log.Store.Create(ctx, casefile.EvidenceKey(item.SHA256), body); err != nil && !errors.Is(err, casefile.ErrExists) {
@@ -75,25 +102,13 @@ func (s *site) save(ctx context.Context, name, by string, body []byte, why error
 	return nil
 }
 
-func (s *site) saveJSON(ctx context.Context, name, by string, v any) error {
+// saveJSON keeps v, or notes why there is none.
+func (s *site) saveJSON(ctx context.Context, name, by string, v any, why error) error {
+	if why != nil {
+		return s.save(ctx, name, by, nil, why)
+	}
 	body, err := json.MarshalIndent(v, "", "  ")
 	return s.save(ctx, name, by, body, err)
-}
-
-// saveInspection is of the processes and sockets, as the node sees them.
-func (s *site) saveInspection(ctx context.Context, by string) {
-	status, err := s.orders().Carry(ctx, s.claim.Node, s.order(node.Inspect, ".inspect"))
-	if err == nil && (!status.Done || status.Inspection == nil) {
-		err = retry.Permanent(errors.New(status.Error))
-	}
-	if err != nil {
-		err = s.save(ctx, "processes-and-sockets.json", by, nil, err)
-	} else {
-		err = s.saveJSON(ctx, "processes-and-sockets.json", by, status.Inspection)
-	}
-	if err != nil {
-		s.acted.Notes = append(s.acted.Notes, err.Error())
-	}
 }
 
 func (s *site) saveManifests(ctx context.Context) error {
@@ -101,7 +116,7 @@ func (s *site) saveManifests(ctx context.Context) error {
 	pod.ManagedFields = nil
 	delete(pod.Annotations, lastApplied) // the whole again, secrets and all
 	hideSecrets(&pod.Spec)
-	if err := s.saveJSON(ctx, "pod.json", apiServer, pod); err != nil {
+	if err := s.saveJSON(ctx, "pod.json", apiServer, pod, nil); err != nil {
 		return err
 	}
 	owner, err := s.owned(ctx)
@@ -119,7 +134,7 @@ func (s *site) saveManifests(ctx context.Context) error {
 		}
 		owners = append(owners, withoutSecrets(object))
 	}
-	return s.saveJSON(ctx, "owners.json", apiServer, owners)
+	return s.saveJSON(ctx, "owners.json", apiServer, owners, nil)
 }
 
 // hideSecrets: a manifest's environment and arguments may hold what must not be kept.
@@ -146,8 +161,8 @@ func hideIn(env []corev1.EnvVar, lists ...*[]string) {
 	}
 }
 
-// withoutSecrets takes the pod template's environment out of an owner's manifest:
-// the pod's own manifest has it, redacted.
+// withoutSecrets takes the pod template's environment out of an owner's manifest
+// (the pod's own manifest has it, redacted), and redacts its command lines.
 func withoutSecrets(object map[string]any) map[string]any {
 	if meta, ok := object["metadata"].(map[string]any); ok {
 		delete(meta, "managedFields")
@@ -160,7 +175,11 @@ func withoutSecrets(object map[string]any) map[string]any {
 		switch v := v.(type) {
 		case map[string]any:
 			delete(v, "env")
-			for _, child := range v {
+			for name, child := range v {
+				if line, ok := child.([]any); ok && (name == "command" || name == "args") {
+					v[name] = redacted(line)
+					continue
+				}
 				walk(child)
 			}
 		case []any:
@@ -173,6 +192,17 @@ func withoutSecrets(object map[string]any) map[string]any {
 	return object
 }
 
+func redacted(line []any) (out []any) {
+	var words []string
+	for _, w := range line {
+		words = append(words, fmt.Sprint(w))
+	}
+	for _, w := range redact.Args(words) {
+		out = append(out, w)
+	}
+	return out
+}
+
 func (s *site) saveEvents(ctx context.Context) error {
 	list, err := s.Kube.CoreV1().Events(s.pod.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(s.pod.UID)).String(), Limit: maxEvents,
@@ -180,45 +210,90 @@ func (s *site) saveEvents(ctx context.Context) error {
 	if err != nil {
 		return s.save(ctx, "events.json", apiServer, nil, err)
 	}
-	return s.saveJSON(ctx, "events.json", apiServer, list.Items)
+	return s.saveJSON(ctx, "events.json", apiServer, list.Items, nil)
+}
+
+// logOf is one container's log.
+type logOf struct {
+	container string
+	previous  bool
+	body      []byte
+	err       error
+}
+
+func (l logOf) name() string {
+	if l.previous {
+		return "logs/" + l.container + ".previous.txt"
+	}
+	return "logs/" + l.container + ".txt"
 }
 
 func (s *site) saveLogs(ctx context.Context) error {
+	var logs []*logOf
 	for _, c := range s.pod.Status.ContainerStatuses {
-		for _, previous := range []bool{false, true} {
-			name := "logs/" + c.Name + ".txt"
-			if previous {
-				if c.RestartCount == 0 {
-					continue
-				}
-				name = "logs/" + c.Name + ".previous.txt"
-			}
-			body, err := s.log(ctx, c.Name, previous)
-			if err := s.save(ctx, name, apiServer, body, err); err != nil {
-				return err
-			}
+		logs = append(logs, &logOf{container: c.Name})
+		if c.RestartCount > 0 {
+			logs = append(logs, &logOf{container: c.Name, previous: true})
+		}
+	}
+	var g errgroup.Group
+	g.SetLimit(logsAtOnce)
+	for _, l := range logs {
+		g.Go(func() error {
+			l.body, l.err = s.log(ctx, *l)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, l := range logs {
+		if err := s.save(ctx, l.name(), apiServer, l.body, l.err); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // log reads the end of a container's log.
-func (s *site) log(ctx context.Context, container string, previous bool) ([]byte, error) {
-	lines, limit := int64(20_000), int64(maxLogs)
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+func (s *site) log(ctx context.Context, l logOf) ([]byte, error) {
+	lines := int64(20_000)
+	ctx, cancel := context.WithTimeout(ctx, logTime)
 	defer cancel()
+	// A limit in bytes would be of the first ones.
 	stream, err := s.Kube.CoreV1().Pods(s.pod.Namespace).GetLogs(s.pod.Name, &corev1.PodLogOptions{
-		Container: container, Previous: previous, Timestamps: true, TailLines: &lines, LimitBytes: &limit,
+		Container: l.container, Previous: l.previous, Timestamps: true, TailLines: &lines,
 	}).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer stream.Close()
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(stream); err != nil {
-		return nil, err
+	var t tail
+	_, err = io.Copy(&t, stream)
+	return t.bytes(), err
+}
+
+// tail keeps the last maxLogs bytes that are written to it.
+type tail struct{ b []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if len(t.b) > 2*maxLogs {
+		t.b = append(t.b[:0], t.b[len(t.b)-maxLogs:]...)
 	}
-	return b.Bytes(), nil
+	return len(p), nil
+}
+
+// bytes begin with a whole line.
+func (t *tail) bytes() []byte {
+	if len(t.b) <= maxLogs {
+		return t.b
+	}
+	last := t.b[len(t.b)-maxLogs:]
+	if i := bytes.IndexByte(last, '\n'); i >= 0 {
+		last = last[i+1:]
+	}
+	return last
 }
 
 func (s *site) saveNode(ctx context.Context) error {
@@ -227,5 +302,5 @@ func (s *site) saveNode(ctx context.Context) error {
 		return s.save(ctx, "node.json", apiServer, nil, err)
 	}
 	n.ManagedFields, n.Status.Images = nil, nil
-	return s.saveJSON(ctx, "node.json", apiServer, n)
+	return s.saveJSON(ctx, "node.json", apiServer, n, nil)
 }

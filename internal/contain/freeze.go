@@ -15,16 +15,26 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 	if s.dryRun != nil {
 		return s.done(), nil
 	}
+	owner, err := s.owned(ctx)
+	if err != nil {
+		return docket.Acted{}, err
+	}
 	orders := s.orders().(clusterOrders)
 	orders.keep = true
 	acted, err := s.freezeOrThaw(ctx, orders)
-	if err == nil && !acted.Done { // only what is frozen is shown
+	if err != nil {
+		return acted, err
+	}
+	if !acted.Done { // only what is frozen is shown, and counts
 		if object, err := s.orderObjects().Get(ctx, s.order("", "").ID, metav1.GetOptions{}); err == nil {
 			orders.forget(ctx, object)
 		}
+		return acted, s.notFrozen(ctx, owner.String())
 	}
-	if err != nil || !acted.Done {
-		return acted, err
+	if acted.Workload = owner.String(); owner.Kind != "" && s.kase.InForce(docket.Freeze) { // it lasts longer than was on record
+		if err := s.isFrozen(ctx, acted.Workload, acted.Until); err != nil {
+			acted.Notes = append(acted.Notes, err.Error())
+		}
 	}
 	if life, probe := freezeLife(s.pod); life > 0 {
 		acted.RestartsAt = acted.At.Add(life)
@@ -41,6 +51,11 @@ func (s *site) thaw(ctx context.Context) (docket.Acted, error) {
 	}
 	for _, c := range s.kase.Claims {
 		if c.Action == docket.Freeze {
+			if s.pod != nil && c.Acted != nil && c.Acted.Workload != "" {
+				if err := s.notFrozen(ctx, c.Acted.Workload); err != nil {
+					return docket.Acted{}, err
+				}
+			}
 			object, err := s.orderObjects().Get(ctx, fmt.Sprintf("%s.%d", s.kase.ID, c.N), metav1.GetOptions{})
 			if err == nil {
 				clusterOrders{orders: s.orderObjects()}.forget(ctx, object)

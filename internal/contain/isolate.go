@@ -26,25 +26,6 @@ import (
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// PolicyName of the NetworkPolicy that cuts off what is quarantined in a namespace.
-const PolicyName = "contraband-quarantine"
-
-// quarantine is what it takes to release a pod, kept on the pod itself.
-type quarantine struct {
-	Cases     []string          `json:"cases"` // that hold it; the last one's release releases it
-	Labels    map[string]string `json:"labels"`
-	OwnerKind string            `json:"ownerKind,omitempty"`
-	OwnerName string            `json:"ownerName,omitempty"`
-}
-
-func readQuarantine(pod *corev1.Pod) *quarantine {
-	var q quarantine
-	if json.Unmarshal([]byte(pod.Annotations[quarantineNote]), &q) != nil {
-		return nil
-	}
-	return &q
-}
-
 // isolate takes the pod out of every Service, controller and policy by taking
 // its labels away, and cuts its network by one policy for the quarantine label.
 // NetworkPolicies are additive: one beside a user's that allows would do nothing.
@@ -52,125 +33,167 @@ func (s *site) isolate(ctx context.Context) (docket.Acted, error) {
 	out, in := s.targets(ctx), towards(s.pod)
 	before := s.probe(ctx, "before", out, in)
 	if err := s.ensurePolicy(ctx); err != nil {
+		if retry.IsPermanent(err) || forGood(err) { // the policy's next action is for this
+			s.acted.NotEnforced = err.Error()
+		}
 		return docket.Acted{}, err
 	}
 	owner, err := s.owned(ctx)
 	if err != nil {
 		return docket.Acted{}, err
 	}
-	if err := s.edit(ctx, func(pod *corev1.Pod) map[string]any { return s.strip(pod, owner) }); err != nil {
+	if err := s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) { return s.strip(ctx, pod, owner) }); err != nil {
 		return docket.Acted{}, err
 	}
+	// It is done: whatever cannot be seen from here on is only unverified.
 	s.acted.Until = s.Now().UTC().Add(s.kase.Decided.Decision.Lasts())
 	if s.dryRun != nil {
 		return s.done(), nil
 	}
 	if err := s.verifyIsolation(ctx, before); err != nil {
-		return docket.Acted{}, err
+		s.acted.Unverified = err.Error()
 	}
 	return s.done(), nil
 }
 
+// noteOf is what people find on an isolated pod.
+type noteOf struct {
+	Cases  []string          `json:"cases"`
+	Labels map[string]string `json:"labels"`
+}
+
 // strip is the change that isolates a pod, or that adds our case to those that do.
-func (s *site) strip(pod *corev1.Pod, owner cluster.Owner) map[string]any {
-	q := readQuarantine(pod)
-	if q != nil && slices.Contains(q.Cases, s.kase.ID) {
-		return nil
+// What was before is on record before it is changed. Each change is of the version
+// of the pod at which the record was read: two cases that take and release it at
+// once see each other.
+func (s *site) strip(ctx context.Context, pod *corev1.Pod, owner cluster.Owner) (map[string]any, error) {
+	all, err := s.holds(ctx)
+	if err != nil {
+		return nil, err
+	}
+	me := s.me(docket.Isolate)
+	labelled := pod.Labels[cluster.QuarantineLabel] != ""
+	if _, held := all[me]; held && labelled && strings.Contains(pod.Annotations[quarantineNote], s.kase.ID) {
+		return nil, nil
+	}
+	others := without(all, me)
+	before, cases := byAction(others, docket.Isolate)
+	value := pod.Labels[cluster.QuarantineLabel]
+	if before == nil || !labelled { // nobody has isolated it, whatever is written on it
+		labels := maps.Clone(pod.Labels)
+		delete(labels, cluster.QuarantineLabel)
+		before = &hold{Labels: labels, OwnerKind: owner.Kind, OwnerName: owner.String()}
+		value = s.kase.ID
+	}
+	if own, held := all[me]; held && labelled { // of an earlier try
+		before = &own
+	} else if err := s.keep(ctx, docket.Isolate, pod, others, &hold{
+		Labels: before.Labels, OwnerKind: before.OwnerKind, OwnerName: before.OwnerName, Annotations: map[string]*string{},
+	}); err != nil {
+		return nil, err
 	}
 	change := map[string]any{}
-	if q == nil {
-		q = &quarantine{Labels: maps.Clone(pod.Labels), OwnerKind: owner.Kind, OwnerName: owner.String()}
-	}
 	for name := range pod.Labels {
 		change[name] = nil
 	}
-	change[QuarantineLabel] = s.kase.ID
-	q.Cases = append(q.Cases, s.kase.ID)
-	note, err := json.Marshal(q)
-	if err != nil {
-		return nil // strings marshal
-	}
-	return map[string]any{"labels": change, "annotations": map[string]any{quarantineNote: string(note), safeToEvict: "false"}}
+	change[cluster.QuarantineLabel] = value
+	note := noteOf{Cases: append(cases, s.kase.ID), Labels: before.Labels}
+	return map[string]any{"labels": change, "annotations": map[string]any{quarantineNote: mustJSON(note), safeToEvict: "false"}}, nil
 }
 
 // release gives the labels back when no other case holds the pod.
 func (s *site) release(ctx context.Context) (docket.Acted, error) {
-	q := readQuarantine(s.pod)
-	if q == nil {
-		s.acted.Notes = append(s.acted.Notes, "the pod was not in quarantine any more")
+	own, held := s.held[s.me(docket.Isolate)]
+	if !held {
+		_, cases := byAction(s.held, docket.Isolate)
+		switch {
+		case len(cases) > 0:
+			s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", len(cases)))
+		case s.pod.Labels[cluster.QuarantineLabel] != "":
+			return s.failed("the pod has the quarantine label, and what it had before is not on record: its annotation " + quarantineNote + " may say, if nobody has changed it"), nil
+		default:
+			s.acted.Notes = append(s.acted.Notes, "the pod was not in quarantine any more")
+		}
 		return s.done(), nil
 	}
 	left := 0
-	err := s.edit(ctx, func(pod *corev1.Pod) map[string]any {
-		q := readQuarantine(pod)
-		if q == nil || !slices.Contains(q.Cases, s.kase.ID) {
-			return nil
+	err := s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) {
+		all, err := s.holds(ctx)
+		if err != nil {
+			return nil, err
 		}
-		q.Cases = slices.DeleteFunc(q.Cases, func(c string) bool { return c == s.kase.ID })
-		if left = len(q.Cases); left > 0 {
-			note, err := json.Marshal(q)
-			if err != nil {
-				return nil
-			}
-			return map[string]any{"annotations": map[string]any{quarantineNote: string(note)}}
+		others := without(all, s.me(docket.Isolate))
+		_, cases := byAction(others, docket.Isolate)
+		if left = len(cases); left > 0 {
+			note := noteOf{Cases: cases, Labels: own.Labels}
+			return map[string]any{"annotations": map[string]any{quarantineNote: mustJSON(note)}}, nil
 		}
-		return s.restore(q)
+		return s.restore(own, len(others) > 0), nil
 	})
 	if err != nil {
+		return docket.Acted{}, err
+	}
+	if err := s.letGo(ctx, docket.Isolate); err != nil {
 		return docket.Acted{}, err
 	}
 	if left > 0 {
 		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", left))
 	}
-	if q.OwnerKind == "ReplicaSet" && left == 0 {
+	if own.OwnerKind == "ReplicaSet" && left == 0 {
 		goes := "another of its pods goes"
 		if s.Guards.ReleasedFirst() {
 			goes = "this pod goes, as the policy says (guards.released_pod)"
 		}
-		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%s adopts the pod again and is then one over: %s", q.OwnerName, goes))
+		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%s adopts the pod again and is then one over: %s", own.OwnerName, goes))
 	}
 	return s.done(), nil
 }
 
-func (s *site) restore(q *quarantine) map[string]any {
-	change := map[string]any{QuarantineLabel: nil}
-	for name, value := range q.Labels {
-		change[name] = value
+// restore is the change that gives a pod back as it was before; held tells that its
+// node is still cordoned for somebody, for which the pod is to stay.
+func (s *site) restore(h hold, held bool) map[string]any {
+	labels := map[string]any{cluster.QuarantineLabel: nil}
+	for name, value := range h.Labels {
+		labels[name] = value
 	}
-	cost := strconv.Itoa(1 << 20) // kept as long as others can go
-	if s.Guards.ReleasedFirst() {
-		cost = strconv.Itoa(-1 << 20)
+	annotations := h.backTo()
+	annotations[quarantineNote] = nil
+	if held {
+		delete(annotations, safeToEvict)
 	}
-	return map[string]any{"labels": change, "annotations": map[string]any{quarantineNote: nil, safeToEvict: nil, deletionCost: cost}}
+	if h.Annotations[deletionCost] == nil { // else it is the user's own
+		cost := 1 << 20 // kept as long as others can go
+		if s.Guards.ReleasedFirst() {
+			cost = -1 << 20
+		}
+		annotations[deletionCost] = strconv.Itoa(cost)
+	}
+	return map[string]any{"labels": labels, "annotations": annotations}
 }
 
 // ensurePolicy makes the namespace's quarantine policy, and never touches one that
 // is not ours.
 func (s *site) ensurePolicy(ctx context.Context) error {
-	want := networkingv1.NetworkPolicySpec{
-		PodSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: QuarantineLabel, Operator: metav1.LabelSelectorOpExists}}},
-		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
-	}
 	policies := s.Kube.NetworkingV1().NetworkPolicies(s.pod.Namespace)
-	have, err := policies.Get(ctx, PolicyName, metav1.GetOptions{})
+	have, err := policies.Get(ctx, cluster.QuarantinePolicy, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		_, err = policies.Create(ctx, &networkingv1.NetworkPolicy{
-			ObjectMeta: metav1.ObjectMeta{Name: PolicyName, Namespace: s.pod.Namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": "contraband"}},
-			Spec:       want,
+			ObjectMeta: metav1.ObjectMeta{Name: cluster.QuarantinePolicy, Namespace: s.pod.Namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": "contraband"}},
+			Spec:       cluster.Quarantine(),
 		}, metav1.CreateOptions{DryRun: s.dryRun})
 		if err == nil {
 			return nil
 		}
 		if !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("create network policy %q: %w", PolicyName, err)
+			return fmt.Errorf("create network policy %q: %w", cluster.QuarantinePolicy, err)
 		}
-		have, err = policies.Get(ctx, PolicyName, metav1.GetOptions{})
+		have, err = policies.Get(ctx, cluster.QuarantinePolicy, metav1.GetOptions{})
 	}
 	if err != nil {
-		return fmt.Errorf("read network policy %q: %w", PolicyName, err)
+		return fmt.Errorf("read network policy %q: %w", cluster.QuarantinePolicy, err)
 	}
-	if got, err := json.Marshal(have.Spec); err != nil || string(got) != mustJSON(want) {
-		return retry.Permanent(fmt.Errorf("network policy %q of namespace %q is not as we make it, and is not touched: remove it, and the next claim makes it anew", PolicyName, s.pod.Namespace))
+	if !cluster.IsQuarantine(have.Spec) {
+		return retry.Permanent(fmt.Errorf("network policy %q of namespace %q is not as we make it, and is not touched: remove it, and the next claim makes it anew", cluster.QuarantinePolicy, s.pod.Namespace))
 	}
 	return nil
 }
@@ -287,7 +310,7 @@ func (s *site) notEnforced(ctx context.Context) (string, error) {
 	}
 	for _, p := range policies.Items {
 		selector, err := metav1.LabelSelectorAsSelector(&p.Spec.PodSelector)
-		if err != nil || !selector.Matches(labels.Set(s.pod.Labels)) || p.Name == PolicyName {
+		if err != nil || !selector.Matches(labels.Set(s.pod.Labels)) || p.Name == cluster.QuarantinePolicy {
 			continue
 		}
 		if len(p.Spec.Ingress)+len(p.Spec.Egress) > 0 { // policies add up: what it allows stays allowed

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -20,15 +21,15 @@ import (
 	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
 // Marks that Contain leaves on what it has changed.
 const (
-	// QuarantineLabel is on an isolated pod; its value is the case.
-	QuarantineLabel = "contraband.dev/quarantine"
-	// quarantineNote is an annotation of an isolated pod: what it takes to release it.
+	// quarantineNote is an annotation of an isolated pod: for people, what it takes to
+	// release it. It is never read for anything else: whoever may edit the pod can change it.
 	quarantineNote = "contraband.dev/quarantine"
 	// cordonNote is an annotation of a node that we have cordoned.
 	cordonNote = "contraband.dev/cordon"
@@ -42,8 +43,10 @@ const (
 type site struct {
 	task
 	*cluster.Cluster
-	pod   *corev1.Pod    // nil: gone, or another has its name
-	owner *cluster.Owner // once it was looked up
+	pod   *corev1.Pod     // nil: gone, or another has its name
+	owner *cluster.Owner  // once it was looked up
+	held  map[holder]hold // what holds the pod, as it was found
+	young bool            // another pod of the workload was frozen just now, or is about to be
 }
 
 // owned looks up the pod's owner, once.
@@ -84,11 +87,14 @@ func (c *Container) onCluster(ctx context.Context, t task) (docket.Acted, error)
 	if s.pod == nil && t.claim.Action != docket.Uncordon && t.claim.Action != docket.Evidence {
 		return s.podGone(), nil // nor is a node cordoned on a finding's word alone
 	}
-	if why, err := s.guarded(ctx); err != nil || why != "" {
+	for _, guard := range []func(context.Context) (string, error){s.unconfirmed, s.guarded} {
+		why, err := guard(ctx)
 		if err != nil {
 			return s.answer(err)
 		}
-		return s.failed("refused: " + why), nil
+		if why != "" {
+			return s.failed("refused: " + why), nil
+		}
 	}
 	acted, err := s.act(ctx)
 	if err != nil {
@@ -174,22 +180,52 @@ func (s *site) find(ctx context.Context) (string, error) {
 	if pod.Spec.NodeName != path.Base(f.Node) {
 		return fmt.Sprintf("the API server says that the pod runs on node %q, the finding says %q", pod.Spec.NodeName, f.Node), nil
 	}
-	if s.claim.ContainerID != "" && !hasContainer(pod, s.claim.ContainerID) && !s.agreedBefore(pod) {
+	s.pod = pod
+	if s.held, err = s.holds(ctx); err != nil {
+		return "", err
+	}
+	if s.claim.ContainerID != "" && !hasContainer(pod, s.claim.ContainerID) && !s.agreedBefore() {
+		s.pod = nil
 		return fmt.Sprintf("the API server knows no container %q in the pod: it was replaced, or never there", s.claim.ContainerID), nil
 	}
-	s.pod = pod
 	return "", nil
 }
 
 // agreedBefore tells whether an earlier action of this case was done on this pod,
-// UID and all, or the pod itself says so: its container may have been restarted since.
-func (s *site) agreedBefore(pod *corev1.Pod) bool {
-	if q := readQuarantine(pod); q != nil && slices.Contains(q.Cases, s.kase.ID) {
-		return true
+// UID and all: its container may have been restarted since.
+func (s *site) agreedBefore() bool {
+	return slices.ContainsFunc(slices.Collect(maps.Keys(s.held)), func(h holder) bool { return h.Case == s.kase.ID }) ||
+		s.claim.PodUID != "" && slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
+			return c.N < s.n && c.PodUID == s.claim.PodUID && c.Acted != nil && c.Acted.Done
+		})
+}
+
+// unconfirmed answers why the sensor of the pod's own node does not stand behind
+// the finding. A topic tells one cluster from another, not one node: without this a
+// node in an attacker's hands could have any pod of the cluster contained. A freeze
+// and the program are that sensor's to do or to refuse; Google's findings are not a
+// node's word; and a person may evict a pod whose node is silent.
+func (s *site) unconfirmed(ctx context.Context) (string, error) {
+	reaches := slices.Contains([]string{docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}, s.claim.Action)
+	if s.kase.Decided.Finding.Sensor == nil || !reaches || s.pod == nil || s.claim.Click != "" {
+		return "", nil
 	}
-	return s.claim.PodUID != "" && slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
-		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Acted != nil && c.Acted.Done
-	})
+	if slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
+		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Node == s.claim.Node && c.Acted != nil && c.Acted.Confirmed
+	}) {
+		return "", nil
+	}
+	status, err := s.orders().Carry(ctx, s.claim.Node, s.order(node.Inspect, ".confirm"))
+	switch {
+	case retry.IsPermanent(err):
+		return "the sensor of the pod's own node does not confirm the finding: " + err.Error(), nil
+	case err != nil:
+		return "", err
+	case status.Refused:
+		return "the sensor of the pod's own node knows nothing of it: " + status.Error, nil
+	}
+	s.acted.Confirmed = true
+	return "", nil
 }
 
 // hasContainer tells whether a container is or was just before of the pod.
@@ -213,12 +249,19 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	if docket.Undone(action) != "" || action == docket.Evidence || s.pod == nil {
 		return "", nil
 	}
+	begun, err := s.begun(ctx)
+	if err != nil || begun {
+		return "", err
+	}
 	p, err := s.seen(ctx)
 	if err != nil {
 		return "", err
 	}
 	if why := s.Guards.RefusesPod(action, p); why != "" {
-		return why, nil
+		if s.young { // should that one be refused, this one may be frozen
+			s.acted.Later = s.Now().UTC().Add(settled)
+		}
+		return why, s.notFrozenAfterAll(ctx, p)
 	}
 	if s.dryRun != nil {
 		return "", nil
@@ -227,7 +270,51 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	if p.Owner != "" {
 		workload = strings.Join([]string{s.kase.Decided.Finding.Cluster, p.Namespace, p.Name}, "/")
 	}
-	return s.overBudget(ctx, workload)
+	why, err := s.overBudget(ctx, workload)
+	if err == nil && why != "" {
+		s.acted.Later = s.nextHour(why).Later
+		err = s.notFrozenAfterAll(ctx, p)
+	}
+	return why, err
+}
+
+// begun tells whether an earlier try of this claim has changed what it is to change,
+// or the case holds the pod so already and is to hold it longer: it is then finished,
+// whatever the guards would say of beginning it now.
+func (s *site) begun(ctx context.Context) (bool, error) {
+	if s.dryRun != nil {
+		return false, nil
+	}
+	switch s.claim.Action {
+	case docket.Freeze:
+		if s.kase.InForce(docket.Freeze) {
+			return true, nil
+		}
+		_, err := s.orderObjects().Get(ctx, s.order("", "").ID, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	case docket.Isolate:
+		_, held := s.held[s.me(docket.Isolate)]
+		return held && s.pod.Labels[cluster.QuarantineLabel] != "", nil
+	case docket.Cordon:
+		n, err := s.Kube.CoreV1().Nodes().Get(ctx, s.pod.Spec.NodeName, metav1.GetOptions{})
+		if err != nil {
+			return false, fmt.Errorf("read node %q: %w", s.pod.Spec.NodeName, err)
+		}
+		c := readCordon(n)
+		return c != nil && slices.Contains(c.Cases, s.kase.ID), nil
+	}
+	return false, nil
+}
+
+// notFrozenAfterAll: a freeze that is refused counts for no other.
+func (s *site) notFrozenAfterAll(ctx context.Context, p policy.Pod) error {
+	if s.claim.Action != docket.Freeze || p.Name == "" {
+		return nil
+	}
+	return s.notFrozen(ctx, p.Name)
 }
 
 // seen is the pod as the guards look at it.
@@ -237,8 +324,8 @@ func (s *site) seen(ctx context.Context) (policy.Pod, error) {
 		Namespace: pod.Namespace, Static: isStatic(pod), Critical: isCritical(pod), Ready: isReady(pod),
 		Terminated: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
 	}
-	if note := readQuarantine(pod); note != nil { // its owner has let it go already
-		p.Owner, p.Name, p.Ready = note.OwnerKind, note.OwnerName, false
+	if h, _ := byAction(s.held, docket.Isolate); h != nil && pod.Labels[cluster.QuarantineLabel] != "" { // its owner has let it go already
+		p.Owner, p.Name, p.Ready = h.OwnerKind, h.OwnerName, false
 		return p, nil
 	}
 	o, err := s.owned(ctx)
@@ -246,6 +333,13 @@ func (s *site) seen(ctx context.Context) (policy.Pod, error) {
 		return p, err
 	}
 	p.Owner, p.Name, p.Wanted, p.ReadyNow, p.Countable = o.Kind, o.String(), o.Wanted, o.Ready, o.Countable
+	if p.Owner != "" {
+		frozen, young, err := s.countFrozen(ctx, p.Name)
+		if err != nil {
+			return p, err
+		}
+		p.ReadyNow, s.young = p.ReadyNow-frozen, young
+	}
 	budgets, err := s.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return p, fmt.Errorf("list disruption budgets: %w", err)
@@ -269,13 +363,14 @@ func exhausted(b policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
 
 func isStatic(pod *corev1.Pod) bool {
 	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
-	owner := metav1.GetControllerOf(pod)
-	return mirror || owner != nil && owner.Kind == "Node"
+	return mirror // an API server takes that annotation from kubelets alone
 }
 
+// isCritical goes by what an owner cannot write on a pod: a label would switch
+// containment off for whoever may set one.
 func isCritical(pod *corev1.Pod) bool {
 	class := pod.Spec.PriorityClassName
-	return pod.Labels["tier"] == "control-plane" || class == "system-node-critical" || class == "system-cluster-critical"
+	return class == "system-node-critical" || class == "system-cluster-critical"
 }
 
 func isReady(pod *corev1.Pod) bool {
@@ -287,11 +382,11 @@ func isReady(pod *corev1.Pod) bool {
 // edit changes the pod's metadata, as long as it is the pod that was found: change
 // is called with the pod as it is then, and answers a merge patch of metadata, or
 // nil when there is nothing to change.
-func (s *site) edit(ctx context.Context, change func(*corev1.Pod) map[string]any) error {
+func (s *site) edit(ctx context.Context, change func(*corev1.Pod) (map[string]any, error)) error {
 	for range 10 {
-		meta := change(s.pod)
-		if meta == nil {
-			return nil
+		meta, err := change(s.pod)
+		if err != nil || meta == nil {
+			return err
 		}
 		meta["uid"], meta["resourceVersion"] = s.pod.UID, s.pod.ResourceVersion
 		body, err := json.Marshal(map[string]any{"metadata": meta})
@@ -329,7 +424,7 @@ var errSuccessor = retry.Permanent(errors.New("the pod is gone; another of its n
 func (s *site) evict(ctx context.Context) (docket.Acted, error) {
 	eviction := &policyv1.Eviction{
 		ObjectMeta:    metav1.ObjectMeta{Name: s.pod.Name, Namespace: s.pod.Namespace},
-		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.pod.UID}, DryRun: s.dryRun},
+		DeleteOptions: s.deletion(),
 	}
 	// A 429 would be retried silently, for as long as the context lasts.
 	err := s.Kube.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(s.pod.Namespace).Resource("pods").Name(s.pod.Name).SubResource("eviction").
@@ -338,10 +433,21 @@ func (s *site) evict(ctx context.Context) (docket.Acted, error) {
 }
 
 func (s *site) delete(ctx context.Context) (docket.Acted, error) {
-	err := s.Kube.CoreV1().Pods(s.pod.Namespace).Delete(ctx, s.pod.Name, metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &s.pod.UID}, DryRun: s.dryRun,
-	})
+	err := s.Kube.CoreV1().Pods(s.pod.Namespace).Delete(ctx, s.pod.Name, *s.deletion())
 	return s.removed(ctx, err)
+}
+
+// maxGrace is the longest that what we remove may go on, in seconds: the pod's own
+// word could be a year.
+const maxGrace = int64(30)
+
+// deletion is of this pod and no successor of its name.
+func (s *site) deletion() *metav1.DeleteOptions {
+	grace := maxGrace
+	if own := s.pod.Spec.TerminationGracePeriodSeconds; own != nil {
+		grace = min(grace, *own)
+	}
+	return &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.pod.UID}, GracePeriodSeconds: &grace, DryRun: s.dryRun}
 }
 
 // putOff is how long a disruption budget is given before an eviction is tried again.

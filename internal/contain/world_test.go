@@ -45,6 +45,7 @@ type world struct {
 	carried []string // orders, as the sensors carried them out
 	reach   func(target string, inward bool) bool
 	slow    time.Duration // of the sensors
+	strange string        // a container in which they have detected nothing
 }
 
 func newWorld(t testing.TB, nodes ...string) *world {
@@ -64,6 +65,7 @@ func newWorld(t testing.TB, nodes ...string) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
+		watcher.Withdrawn, watcher.Frozen = w.withdrawn, func() ([]string, error) { return nil, nil }
 		wg.Go(func() { watcher.Run(ctx) })
 		c.Eventually("the sensor of "+n+" takes orders", func() error {
 			if !watcher.Connected() {
@@ -93,8 +95,11 @@ func (w *world) carry(ctx context.Context, o node.Order) (node.OrderStatus, bool
 	time.Sleep(slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if o.ContainerID == w.strange {
+		return node.OrderStatus{}, true, fmt.Errorf("refused: this sensor has detected nothing in container %q", o.ContainerID)
+	}
 	w.carried = append(w.carried, string(o.Action)+" "+o.ID)
-	s := node.OrderStatus{ID: o.ID, Done: true, At: time.Now().UTC(), Process: 2}
+	s := node.OrderStatus{ID: o.ID, Done: true, At: time.Now().UTC(), Process: 2, Until: o.Expires}
 	switch o.Action {
 	case node.Evidence:
 		if err := w.store.Create(ctx, strings.TrimPrefix(o.Upload.URL, "https://store.invalid/"), bytesThatRan); err != nil {
@@ -111,6 +116,14 @@ func (w *world) carry(ctx context.Context, o node.Order) (node.OrderStatus, bool
 		}
 	}
 	return s, false, nil
+}
+
+// withdrawn notes which orders were taken back.
+func (w *world) withdrawn(_ context.Context, order string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.carried = append(w.carried, "withdrawn "+order)
+	return nil
 }
 
 func (w *world) orders(action string) (n int) {

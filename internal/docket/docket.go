@@ -24,7 +24,7 @@ const (
 	KindActed     = "acted"     // what came of it
 	KindClicked   = "clicked"   // what a person pressed, accepted or refused
 	KindExpired   = "expired"   // a freeze that nobody released has ended by itself
-	KindLost      = "lost"      // a freeze is no more, though nobody ended it
+	KindLost      = "lost"      // a freeze or an isolation is no more, though nobody ended it
 	KindDriven    = "driven"    // a workflow waits for the case; without one the sweep does
 	KindJudged    = "judged"    // the indicator sources were asked again, and say nothing worse
 	KindReminded  = "reminded"  // nobody had answered, and people were told again
@@ -137,6 +137,9 @@ type Decided struct {
 	Received time.Time       `json:"received"` // when the notification arrived
 	// Again: the sources were asked again about what the case has, and say worse.
 	Again bool `json:"again,omitempty"`
+	// Moved: the same bytes run in a new container of the pod: what is done to
+	// containers is to be done to that one.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // Joined is the body of KindJoined.
@@ -188,7 +191,9 @@ type Acted struct {
 	Unverified  string    `json:"unverified,omitempty"`  // why it could not be
 	NotEnforced string    `json:"notEnforced,omitempty"` // of an isolation: why traffic still flows
 	RestartsAt  time.Time `json:"restartsAt,omitzero"`   // of a freeze: when the kubelet is likely to restart the container
+	Workload    string    `json:"workload,omitempty"`    // of a freeze: what owned the pod, by whose count it is ready
 	Later       time.Time `json:"later,omitzero"`        // not done now; to be tried again from then on
+	Confirmed   bool      `json:"confirmed,omitempty"`   // the sensor of the pod's own node knows the container: no other node's word is all there is
 	Items       []Item    `json:"items,omitempty"`       // of evidence
 }
 
@@ -216,7 +221,8 @@ type Reminded struct {
 
 // Lost is the body of KindLost.
 type Lost struct {
-	Why string `json:"why"`
+	Action string `json:"action,omitempty"` // that holds no more: Isolate; "": Freeze
+	Why    string `json:"why"`
 }
 
 // What people can press.
@@ -284,12 +290,16 @@ type Case struct {
 	Reported  string     `json:"reported,omitempty"`
 	Expired   bool       `json:"expired,omitempty"` // the freeze has
 	Lost      string     `json:"lost,omitempty"`    // why the freeze is no more
+	Open      string     `json:"open,omitempty"`    // why the isolation keeps nothing in or out any more
+	Moves     int        `json:"moves,omitempty"`   // times that a new container of the pod ran the same
 	Reminded  *Reminded  `json:"reminded,omitempty"`
 	Driven    *Driven    `json:"driven,omitempty"`
 	Judged    int        `json:"judged,omitempty"` // times that the sources were asked again
 	Closed    *Closed    `json:"closed,omitempty"`
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
+
+	decided time.Time // the decision that stands
 }
 
 // Claim is an action with what came of it, once known.
@@ -344,6 +354,12 @@ func (c *Case) add(e casefile.Event) error {
 				c.Claims[i].Acted = &b
 			}
 		}
+		if b.Done && b.Action == Freeze {
+			c.Lost, c.Expired = "", false
+		}
+		if b.Done && b.Action == Isolate {
+			c.Open = ""
+		}
 		return err
 	case KindClicked:
 		var b Click
@@ -362,7 +378,11 @@ func (c *Case) add(e casefile.Event) error {
 	case KindLost:
 		var b Lost
 		err := json.Unmarshal(e.Body, &b)
-		c.Lost = b.Why
+		if b.Action == Isolate {
+			c.Open = b.Why
+		} else {
+			c.Lost = b.Why
+		}
 		return err
 	case KindReported:
 		var b Reported
@@ -387,7 +407,7 @@ func (c *Case) decide(e casefile.Event) error {
 		c.LastSeen = d.Finding.EventTime
 	}
 	if c.Opened.IsZero() {
-		c.Opened, c.Decided = e.At, d
+		c.Opened, c.decided, c.Decided = e.At, e.At, d
 		return nil
 	}
 	if d.Again {
@@ -395,8 +415,35 @@ func (c *Case) decide(e casefile.Event) error {
 	} else {
 		c.Joined++
 	}
-	c.Decided.Verdict, c.Decided.Decision = d.Verdict, d.Decision
+	if d.Moved {
+		c.move(d)
+		return nil
+	}
+	c.Decided.Verdict, c.Decided.Decision, c.decided = d.Verdict, d.Decision, e.At
 	return nil
+}
+
+// move makes the case about a new container of the same pod. What was decided stands.
+func (c *Case) move(d Decided) {
+	if c.InForce(Freeze) {
+		c.Lost = "the container that was frozen is no more: another of the pod runs the same"
+	}
+	c.Moves++
+	c.Decided.Finding.Container = d.Finding.Container
+}
+
+// ContainerID is of the container that the case is about; "" when nobody could say.
+func (c Case) ContainerID() string {
+	if id := c.Decided.Finding.Container.ID; id != "" || c.Decided.Facts.Workload == nil {
+		return id
+	}
+	return c.Decided.Facts.Workload.ContainerID
+}
+
+// Current tells whether a claim is about what the case is about now: one about a
+// container that was replaced says nothing of the new one.
+func (c Case) Current(k *Claim) bool {
+	return k.Action != Freeze && k.Action != Evidence || k.ContainerID == c.ContainerID()
 }
 
 // Claim answers the latest claim of an action, or nil.
@@ -451,15 +498,19 @@ func (c Case) Holds() []string {
 }
 
 // Answer is the click that approved or denied what was asked, or nil. The first
-// one counts.
+// one counts that was pressed after the decision that stands: nobody has approved
+// what was decided later.
 func (c Case) Answer() *Click {
 	for i := range c.Clicks {
-		if k := &c.Clicks[i]; k.Refused == "" && (k.What == PressApprove || k.What == PressDeny) {
+		if k := &c.Clicks[i]; k.Refused == "" && (k.What == PressApprove || k.What == PressDeny) && c.Sees(*k) {
 			return k
 		}
 	}
 	return nil
 }
+
+// Sees tells whether who pressed can have seen the decision that stands.
+func (c Case) Sees(k Click) bool { return !k.At.Before(c.decided) }
 
 // Asking tells whether a person's answer is waited for.
 func (c Case) Asking() bool {
@@ -529,8 +580,12 @@ func (c Case) Trouble(now time.Time) string {
 	switch {
 	case c.Lost != "":
 		return c.Lost
+	case c.Open != "":
+		return c.Open
 	case isolated != nil && isolated.NotEnforced != "":
 		return isolated.NotEnforced
+	case isolated == nil && c.Claim(Isolate) != nil && c.Claim(Isolate).Acted != nil && c.Claim(Isolate).Acted.NotEnforced != "":
+		return c.Claim(Isolate).Acted.NotEnforced
 	case c.Decided.Decision.EscalateAtEnd && c.InForce(Isolate) && now.After(isolated.Until):
 		return "the isolation has reached its end"
 	}

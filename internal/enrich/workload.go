@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -93,31 +94,68 @@ func bounded(labels map[string]string) map[string]string {
 	return out
 }
 
-// Lost says why what a case has frozen is frozen no more, or "": the kubelet
-// restarts a container that does not answer its liveness probe, and a pod can go.
-// What cannot be seen is not lost.
-func (e Enricher) Lost(ctx context.Context, k docket.Case) string {
+// Lost says what a case has done to a pod and is no more, and why; nothing where
+// all holds as far as can be seen. The kubelet restarts a container that does not
+// answer its liveness probe, a pod can go, and whoever may edit pods can take a
+// label off. What cannot be seen is not lost.
+func (e Enricher) Lost(ctx context.Context, k docket.Case) docket.Lost {
 	f := k.Decided.Finding
 	if e.Clusters == nil || f.Pod.Name == "" || f.Cluster == "" {
-		return ""
+		return docket.Lost{}
 	}
 	c, err := e.Clusters.Find(ctx, placeOf(f))
 	if err != nil {
-		return ""
+		return docket.Lost{}
 	}
-	claim := k.Claim(docket.Freeze)
 	pod, err := c.Kube.CoreV1().Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err), err == nil && claim.PodUID != "" && string(pod.UID) != claim.PodUID:
-		return "the frozen pod is gone"
-	case err != nil:
-		return ""
+	if err != nil && !apierrors.IsNotFound(err) {
+		return docket.Lost{}
 	}
-	for _, s := range pod.Status.ContainerStatuses {
-		last := s.LastTerminationState.Terminated
-		if last != nil && path.Base(last.ContainerID) == claim.ContainerID {
-			return fmt.Sprintf("the kubelet has restarted container %q: it is frozen no more, and what was in its memory is lost", s.Name)
+	is := func(claim *docket.Claim) bool { // the pod that was acted on
+		return err == nil && (claim.PodUID == "" || string(pod.UID) == claim.PodUID)
+	}
+	if k.InForce(docket.Freeze) {
+		claim := k.Claim(docket.Freeze)
+		if !is(claim) {
+			return docket.Lost{Why: "the frozen pod is gone"}
 		}
+		if why := restarted(pod, claim.ContainerID); why != "" {
+			return docket.Lost{Why: why}
+		}
+	}
+	if k.InForce(docket.Isolate) && k.Open == "" && is(k.Claim(docket.Isolate)) {
+		if why := openAgain(ctx, c, pod); why != "" {
+			return docket.Lost{Action: docket.Isolate, Why: why}
+		}
+	}
+	return docket.Lost{}
+}
+
+// restarted says that a container is none of the pod's any more, or "".
+func restarted(pod *corev1.Pod, id string) string {
+	all := slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses)
+	if len(all) == 0 {
+		return "" // the kubelet has not told yet
+	}
+	for _, s := range all {
+		if path.Base(s.ContainerID) == id && s.State.Terminated == nil {
+			return ""
+		}
+	}
+	return fmt.Sprintf("the kubelet has ended the container that was frozen (%s, %s): it is frozen no more, and what was in its memory is lost", pod.Name, id)
+}
+
+// openAgain says why an isolated pod is not cut off any more, or "".
+func openAgain(ctx context.Context, c *cluster.Cluster, pod *corev1.Pod) string {
+	if pod.Labels[cluster.QuarantineLabel] == "" {
+		return "somebody has taken the quarantine label off the pod"
+	}
+	policy, err := c.Kube.NetworkingV1().NetworkPolicies(pod.Namespace).Get(ctx, cluster.QuarantinePolicy, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return "somebody has removed the quarantine policy of the namespace"
+	case err == nil && !cluster.IsQuarantine(policy.Spec):
+		return "somebody has changed the quarantine policy of the namespace"
 	}
 	return ""
 }

@@ -25,7 +25,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/casebook"
-	"github.com/contraband-dev/contraband/internal/contain"
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testcluster"
@@ -359,7 +359,7 @@ func (w *shop) release(pod corev1.Pod) {
 	w.kase(pod, "released", func(c docket.Case) bool { return c.Closed != nil && c.Closed.Resolution == "released" })
 	w.t.Logf("released %s after the button", time.Since(began).Round(time.Millisecond))
 	now, err := w.Admin.CoreV1().Pods("shop").Get(w.t.Context(), pod.Name, metav1.GetOptions{})
-	if err != nil || now.Labels["app"] != "web" || now.Labels[contain.QuarantineLabel] != "" || w.frozen(pod) {
+	if err != nil || now.Labels["app"] != "web" || now.Labels[cluster.QuarantineLabel] != "" || w.frozen(pod) {
 		w.t.Errorf("after the release: labels %v, frozen %v, %v", now.Labels, w.frozen(pod), err)
 	}
 	n, err := w.Admin.CoreV1().Nodes().Get(w.t.Context(), testcluster.NodeName, metav1.GetOptions{})

@@ -275,6 +275,12 @@ func Steps(c docket.Case, clean func(string) string) []string {
 	if c.Lost != "" {
 		out = append(out, clean(c.Lost))
 	}
+	if c.Open != "" {
+		out = append(out, "the pod is NOT ISOLATED any more: "+clean(c.Open))
+	}
+	if c.Moves > 0 {
+		out = append(out, fmt.Sprintf("the pod's container was replaced %d times by one that ran the same", c.Moves))
+	}
 	for _, action := range docket.Containments {
 		out = append(out, actionLines(c, action, clean)...)
 		if undo := docket.Undoing(action); undo != "" {

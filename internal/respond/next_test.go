@@ -46,6 +46,7 @@ func TestNextAction(t *testing.T) {
 		"freeze lost: otherwise":           {do: []string{"freeze"}, otherwise: []string{"isolate"}, done: []deed{did("freeze", ok)}, lost: "restarted", want: "isolate"},
 		"isolation over: released":         {do: []string{"isolate"}, done: []deed{did("isolate", over)}, want: "release"},
 		"isolation over: otherwise":        {do: []string{"isolate"}, otherwise: []string{"evict"}, atEnd: true, done: []deed{did("isolate", over)}, want: "evict"},
+		"to last longer, half done":        {do: []string{"isolate"}, done: []deed{did("isolate", over), did("release", failed), {action: "isolate", click: "click0"}}, clicks: press("extend"), want: "isolate"},
 		"released once":                    {do: []string{"isolate"}, done: []deed{did("isolate", over), did("release", ok)}},
 		"release undoes the last first":    {do: all, done: []deed{did("freeze", ok), did("isolate", ok), did("cordon", ok)}, clicks: press("release"), want: "uncordon"},
 		"then isolation":                   {do: all, done: []deed{did("freeze", ok), did("isolate", ok), did("cordon", ok), did("uncordon", ok)}, clicks: press("release"), want: "release"},

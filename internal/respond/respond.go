@@ -25,6 +25,9 @@ const (
 	FunctionTimeout = 300 * time.Second
 	Lease           = 420 * time.Second
 	AckDeadline     = 600 * time.Second
+
+	// ActDeadline is Contain's own, within a step.
+	ActDeadline = 50 * time.Second
 )
 
 // ErrBusy means that somebody else is at work on the case: try again later.
@@ -69,9 +72,9 @@ type Responder struct {
 	SCC Escalator
 	// Act has a recorded claim carried out by the Contain function. Required.
 	Act func(ctx context.Context, caseID string, n int) (docket.Acted, error)
-	// Lost says why a freeze is no more, "" when it holds as far as can be seen. nil:
-	// nobody can see.
-	Lost func(ctx context.Context, c docket.Case) string
+	// Lost says what is no more of what holds a pod, and why; its Why is "" when all
+	// holds as far as can be seen. nil: nobody can see.
+	Lost func(ctx context.Context, c docket.Case) docket.Lost
 	// Drive starts a workflow that waits for what a case needs, and answers its
 	// execution. nil: none is configured, and the sweep alone goes on with cases.
 	Drive func(ctx context.Context, caseID string) (execution string, err error)
@@ -165,7 +168,7 @@ func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error
 	if f.Deleted {
 		why = "the finding is deleted"
 	}
-	file, err := r.Log.Latest(ctx, f.CaseKey(""), r.Holder())
+	file, err := r.Log.Latest(ctx, f.CaseKey(""), r.Holder(), ofSamePod(f))
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -227,7 +230,7 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
 	}
 	if len(w.file.Events()) > 0 {
-		if err := w.lookAtFreeze(ctx); err != nil {
+		if err := w.lookAtHolds(ctx); err != nil {
 			return err
 		}
 		return w.run(ctx, nil)
@@ -247,32 +250,49 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 
 // A kubelet that restarts what is frozen does so soon: that is when it is looked at often.
 const (
-	freezeCheck      = time.Minute
-	freezeCheckLater = 15 * time.Minute
-	freezeYoung      = 10 * time.Minute
+	holdCheck      = time.Minute
+	holdCheckLater = 15 * time.Minute
+	holdYoung      = 10 * time.Minute
 )
 
-// nextFreezeCheck is when somebody is to look whether a container is still frozen.
-func (r *Responder) nextFreezeCheck(c docket.Case) time.Time {
-	if a := c.Done(docket.Freeze); a != nil && r.Now().Sub(a.At) > freezeYoung {
-		return r.Now().Add(freezeCheckLater)
+// nextHoldCheck is when somebody is to look whether what holds the pod still does;
+// zero when nothing holds it, or nobody can see.
+func (r *Responder) nextHoldCheck(c docket.Case) (at time.Time) {
+	if r.Lost == nil || c.Decided.Finding.Pod.Name == "" {
+		return at
 	}
-	return r.Now().Add(freezeCheck)
+	for _, held := range []string{docket.Freeze, docket.Isolate} {
+		if !c.InForce(held) || held == docket.Isolate && c.Open != "" {
+			continue
+		}
+		next := r.Now().Add(holdCheck)
+		if r.Now().Sub(c.Done(held).At) > holdYoung {
+			next = r.Now().Add(holdCheckLater)
+		}
+		if at.IsZero() || next.Before(at) {
+			at = next
+		}
+	}
+	return at
 }
 
-// lookAtFreeze sees whether the kubelet has restarted what we froze, and has
-// somebody look again.
-func (w *work) lookAtFreeze(ctx context.Context) error {
+// lookAtHolds sees whether the kubelet has restarted what we froze, or somebody has
+// opened what we isolated, and has somebody look again.
+func (w *work) lookAtHolds(ctx context.Context) error {
 	c, err := w.fold()
-	if err != nil || w.Lost == nil || !c.Frozen() || c.Decided.Finding.Pod.Name == "" {
+	if err != nil {
 		return err
+	}
+	next := w.nextHoldCheck(c)
+	if next.IsZero() {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, StepDeadline)
 	defer cancel()
-	if w.lost = w.Responder.Lost(ctx, c); w.lost != "" {
+	if w.lost = w.Responder.Lost(ctx, c); w.lost.Why != "" {
 		return nil
 	}
-	return w.Log.WakeAt(ctx, c.ID, w.nextFreezeCheck(c))
+	return w.Log.WakeAt(ctx, c.ID, next)
 }
 
 // Wait is what a case waits for: nothing when Done, else for a press, at most For.
@@ -345,8 +365,8 @@ func (r *Responder) looks(c docket.Case) (out []time.Time) {
 			out = append(out, a.Later, a.Until, a.RestartsAt.Add(restartSlack))
 		}
 	}
-	if c.Frozen() && r.Lost != nil {
-		out = append(out, r.nextFreezeCheck(c))
+	if at := r.nextHoldCheck(c); !at.IsZero() {
+		out = append(out, at)
 	}
 	for _, at := range c.AskAgain() {
 		out = append(out, at.Add(time.Second))

@@ -131,7 +131,7 @@ func (s *nodeSide) Carry(ctx context.Context, _ string, o node.Order) (node.Orde
 	s.mu.Lock()
 	st, known := s.orders[o.ID]
 	if !known {
-		st = node.OrderStatus{ID: o.ID, Done: true, At: time.Now(), Process: 2}
+		st = node.OrderStatus{ID: o.ID, Done: true, At: time.Now(), Process: 2, Until: o.Expires}
 		if s.gone {
 			st.Done, st.Gone, st.Error = false, true, "the container is gone"
 		} else if s.refuse != "" {

@@ -20,8 +20,8 @@ type step struct {
 
 // due are the steps that a case is due now; they do not depend on each other
 // and are taken at once. A step that failed for good is on record and not due.
-// lost says why the freeze is no more, as was just seen; "" when it is not.
-func (r *Responder) due(c docket.Case, lost string) []step {
+// lost says what is no more of what holds the pod, as was just seen.
+func (r *Responder) due(c docket.Case, lost docket.Lost) []step {
 	d := c.Decided.Decision
 	var steps []step
 	if d.Includes(docket.Escalate) && c.Escalated == nil {
@@ -39,8 +39,8 @@ func (r *Responder) due(c docket.Case, lost string) []step {
 	if until := freezeEnd(c); !until.IsZero() && r.Now().After(until) {
 		steps = append(steps, step{"expire", expire})
 	}
-	if lost != "" && c.Frozen() {
-		steps = append(steps, step{"tell that the freeze is lost", func(ctx context.Context, w *work, _ docket.Case) error { return lose(ctx, w, lost) }})
+	if lost.Why != "" && (lost.Action == "" && c.Frozen() || lost.Action == docket.Isolate && c.InForce(docket.Isolate) && c.Open == "") {
+		steps = append(steps, step{"tell that a hold is lost", func(ctx context.Context, w *work, _ docket.Case) error { return lose(ctx, w, lost) }})
 	}
 	if action, click := nextAction(c, r.Now()); action != "" {
 		steps = append(steps, step{action, func(ctx context.Context, w *work, c docket.Case) error { return act(ctx, w, c, action, click) }})
@@ -82,7 +82,8 @@ func nextAction(c docket.Case, now time.Time) (action, click string) {
 	if end := ending(c); end != nil {
 		return dueUndoing(c, docket.Cordon, end.ID), end.ID // nothing new is begun
 	}
-	if over := c.Done(docket.Isolate); c.InForce(docket.Isolate) && !over.Until.IsZero() && now.After(over.Until) && !c.Decided.Decision.EscalateAtEnd {
+	// One that is about to last longer is not over: its claim is finished first.
+	if over := c.Done(docket.Isolate); c.InForce(docket.Isolate) && c.Claim(docket.Isolate).Acted != nil && !over.Until.IsZero() && now.After(over.Until) && !c.Decided.Decision.EscalateAtEnd {
 		if undo := dueUndoing(c, docket.Isolate, ""); undo != "" {
 			return undo, ""
 		}
@@ -133,7 +134,7 @@ func dueExtension(c docket.Case) (held, click string) {
 // until now.
 func isDue(c docket.Case, action string, now time.Time) bool {
 	claim := c.Claim(action)
-	if claim == nil || claim.Acted == nil {
+	if claim == nil || claim.Acted == nil || !c.Current(claim) {
 		return true
 	}
 	tries := 0
@@ -346,8 +347,8 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 	if !acted.RestartsAt.IsZero() {
 		looks = append(looks, acted.RestartsAt.Add(restartSlack))
 	}
-	if action == docket.Freeze && acted.Done && w.Lost != nil {
-		looks = append(looks, w.Now().Add(freezeCheck))
+	if (action == docket.Freeze || action == docket.Isolate) && acted.Done && w.Lost != nil {
+		looks = append(looks, w.Now().Add(holdCheck))
 	}
 	for _, at := range looks {
 		if at.IsZero() {
@@ -368,9 +369,9 @@ const restartSlack = 3 * time.Second
 // said when it was decided.
 func claimOf(c docket.Case, action, click string) docket.Claimed {
 	f := c.Decided.Finding
-	claim := docket.Claimed{Action: action, ContainerID: f.Container.ID, Node: f.Node, SHA256: f.Process.SHA256, PodUID: f.Pod.UID, Click: click}
+	claim := docket.Claimed{Action: action, ContainerID: c.ContainerID(), Node: f.Node, SHA256: f.Process.SHA256, PodUID: f.Pod.UID, Click: click}
 	if w := c.Decided.Facts.Workload; w != nil {
-		claim.ContainerID, claim.PodUID = cmp.Or(claim.ContainerID, w.ContainerID), cmp.Or(claim.PodUID, w.PodUID)
+		claim.PodUID = cmp.Or(claim.PodUID, w.PodUID)
 	}
 	return claim
 }
@@ -389,8 +390,8 @@ func expire(ctx context.Context, w *work, _ docket.Case) error {
 	return err
 }
 
-func lose(ctx context.Context, w *work, why string) error {
-	_, err := w.file.Append(ctx, docket.KindLost, docket.Lost{Why: why})
+func lose(ctx context.Context, w *work, lost docket.Lost) error {
+	_, err := w.file.Append(ctx, docket.KindLost, lost)
 	return err
 }
 

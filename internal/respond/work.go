@@ -21,7 +21,7 @@ type work struct {
 	received time.Time
 	file     *casefile.File
 	opened   bool // by this invocation: nobody can have paged before
-	lost     string
+	lost     docket.Lost
 }
 
 // learn does the reading: facts and verdict at once, then the policy.
@@ -43,7 +43,7 @@ func (w *work) learn(ctx context.Context, f finding.Finding) docket.Decided {
 
 // join puts the finding on record in its case.
 func (w *work) join(ctx context.Context, f finding.Finding) (file *casefile.File, fresh bool, err error) {
-	latest, err := w.Log.Latest(ctx, f.CaseKey(""), w.holder)
+	latest, err := w.Log.Latest(ctx, f.CaseKey(""), w.holder, ofSamePod(f))
 	if err != nil {
 		return nil, false, err
 	}
@@ -76,6 +76,16 @@ func (w *work) join(ctx context.Context, f finding.Finding) (file *casefile.File
 	}
 	fresh, err = w.Log.Occur(ctx, id, f.Key(), body)
 	return file, fresh, err
+}
+
+// ofSamePod tells whether an open case is about the pod of a finding: a successor of
+// its name is another pod, and needs its own containment.
+func ofSamePod(f finding.Finding) func(*casefile.File) (bool, error) {
+	return func(file *casefile.File) (bool, error) {
+		c, err := docket.Fold(file.ID, file.Events())
+		uid := c.Decided.Finding.Pod.UID
+		return uid == "" || f.Pod.UID == "" || uid == f.Pod.UID, err
+	}
 }
 
 // closedWithout tells whether a case has ended and no event of it mentions a finding.
@@ -265,6 +275,9 @@ func (w *work) takeIn(ctx context.Context) error {
 	if occurrences, err = w.judgeAgain(ctx, occurrences); err != nil {
 		return err
 	}
+	if occurrences, err = w.follow(ctx, occurrences); err != nil {
+		return err
+	}
 	if len(occurrences) > 0 {
 		var j docket.Joined
 		for _, f := range occurrences {
@@ -310,6 +323,29 @@ func (w *work) judgeAgain(ctx context.Context, joining []finding.Finding) ([]fin
 	return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == d.Key }), nil
 }
 
+// maxMoves bounds how often a case goes on to a new container of its pod: one that
+// is restarted for ever is not frozen for ever.
+const maxMoves = 5
+
+// follow has the case go on to a new container of its pod that runs the same: what
+// was done to the one before does not hold this one. It answers the other findings.
+func (w *work) follow(ctx context.Context, joining []finding.Finding) ([]finding.Finding, error) {
+	c, err := w.fold()
+	if err != nil || len(joining) == 0 || c.Moves >= maxMoves || len(docket.InOrder(c.Decided.Decision.Do)) == 0 {
+		return joining, err
+	}
+	newest := slices.MaxFunc(joining, func(a, b finding.Finding) int { return a.EventTime.Compare(b.EventTime) })
+	id := newest.Container.ID
+	if id == "" || id == c.ContainerID() || !newest.EventTime.After(c.Decided.Finding.EventTime) {
+		return joining, nil
+	}
+	d := docket.Decided{Key: newest.Key(), Finding: newest, Verdict: c.Decided.Verdict, Decision: c.Decided.Decision, Received: w.received, Moved: true}
+	if _, err := w.file.Append(ctx, docket.KindDecided, d); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == d.Key }), nil
+}
+
 func refuses(c docket.Case, k docket.Click) string {
 	freeze := c.Claim(docket.Freeze)
 	pending := slices.ContainsFunc(c.Claims, func(claim docket.Claim) bool {
@@ -320,7 +356,7 @@ func refuses(c docket.Case, k docket.Click) string {
 	case k.What == docket.PressRelease && len(held) == 0 && !pending:
 		return "nothing is frozen, isolated or cordoned"
 	case k.What == docket.PressApprove || k.What == docket.PressDeny:
-		return refusesAnswer(c)
+		return refusesAnswer(c, k)
 	case k.What == docket.PressExtend && !c.InForce(docket.Freeze) && !c.InForce(docket.Isolate):
 		return "nothing is frozen or isolated"
 	case k.What == docket.PressExtend:
@@ -343,12 +379,15 @@ func refuses(c docket.Case, k docket.Click) string {
 	return ""
 }
 
-func refusesAnswer(c docket.Case) string {
+func refusesAnswer(c docket.Case, k docket.Click) string {
 	if a := c.Answer(); a != nil {
 		return fmt.Sprintf("%s has pressed %s already", a.By, a.What)
 	}
 	if !c.Asking() {
 		return "nothing was asked"
+	}
+	if !c.Sees(k) {
+		return "what is asked has changed since: look again"
 	}
 	return ""
 }

@@ -32,6 +32,7 @@ import (
 var (
 	yearCases = flag.Int("year.cases", 40, "cases of the simulated year")
 	yearSeed  = flag.Uint64("year.seed", 1, "seed of the simulated year; 0: another one each time")
+	yearCase  = flag.Int("year.case", -1, "the one case of the simulated year to live through; -1: all")
 )
 
 // TestYear lets cases live for a year of virtual time: people press what they like,
@@ -57,6 +58,9 @@ func TestYear(t *testing.T) {
 	var g errgroup.Group
 	g.SetLimit(runtime.NumCPU())
 	for i := range *yearCases {
+		if *yearCase >= 0 && i != *yearCase {
+			continue
+		}
 		g.Go(func() error {
 			y := newYear(t, definition, rules, rand.New(rand.NewPCG(seed, uint64(i))))
 			y.live()
@@ -258,11 +262,14 @@ func (y *year) responder() *respond.Responder {
 		Log: log, Facts: enrich.Enricher{}, Judge: unknown{}, Policy: y.policy, Pager: (*yearPager)(y), Act: y.act,
 		Source: source, Link: func(string) string { return "" }, Now: func() time.Time { return y.now },
 		Holder: func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) }, Drive: y.drive,
-		Lost: func(_ context.Context, c docket.Case) string {
-			if y.removed || !y.holds[docket.Freeze] {
-				return "the kubelet has restarted the container"
+		Lost: func(_ context.Context, c docket.Case) docket.Lost {
+			switch {
+			case c.InForce(docket.Freeze) && (y.removed || !y.holds[docket.Freeze]):
+				return docket.Lost{Why: "the kubelet has restarted the container"}
+			case c.InForce(docket.Isolate) && c.Open == "" && y.dice.chance("opened", 0.002):
+				return docket.Lost{Action: docket.Isolate, Why: "somebody has taken the label off"}
 			}
-			return ""
+			return docket.Lost{}
 		},
 	}
 	return rs
@@ -560,6 +567,9 @@ func (y *year) live() {
 	for i := range y.r.IntN(4) { // it runs again
 		again := f
 		again.EventTime = f.EventTime.Add(time.Duration(i+1) * time.Hour)
+		if y.r.IntN(3) == 0 { // in a new container of the pod
+			again.Container.ID = fmt.Sprint("c", i+2)
+		}
 		y.after(y.between(time.Hour, 30*24*time.Hour), func() { y.deliver(again) })
 	}
 	buttons := []string{docket.PressApprove, docket.PressDeny, docket.PressRelease, docket.PressExtend, docket.PressEvict, docket.PressBenign, docket.PressRemediated}

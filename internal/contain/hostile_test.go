@@ -1,0 +1,281 @@
+package contain_test
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/enrich"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/testcluster"
+)
+
+// label writes labels on a pod as its owner may.
+func label(t *testing.T, w *world, pod corev1.Pod, labels string) {
+	t.Helper()
+	patch(t, w, pod, `{"metadata":{"labels":`+labels+`}}`)
+}
+
+func patch(t *testing.T, w *world, pod corev1.Pod, body string) {
+	t.Helper()
+	if _, err := w.Admin.CoreV1().Pods(pod.Namespace).Patch(t.Context(), pod.Name, types.MergePatchType, []byte(body), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// notBelieved: whoever may edit a pod can write our marks on it.
+func notBelieved(t *testing.T, w *world) {
+	ns := w.Namespace("unbelieved")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
+	c := w.container(guards())
+	forged := `{"metadata":{"labels":{"contraband.dev/quarantine":"mine"},"annotations":{"contraband.dev/quarantine":"{\"cases\":[\"case0000\"],\"labels\":{\"tier\":\"admin\"},\"ownerKind\":\"ReplicaSet\"}"}}}`
+	patch(t, w, pods[0], forged)
+	k := w.open(about(pods[0]), docket.Isolate)
+	if a := k.act(c, docket.Isolate, ""); !a.Done || len(w.pod(pods[0]).Labels) != 1 {
+		t.Errorf("forged before: %+v, labels %v", a, w.pod(pods[0]).Labels)
+	}
+	patch(t, w, pods[0], strings.Replace(forged, `"labels":{"contraband.dev/quarantine":"mine"},`, "", 1))
+	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); !a.Done {
+		t.Errorf("release: %+v", a)
+	}
+	if now := w.pod(pods[0]); !maps.Equal(now.Labels, pods[0].Labels) || now.Annotations["contraband.dev/quarantine"] != "" {
+		t.Errorf("forged since: labels %v, want %v", now.Labels, pods[0].Labels)
+	}
+	// Labelled, and nothing on record: nobody can give it back, and that is said.
+	label(t, w, pods[1], `{"contraband.dev/quarantine":"mine"}`)
+	k = w.open(about(pods[1]), docket.Isolate)
+	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); a.Done || !strings.Contains(a.Error, "not on record") {
+		t.Errorf("a release of what we have not isolated: %+v", a)
+	}
+	// Its owner calls it a DaemonSet's, or a Job of its own kind.
+	for kind, api := range map[string]string{"DaemonSet": "apps/v1", "Job": "mine.example/v1"} {
+		own := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "own-" + strings.ToLower(kind), Namespace: ns}, Spec: testcluster.PodSpec("node-1", 1)}
+		own.OwnerReferences = []metav1.OwnerReference{{APIVersion: api, Kind: kind, Name: "mine", UID: types.UID("00000000-0000-0000-0000-0000000000" + fmt.Sprint(10+len(kind))), Controller: new(bool)}}
+		*own.OwnerReferences[0].Controller = true
+		made, err := w.Admin.CoreV1().Pods(ns).Create(t.Context(), &own, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := cluster.RootOwner(t.Context(), w.Admin, made)
+		if err != nil || o.Kind == kind {
+			t.Errorf("%s of %s: %+v, %v: it is believed", kind, api, o, err)
+		}
+	}
+}
+
+// usersOwn: a release brings back what was there before, and nothing of ours stays.
+func usersOwn(t *testing.T, w *world) {
+	ns := w.Namespace("own")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
+	const evictable, cost = "cluster-autoscaler.kubernetes.io/safe-to-evict", "controller.kubernetes.io/pod-deletion-cost"
+	patch(t, w, pods[0], `{"metadata":{"annotations":{"`+evictable+`":"true","`+cost+`":"7"}}}`)
+	c := w.container(guards())
+	k := w.open(about(pods[0]), docket.Isolate, docket.Cordon)
+	both := w.open(about(pods[0]), docket.Cordon)
+	for _, step := range []struct {
+		k      *kase
+		action string
+	}{{k, docket.Isolate}, {both, docket.Cordon}, {k, docket.Cordon}} {
+		if a := step.k.act(c, step.action, ""); !a.Done || has(a.Notes, "not protected") {
+			t.Fatalf("%s: %+v", step.action, a)
+		}
+	}
+	click := k.press(docket.PressRelease)
+	for _, undo := range []string{docket.Uncordon, docket.Release} {
+		if a := k.act(c, undo, click); !a.Done {
+			t.Fatalf("%s: %+v", undo, a)
+		}
+	}
+	if n := w.pod(pods[0]).Annotations; n[evictable] != "false" || n[cost] != "7" {
+		t.Errorf("while another case holds the node: %v", n)
+	}
+	if a := both.act(c, docket.Uncordon, both.press(docket.PressRelease)); !a.Done {
+		t.Fatalf("%+v", a)
+	}
+	if n := w.pod(pods[0]).Annotations; n[evictable] != "true" || n[cost] != "7" {
+		t.Errorf("after the last: %v", n)
+	}
+	keys, err := w.store.List(t.Context(), "holds/"+finding.ID("pod", testcluster.Place.Project, testcluster.Place.Location, testcluster.Place.Cluster, string(pods[0].UID)))
+	if err != nil || len(keys) != 0 {
+		t.Errorf("left on record: %v, %v", keys, err)
+	}
+}
+
+// anothersWord: a node in an attacker's hands names another node's pod. That node's
+// sensor knows nothing of it, so nothing is done.
+func anothersWord(t *testing.T, w, sensors *world) {
+	ns := w.Namespace("anothers")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
+	c := w.container(guards())
+	told := func(pod corev1.Pod) finding.Finding {
+		f := about(pod)
+		f.Sensor = &finding.Sensor{}
+		return f
+	}
+	sensors.mu.Lock()
+	sensors.strange = string(pods[0].UID) + "-app"
+	sensors.mu.Unlock()
+	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict} {
+		k := w.open(told(pods[0]), docket.Evidence, action)
+		// The program is among the evidence already: that says nothing of this pod.
+		n := k.claim(docket.Evidence, "")
+		k.append(docket.KindActed, docket.Acted{Claim: n, Action: docket.Evidence, Done: true})
+		if a := k.act(c, action, ""); a.Done || !strings.Contains(a.Error, "detected nothing in container") {
+			t.Errorf("%s on another node's word: %+v", action, a)
+		}
+	}
+	now := w.pod(pods[0])
+	if now.Labels[cluster.QuarantineLabel] != "" || now.DeletionTimestamp != nil || nodeOf(w, "node-1").Spec.Unschedulable {
+		t.Error("something was done to it")
+	}
+	before := sensors.orders("inspect")
+	k := w.open(told(pods[1]), docket.Isolate, docket.Cordon)
+	if a := k.act(c, docket.Isolate, ""); !a.Done || !a.Confirmed || sensors.orders("inspect") != before+1 {
+		t.Errorf("its own sensor confirms: %+v", a)
+	}
+	if a := k.act(c, docket.Cordon, ""); !a.Done || sensors.orders("inspect") != before+1 {
+		t.Errorf("asked again what is confirmed: %+v", a)
+	}
+	click := k.press(docket.PressRelease)
+	for _, undo := range []string{docket.Uncordon, docket.Release} {
+		k.act(c, undo, click)
+	}
+}
+
+// frozenServeNobody: a frozen pod that counts as ready leaves its owner fewer than it
+// seems.
+func frozenServeNobody(t *testing.T, w *world) {
+	ns := w.Namespace("few")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
+	c := w.container(guards()) // half of them must stay
+	first := w.open(about(pods[0]), docket.Freeze)
+	if a := first.act(c, docket.Freeze, ""); !a.Done {
+		t.Fatalf("%+v", a)
+	}
+	second := w.open(about(pods[1]), docket.Freeze)
+	if a := second.act(c, docket.Freeze, ""); a.Done || !strings.Contains(a.Error, "would have 0 of 2 replicas ready") || a.Later.IsZero() {
+		t.Errorf("the last one that serves: %+v", a)
+	}
+	again := w.open(about(pods[0]), docket.Freeze) // it is the same pod, and no fewer serve
+	if a := again.act(c, docket.Freeze, ""); !a.Done {
+		t.Errorf("another case of the frozen pod: %+v", a)
+	}
+	first.act(c, docket.Thaw, first.press(docket.PressRelease))
+	if a := second.act(c, docket.Freeze, ""); a.Done {
+		t.Errorf("one of two cases has released the first pod: %+v", a)
+	}
+	again.act(c, docket.Thaw, again.press(docket.PressRelease))
+	if a := second.act(c, docket.Freeze, ""); !a.Done {
+		t.Errorf("the first is thawed: %+v", a)
+	}
+}
+
+// doneIsDone: what took effect is not told as refused when the answer was lost and the
+// guards would say otherwise by now.
+func doneIsDone(t *testing.T, w *world) {
+	ns := w.Namespace("lost")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 2))
+	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon} {
+		k := w.open(about(pods[0]), action)
+		n := k.claim(action, "")
+		lost := 0
+		w.calls.set(func(_ int, r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+			resp, err := send()
+			if err == nil && (r.Method == http.MethodPatch || strings.Contains(r.URL.Path, "containmentorders") && r.Method == http.MethodPost) {
+				resp.Body.Close()
+				lost++
+				return nil, io.ErrUnexpectedEOF
+			}
+			return resp, err
+		})
+		_, err := w.container(guards()).Do(t.Context(), k.id, n)
+		w.calls.set(nil)
+		if err == nil || lost == 0 {
+			t.Fatalf("%s: nothing was lost", action)
+		}
+		strict := guards()
+		strict.MinHealthyReplicas, strict.MaxContainmentsPerHour, strict.MaxPerWorkloadPerHour = "2", 0, 0
+		a, err := w.container(strict).Do(t.Context(), k.id, n)
+		if err != nil || !a.Done {
+			t.Errorf("%s took effect, and is told as %+v, %v", action, a, err)
+		}
+		k.append(docket.KindActed, a)
+		// The hour's budget does not keep a hold from lasting longer.
+		if action == docket.Freeze {
+			if longer := k.act(w.container(strict), docket.Freeze, ""); !longer.Done {
+				t.Errorf("to last longer: %+v", longer)
+			}
+		}
+		if a := k.act(w.container(guards()), docket.Undoing(action), k.press(docket.PressRelease)); !a.Done {
+			t.Errorf("%s: %+v", docket.Undoing(action), a)
+		}
+		w.Eventually("all are ready again", func() error {
+			if n := len(w.Pods(ns, "app=web")); n != 2 {
+				return fmt.Errorf("%d pods", n)
+			}
+			return nil
+		})
+	}
+}
+
+// openedAgain: whoever may edit pods can take the label off; that is seen and told.
+func openedAgain(t *testing.T, w *world) {
+	ns := w.Namespace("reopened")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
+	k := w.open(about(pods[0]), docket.Isolate)
+	k.act(w.container(guards()), docket.Isolate, "")
+	reader := enrich.Enricher{Clusters: w.Finder(testcluster.RespondUser, nil)}
+	lost := func() docket.Lost {
+		t.Helper()
+		c, err := docket.Fold(k.id, k.file.Events())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reader.Lost(t.Context(), c)
+	}
+	if l := lost(); l.Why != "" {
+		t.Errorf("nobody has touched it: %+v", l)
+	}
+	policies := w.Admin.NetworkingV1().NetworkPolicies(ns)
+	if err := policies.Delete(t.Context(), cluster.QuarantinePolicy, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if l := lost(); l.Action != docket.Isolate || !strings.Contains(l.Why, "removed the quarantine policy") {
+		t.Errorf("the policy is gone: %+v", l)
+	}
+	label(t, w, pods[0], `{"contraband.dev/quarantine":null,"app":"web"}`)
+	l := lost()
+	if l.Action != docket.Isolate || !strings.Contains(l.Why, "label off") {
+		t.Errorf("the label is gone: %+v", l)
+	}
+	k.append(docket.KindLost, l)
+	if a := k.act(w.container(guards()), docket.Release, k.press(docket.PressRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
+		t.Errorf("released all the same: %+v", a)
+	}
+	// A container that was frozen, and ended more than once since.
+	other := w.Deploy(testcluster.Deployment(ns, "other", "node-2", 2))[0] // of web one goes now
+	f := w.open(about(other), docket.Freeze)
+	if a := f.act(w.container(guards()), docket.Freeze, ""); !a.Done {
+		t.Fatalf("%+v", a)
+	}
+	c, err := docket.Fold(f.id, f.file.Events())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := reader.Lost(t.Context(), c); l.Why != "" {
+		t.Errorf("it runs as it did: %+v", l)
+	}
+	c.Claims[0].ContainerID = "two-restarts-ago"
+	if l := reader.Lost(t.Context(), c); l.Action != "" || !strings.Contains(l.Why, "frozen no more") {
+		t.Errorf("no container of the pod is the frozen one: %+v", l)
+	}
+}
