@@ -39,8 +39,13 @@ type Config struct {
 	SlackChannel string `env:"SLACK_CHANNEL"`
 	// SlackSigningSecret verifies what people press in Slack. Empty: pages have no buttons.
 	SlackSigningSecret string `env:"SLACK_SIGNING_SECRET"`
-	// Approvers are the ids of Slack users who may press. Empty: whoever can see the channel.
+	// Approvers may press: ids of Slack users, and e-mail addresses for the casebook.
+	// Empty: whoever can see the channel or the casebook.
 	Approvers []string `env:"CONTRABAND_APPROVERS"`
+	// IAPAudience is whom Identity-Aware Proxy vouches for visitors of the casebook to:
+	// /projects/NUMBER/locations/REGION/services/SERVICE. Without its word nothing is
+	// shown. Empty: whoever reaches the casebook sees it, and is nobody's name.
+	IAPAudience string `env:"CONTRABAND_IAP_AUDIENCE"`
 	// Workflow drives cases: projects/P/locations/L/workflows/W. Empty: the sweep does.
 	Workflow string `env:"CONTRABAND_WORKFLOW"`
 	// CallbackPrefix is what the address of a workflow's callback begins with: to

@@ -54,6 +54,7 @@ type Parts struct {
 	// Reads reaches clusters with Respond's rights, Acts with Contain's.
 	Reads, Acts cluster.Finder
 	SlackAPI    string       // ends in /api/
+	IAP         *http.Client // fetches the keys of Identity-Aware Proxy; nil: the default one
 	HTTP        *http.Client // calls the other functions; nil: with an identity token
 	Orders      contain.Orders
 	Upload      func(ctx context.Context, key string, max int64) (*node.Upload, error)
@@ -114,7 +115,11 @@ func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 		}
 	}
 	s.container = &contain.Container{Log: s.log, Guards: rules.Guards, Clusters: parts.Acts, Orders: parts.Orders, Upload: s.parts.Upload, Now: time.Now}
-	s.casebook = casebook.Handler(s.log, s.afterClick)
+	visitors, err := s.visitors(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.casebook = casebook.Handler(s.log, visitors, s.afterClick)
 	return s, nil
 }
 

@@ -3,7 +3,6 @@ package functions
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
 
@@ -34,26 +33,6 @@ func (s *Suite) Contain(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	acted, err := s.container.Do(ctx, in.Case, in.Event)
 	reply(w, acted, err)
-}
-
-// Sweep advances the cases whose time has come. It alone must suffice.
-func (s *Suite) Sweep(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
-	defer cancel()
-	due, err := s.log.Due(ctx)
-	if err != nil {
-		reply(w, nil, err)
-		return
-	}
-	var errs []error
-	for _, wake := range due {
-		err := s.responder.Advance(ctx, wake.Case)
-		if err == nil { // else the wake stays for the next sweep
-			err = s.log.Woken(ctx, wake)
-		}
-		errs = append(errs, err)
-	}
-	reply(w, map[string]int{"due": len(due)}, errors.Join(errs...))
 }
 
 // Casebook serves the pages.

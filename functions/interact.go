@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -133,7 +132,7 @@ func caseForm(id string) bool {
 // be reached in time its wake brings it on.
 func (s *Suite) take(ctx context.Context, p press) error {
 	k := docket.Click{ID: p.id, What: p.what, By: p.by, At: p.at}
-	if len(s.cfg.Approvers) > 0 && !slices.Contains(s.cfg.Approvers, p.userID) {
+	if !s.mayPress(p.userID) {
 		k.Refused = "not among those who may press (CONTRABAND_APPROVERS)"
 	}
 	body, err := json.Marshal(k)

@@ -135,7 +135,7 @@ func TestInteract(t *testing.T) {
 	if d.advanced.Load() == 0 {
 		t.Error("the case was not brought on")
 	}
-	due, err := d.log.Due(t.Context())
+	due, _, err := d.log.Due(t.Context())
 	if err != nil || len(due) == 0 || due[0].Case != caseID {
 		t.Errorf("no wake stands by: %v, %v", due, err)
 	}

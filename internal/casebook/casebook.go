@@ -16,7 +16,6 @@ import (
 	"net/http"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,18 +31,48 @@ var pages string
 var style string
 
 type book struct {
-	log     *casefile.Log
-	clicked func(ctx context.Context, caseID string)
-	page    *template.Template
-	policy  string // Content-Security-Policy
+	log      *casefile.Log
+	clicked  func(ctx context.Context, caseID string)
+	visitors Visitors
+	page     *template.Template
+	policy   string // Content-Security-Policy
+}
+
+// Visitors says who looks, and who may press.
+type Visitors struct {
+	// Who answers whom a request is verified to come from; to whom it answers an error
+	// nothing is shown. nil: whoever reaches the pages, by no name.
+	Who func(*http.Request) (string, error)
+	// May tells whether somebody may press. nil: whoever reaches the pages.
+	May func(who string) bool
+}
+
+// anybody is who looks where nobody says who.
+const anybody = "a visitor of the casebook"
+
+type visitorKey struct{}
+
+// known lets in whom Who knows.
+func (v Visitors) known(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who := anybody
+		if v.Who != nil {
+			var err error
+			if who, err = v.Who(r); err != nil {
+				http.Error(w, err.Error(), http.StatusUnauthorized)
+				return
+			}
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitorKey{}, who)))
+	})
 }
 
 // Handler serves GET / (the list), GET /cases/{id}, GET /cases/{id}/evidence,
 // POST /cases/{id}/press, and the same as JSON below /api/. After a click is on
 // record clicked is told.
-func Handler(log *casefile.Log, clicked func(ctx context.Context, caseID string)) http.Handler {
+func Handler(log *casefile.Log, visitors Visitors, clicked func(ctx context.Context, caseID string)) http.Handler {
 	sum := sha256.Sum256([]byte(style))
-	b := &book{log: log, clicked: clicked,
+	b := &book{log: log, clicked: clicked, visitors: visitors,
 		page: template.Must(template.New("casebook").Funcs(template.FuncMap{
 			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": steps,
 		}).Parse(pages)),
@@ -58,7 +87,7 @@ func Handler(log *casefile.Log, clicked func(ctx context.Context, caseID string)
 	mux.HandleFunc("GET /api/cases", b.listJSON)
 	mux.HandleFunc("GET /api/cases/{id}", b.oneJSON)
 	// A form of another site cannot press a button.
-	return http.NewCrossOriginProtection().Handler(b.headers(mux))
+	return http.NewCrossOriginProtection().Handler(b.headers(visitors.known(mux)))
 }
 
 func (b *book) headers(next http.Handler) http.Handler {
@@ -179,7 +208,11 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there is no such button", http.StatusBadRequest)
 		return
 	}
-	k := docket.Click{ID: uuid.NewString(), What: what, By: who(r), At: time.Now().UTC()}
+	who, _ := r.Context().Value(visitorKey{}).(string)
+	k := docket.Click{ID: uuid.NewString(), What: what, By: who, At: time.Now().UTC()}
+	if b.visitors.May != nil && !b.visitors.May(who) {
+		k.Refused = "not among those who may press"
+	}
 	body, err := json.Marshal(k)
 	if err == nil {
 		err = b.log.Click(r.Context(), id, k.ID, body)
@@ -190,14 +223,6 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	}
 	b.clicked(r.Context(), id)
 	http.Redirect(w, r, "/cases/"+id, http.StatusSeeOther)
-}
-
-// who pressed: what Identity-Aware Proxy vouches for, else whoever reached the page.
-func who(r *http.Request) string {
-	if _, mail, ok := strings.Cut(r.Header.Get("X-Goog-Authenticated-User-Email"), ":"); ok {
-		return mail
-	}
-	return "a visitor of the casebook"
 }
 
 func (b *book) listJSON(w http.ResponseWriter, r *http.Request) {

@@ -364,26 +364,37 @@ func (l *Log) WakeAt(ctx context.Context, caseID string, at time.Time) error {
 }
 
 func wakeKey(at time.Time, caseID string) string {
-	return "wakes/" + at.UTC().Format("2006-01-02T15:04:05") + "/" + caseID
+	return "wakes/" + at.UTC().Format(wakeForm) + "/" + caseID
 }
 
-// Wake is a case that is due.
-type Wake struct{ Case, key string }
+const wakeForm = "2006-01-02T15:04:05" // of a wake's time, in UTC: keys sort by it
 
-// Due are the wakes whose time has come.
-func (l *Log) Due(ctx context.Context) ([]Wake, error) {
+// Wake is a case that somebody is to look at.
+type Wake struct {
+	Case string
+	At   time.Time
+	key  string
+}
+
+// Due are the wakes whose time has come, and ahead those that have not, each by time.
+func (l *Log) Due(ctx context.Context) (due, ahead []Wake, err error) {
 	keys, err := l.Store.List(ctx, "wakes/")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var due []Wake
 	limit := wakeKey(l.now(), "\xff")
 	for _, key := range keys {
+		w := Wake{Case: path.Base(key), key: key}
+		if w.At, err = time.Parse(wakeForm, path.Base(path.Dir(key))); err != nil {
+			return nil, nil, fmt.Errorf("read %q: %w", key, err)
+		}
 		if key <= limit {
-			due = append(due, Wake{path.Base(key), key})
+			due = append(due, w)
+		} else {
+			ahead = append(ahead, w)
 		}
 	}
-	return due, nil
+	return due, ahead, nil
 }
 
 // Woken forgets a wake that was answered.

@@ -318,7 +318,7 @@ func TestWakes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	due, err := log.Due(t.Context())
+	due, _, err := log.Due(t.Context())
 	if err != nil || len(due) != 1 || due[0].Case != "c0s" {
 		t.Fatalf("due %v, %v", due, err)
 	}
@@ -326,7 +326,7 @@ func TestWakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	now = now.Add(2 * time.Hour)
-	if due, err = log.Due(t.Context()); err != nil || len(due) != 1 || due[0].Case != "c1h0m0s" {
+	if due, _, err = log.Due(t.Context()); err != nil || len(due) != 1 || due[0].Case != "c1h0m0s" {
 		t.Errorf("later due %v, %v", due, err)
 	}
 }

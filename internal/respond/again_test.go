@@ -44,7 +44,7 @@ func TestAskedAgain(t *testing.T) {
 				r := w.process()
 				r.Judge, r.Now = source, func() time.Time { return opened.Add(after + time.Minute) }
 				r.Log.Now = r.Now
-				due, err := r.Log.Due(t.Context())
+				due, _, err := r.Log.Due(t.Context())
 				if err != nil || i < 3 && len(due) == 0 {
 					t.Fatalf("after %s nobody would ask: %v, %v", after, due, err)
 				}

@@ -115,7 +115,7 @@ func TestSilenceTellsAgain(t *testing.T) {
 		t.Errorf("silence acted: %+v", c.Claims)
 	}
 	r := w.process()
-	due, err := (&casefile.Log{Store: r.Log.Store, Now: func() time.Time { return time.Now().Add(31 * time.Minute) }}).Due(t.Context())
+	due, _, err := (&casefile.Log{Store: r.Log.Store, Now: func() time.Time { return time.Now().Add(31 * time.Minute) }}).Due(t.Context())
 	if err != nil || len(due) == 0 {
 		t.Errorf("no wake brings the reminder: %v, %v", due, err)
 	}

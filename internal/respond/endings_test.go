@@ -36,7 +36,7 @@ func TestHolderThatVanishes(t *testing.T) {
 		t.Fatalf("the next delivery: %+v, %v", o, err)
 	}
 	now = now.Add(respond.Lease + time.Minute)
-	due, err := r.Log.Due(t.Context())
+	due, _, err := r.Log.Due(t.Context())
 	if err != nil || len(due) == 0 || due[0].Case != o.Case {
 		t.Fatalf("nobody will look at the case: %v, %v", due, err)
 	}
@@ -194,7 +194,7 @@ func TestFreezeThatEndsByItself(t *testing.T) {
 	_, id := w.open(r, "c1")
 	r.Now = func() time.Time { return now.Add(25 * time.Hour) }
 	r.Log.Now = r.Now
-	due, err := r.Log.Due(t.Context())
+	due, _, err := r.Log.Due(t.Context())
 	if err != nil || len(due) == 0 {
 		t.Fatalf("nobody looks when the freeze ends: %v, %v", due, err)
 	}

@@ -338,7 +338,9 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 	}
 	acted, err := w.Act(ctx, c.ID, n)
 	if err != nil {
-		if !retry.IsPermanent(err) {
+		claim := c.Claim(action)
+		tried := claim != nil && claim.N == n && w.Now().Sub(claim.At) > giveUpAfter
+		if !retry.IsPermanent(err) && !tried {
 			return err
 		}
 		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC()}
@@ -361,6 +363,10 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 	_, err = w.file.Append(ctx, docket.KindActed, acted)
 	return err
 }
+
+// giveUpAfter is how long one claim is tried that fails in a way that may pass: then
+// it is told as failed, and what comes after it is done.
+const giveUpAfter = 24 * time.Hour
 
 // restartSlack is what a kubelet may take to tell of a restart.
 const restartSlack = 3 * time.Second

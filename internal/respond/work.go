@@ -179,7 +179,31 @@ func (w *work) leaveUnfinished(ctx context.Context) error {
 	if w.file.IsClosed() {
 		return nil
 	}
-	return errors.Join(w.yield(ctx), w.Log.WakeAt(ctx, w.file.ID, w.Now().Add(time.Minute)))
+	return errors.Join(w.yield(ctx), w.Log.WakeAt(ctx, w.file.ID, w.Now().Add(w.pause())))
+}
+
+// Bounds of the pause before what could not be done is tried again: as long as it has
+// been tried.
+const (
+	shortestPause = time.Minute
+	longestPause  = time.Hour
+)
+
+func (w *work) pause() time.Duration {
+	c, err := w.fold()
+	if err != nil {
+		return shortestPause
+	}
+	began := w.Now()
+	if c.Paged == nil && !c.Opened.IsZero() {
+		began = c.Opened
+	}
+	for _, claim := range c.Claims {
+		if claim.Acted == nil && claim.At.Before(began) {
+			began = claim.At
+		}
+	}
+	return min(max(w.Now().Sub(began), shortestPause), longestPause)
 }
 
 // reopen takes what came while the case was closing to its next episode: whoever

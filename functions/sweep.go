@@ -1,0 +1,83 @@
+package functions
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/respond"
+)
+
+// Bounds of one sweep: a case that takes its time keeps no other from its turn, and
+// what has no time left is the next sweep's.
+const (
+	sweepAtOnce = 8
+	sweepCase   = 2 * respond.StepDeadline
+	sweepSpare  = 10 * time.Second
+)
+
+// Sweep advances the cases whose time has come. It alone must suffice.
+func (s *Suite) Sweep(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
+	defer cancel()
+	n, err := s.sweep(ctx)
+	reply(w, map[string]int{"due": n}, err)
+}
+
+// sweep answers how many cases were due. One that fails stays due, or is put off by
+// whoever worked on it.
+func (s *Suite) sweep(ctx context.Context) (int, error) {
+	due, _, err := s.log.Due(ctx)
+	if err != nil {
+		return 0, err
+	}
+	wakes, order := map[string][]casefile.Wake{}, []string(nil)
+	for _, w := range due {
+		if len(wakes[w.Case]) == 0 {
+			order = append(order, w.Case)
+		}
+		wakes[w.Case] = append(wakes[w.Case], w)
+	}
+	errs := make([]error, len(order))
+	var g errgroup.Group
+	g.SetLimit(sweepAtOnce)
+	for i, id := range order {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < respond.StepDeadline {
+			break
+		}
+		g.Go(func() error {
+			errs[i] = s.sweepOne(ctx, id, wakes[id])
+			return nil
+		})
+	}
+	return len(order), errors.Join(append(errs, g.Wait())...)
+}
+
+// sweepOne advances a case once, however many wakes it has, and forgets those that
+// were answered: a later one takes their place where something is left to do.
+func (s *Suite) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) error {
+	turn, cancel := context.WithTimeout(ctx, sweepCase-sweepSpare)
+	defer cancel()
+	err := s.responder.Advance(turn, id)
+	if err != nil {
+		_, ahead, lost := s.log.Due(ctx)
+		if lost != nil {
+			return errors.Join(err, lost)
+		}
+		put := false
+		for _, w := range ahead {
+			put = put || w.Case == id
+		}
+		if !put {
+			return err // the wakes stay
+		}
+	}
+	for _, w := range wakes {
+		err = errors.Join(err, s.log.Woken(ctx, w))
+	}
+	return err
+}

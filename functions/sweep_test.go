@@ -1,0 +1,78 @@
+package functions
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+// TestSweep: a case that cannot go on keeps no other from it, is tried once a sweep
+// however often it was woken, and later each time.
+func TestSweep(t *testing.T) {
+	s, _, _ := start(t, nil)
+	tried := 0
+	contain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		tried++
+		http.Error(w, "away", http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(contain.Close)
+	s.cfg.ContainURL, s.parts.HTTP = contain.URL, http.DefaultClient
+	began := time.Now()
+	now := began
+	s.log.Now = func() time.Time { return now }
+	s.responder.Now = s.log.Now
+	open := func(id string, do ...string) {
+		t.Helper()
+		f, err := s.log.Read(t.Context(), id, "test")
+		if err == nil {
+			_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: id, Decision: docket.Decision{Do: do},
+				Finding: finding.Finding{Container: finding.Container{ID: "c"}, Node: "n", EventTime: now}})
+		}
+		if err == nil {
+			err = f.Yield(t.Context())
+		}
+		for i := range 3 {
+			if err == nil {
+				err = s.log.WakeAt(t.Context(), id, now.Add(-time.Duration(i+1)*time.Minute))
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	open("aaaaaaaaaaaaaaaa", docket.Freeze)
+	open("bbbbbbbbbbbbbbbb")
+	if n, err := s.sweep(t.Context()); n != 2 || err == nil || tried != 1 {
+		t.Errorf("%d cases, %d tries, %v", n, tried, err)
+	}
+	due, ahead, err := s.log.Due(t.Context())
+	if err != nil || len(due) != 0 || len(ahead) != 1 || ahead[0].Case != "aaaaaaaaaaaaaaaa" {
+		t.Errorf("left due %v, ahead %v, %v", due, ahead, err)
+	}
+	for range 10 * 60 { // for ten hours
+		now = now.Add(time.Minute)
+		if due, _, err := s.log.Due(t.Context()); err != nil || len(due) > 1 {
+			t.Fatalf("wakes %v, %v", due, err)
+		}
+		s.sweep(t.Context()) // its error is Contain's
+	}
+	if tried < 10 || tried > 20 {
+		t.Errorf("tried %d times in ten hours", tried)
+	}
+	now = began.Add(25 * time.Hour)
+	s.sweep(t.Context())
+	now = now.Add(time.Hour)
+	s.sweep(t.Context())
+	c, err := s.log.Read(t.Context(), "aaaaaaaaaaaaaaaa", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := docket.Fold("aaaaaaaaaaaaaaaa", c.Events())
+	if err != nil || k.Claim(docket.Freeze).Acted == nil {
+		t.Errorf("it is tried for ever: %+v, %v", k.Claims, err)
+	}
+}

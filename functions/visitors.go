@@ -1,0 +1,55 @@
+package functions
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"google.golang.org/api/idtoken"
+	"google.golang.org/api/option"
+
+	"github.com/contraband-dev/contraband/internal/casebook"
+)
+
+// Identity-Aware Proxy signs who a visitor is; its plain headers anybody can write
+// who reaches the function past it.
+const (
+	iapAssertion = "X-Goog-IAP-JWT-Assertion"
+	iapIssuer    = "https://cloud.google.com/iap"
+)
+
+// mayPress tells whether somebody is among those who may; id is a Slack user's or an
+// e-mail address.
+func (s *Suite) mayPress(id string) bool {
+	return len(s.cfg.Approvers) == 0 || slices.Contains(s.cfg.Approvers, id)
+}
+
+// visitors of the casebook.
+func (s *Suite) visitors(ctx context.Context) (casebook.Visitors, error) {
+	v := casebook.Visitors{May: s.mayPress}
+	if s.cfg.IAPAudience == "" {
+		return v, nil
+	}
+	var options []idtoken.ClientOption
+	if s.parts.IAP != nil {
+		options = append(options, option.WithHTTPClient(s.parts.IAP))
+	}
+	validator, err := idtoken.NewValidator(ctx, options...)
+	if err != nil {
+		return v, fmt.Errorf("verify visitors: %w", err)
+	}
+	v.Who = func(r *http.Request) (string, error) {
+		p, err := validator.Validate(r.Context(), r.Header.Get(iapAssertion), s.cfg.IAPAudience)
+		if err != nil {
+			return "", fmt.Errorf("Identity-Aware Proxy does not vouch for you: %w", err) //nolint:staticcheck // a name
+		}
+		mail, _ := p.Claims["email"].(string)
+		if p.Issuer != iapIssuer || mail == "" {
+			return "", errors.New("Identity-Aware Proxy does not say who you are") //nolint:staticcheck // a name
+		}
+		return mail, nil
+	}
+	return v, nil
+}

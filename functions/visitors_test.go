@@ -1,0 +1,129 @@
+package functions
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/casebook"
+)
+
+const audience = "/projects/1/locations/europe-west1/services/casebook"
+
+// proxy signs as Identity-Aware Proxy does, and serves its keys where Google does.
+type proxy struct {
+	t   *testing.T
+	key *ecdsa.PrivateKey
+}
+
+func (p proxy) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Path != "/iap/verify/public_key-jwk" {
+		p.t.Errorf("asked for %s", r.URL)
+	}
+	raw, err := p.key.PublicKey.Bytes() // 4, x, y
+	if err != nil {
+		return nil, err
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	body, err := json.Marshal(map[string]any{"keys": []any{map[string]string{
+		"kid": "k", "alg": "ES256", "kty": "EC", "crv": "P-256", "use": "sig", "x": b64(raw[1:33]), "y": b64(raw[33:]),
+	}}})
+	return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader(string(body))), Header: http.Header{}}, err
+}
+
+func (p proxy) token(claims map[string]any) string {
+	p.t.Helper()
+	part := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return base64.RawURLEncoding.EncodeToString(b)
+	}
+	text := part(map[string]string{"alg": "ES256", "typ": "JWT", "kid": "k"}) + "." + part(claims)
+	sum := sha256.Sum256([]byte(text))
+	r, s, err := ecdsa.Sign(rand.Reader, p.key, sum[:])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	sig := append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
+}
+
+// TestVisitors: the casebook shows nothing to whom the proxy does not vouch for, and
+// who may not press is on record as refused.
+func TestVisitors(t *testing.T) {
+	d := newDesk(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := proxy{t, key}
+	d.cfg.IAPAudience, d.cfg.Approvers = audience, []string{"ann@example.com"}
+	d.parts.IAP = &http.Client{Transport: p}
+	v, err := d.visitors(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	book := casebook.Handler(d.log, v, d.afterClick)
+	claims := func(change map[string]any) map[string]any {
+		c := map[string]any{"iss": iapIssuer, "aud": audience, "email": "ann@example.com", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix()}
+		for k, v := range change {
+			c[k] = v
+		}
+		return c
+	}
+	other, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		token   string
+		status  int
+		refused bool
+	}{
+		"ann":                  {p.token(claims(nil)), http.StatusSeeOther, false},
+		"bob, who may look":    {p.token(claims(map[string]any{"email": "bob@example.com"})), http.StatusSeeOther, true},
+		"no token":             {"", http.StatusUnauthorized, false},
+		"of another service":   {p.token(claims(map[string]any{"aud": "/projects/1/locations/l/services/other"})), http.StatusUnauthorized, false},
+		"of yesterday":         {p.token(claims(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()})), http.StatusUnauthorized, false},
+		"signed by another":    {proxy{t, other}.token(claims(nil)), http.StatusUnauthorized, false},
+		"of another issuer":    {p.token(claims(map[string]any{"iss": "https://accounts.google.com"})), http.StatusUnauthorized, false},
+		"nobody's in the text": {p.token(claims(map[string]any{"email": ""})), http.StatusUnauthorized, false},
+	} {
+		before := len(d.clicks())
+		r := httptest.NewRequest(http.MethodPost, "/cases/"+caseID+"/press", strings.NewReader(url.Values{"what": {"benign"}}.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("X-Goog-Authenticated-User-Email", "accounts.google.com:ann@example.com") // anybody can write it
+		r.Header.Set(iapAssertion, c.token)
+		w := httptest.NewRecorder()
+		book.ServeHTTP(w, r)
+		if w.Code != c.status {
+			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, c.status)
+		}
+		clicks := d.clicks()
+		if want := before; c.status == http.StatusSeeOther {
+			want++
+			if len(clicks) != want {
+				t.Errorf("%s: %d clicks, want %d", name, len(clicks), want)
+			}
+		} else if len(clicks) != want {
+			t.Errorf("%s: a click of nobody's is on record", name)
+		}
+		for _, k := range clicks {
+			if who, _, _ := strings.Cut(name, ","); strings.HasPrefix(k.By, who) && (k.Refused != "") != c.refused {
+				t.Errorf("%s: %+v", name, k)
+			}
+		}
+	}
+}
