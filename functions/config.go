@@ -13,6 +13,9 @@ import (
 // Config of the functions, read once from the environment. Each function needs
 // only the part that its work needs; what is missing is said by name.
 type Config struct {
+	// Target is the function that is served: it needs only its own part of what follows.
+	// Empty: all are.
+	Target string `env:"FUNCTION_TARGET"`
 	// Store is where cases are kept: gs://BUCKET; dir:///PATH on one machine. Required.
 	Store string `env:"CONTRABAND_STORE, required"`
 	// Project is the id of the project that holds the topics. Required.

@@ -19,6 +19,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -81,7 +82,8 @@ type Suite struct {
 	executions   *executions.Client // once a workflow was started
 }
 
-// New wires the functions and refuses what is missing.
+// New wires what the function that is served needs, or all of them, and refuses what
+// is missing.
 func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 	if parts.Store == nil {
 		if parts.Store, err = casefile.Open(ctx, cfg.Store); err != nil {
@@ -90,44 +92,84 @@ func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 	}
 	s = &Suite{cfg: cfg, parts: parts}
 	s.log = &casefile.Log{Store: parts.Store, Lease: respond.Lease, Alive: parts.Alive}
-	if s.pubsub, err = pubsub.NewClient(ctx, cfg.Project, parts.PubSub...); err != nil {
-		return nil, fmt.Errorf("open Pub/Sub: %w", err)
+	for _, open := range []struct {
+		users []string
+		part  func(context.Context) error
+	}{
+		{[]string{"Raise", "Respond"}, s.openPubSub},
+		{[]string{"Raise", "Respond", "Advance"}, s.openSCC},
+		{[]string{"Respond", "Advance"}, s.openResponder},
+		{[]string{"Contain"}, s.openContainer},
+		{[]string{"Casebook"}, s.openCasebook},
+	} {
+		if cfg.Target != "" && !slices.Contains(open.users, cfg.Target) {
+			continue
+		}
+		if err := open.part(ctx); err != nil {
+			return nil, err
+		}
 	}
-	s.findings, s.dead = s.pubsub.Publisher(cfg.FindingsTopic), s.pubsub.Publisher(cfg.DeadLetterTopic)
+	return s, nil
+}
+
+func (s *Suite) openPubSub(ctx context.Context) (err error) {
+	if s.pubsub, err = pubsub.NewClient(ctx, s.cfg.Project, s.parts.PubSub...); err != nil {
+		return fmt.Errorf("open Pub/Sub: %w", err)
+	}
+	s.findings, s.dead = s.pubsub.Publisher(s.cfg.FindingsTopic), s.pubsub.Publisher(s.cfg.DeadLetterTopic)
 	for _, p := range []*pubsub.Publisher{s.findings, s.dead} {
 		p.PublishSettings.DelayThreshold = time.Millisecond // an alert does not wait for company
 	}
-	if cfg.SCCSource != "" {
-		if s.scc, err = escalate.Open(ctx, cfg.SCCSource, parts.SCC...); err != nil {
-			return nil, err
-		}
+	return nil
+}
+
+func (s *Suite) openSCC(ctx context.Context) (err error) {
+	if s.cfg.SCCSource != "" {
+		s.scc, err = escalate.Open(ctx, s.cfg.SCCSource, s.parts.SCC...)
 	}
-	rules, err := policy.Load(cfg.Policy)
+	return err
+}
+
+func (s *Suite) openResponder(context.Context) error {
+	rules, err := policy.Load(s.cfg.Policy)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if s.responder, err = s.newResponder(rules); err != nil {
-		return nil, err
+	s.responder, err = s.newResponder(rules)
+	return err
+}
+
+func (s *Suite) openContainer(ctx context.Context) error {
+	rules, err := policy.Load(s.cfg.Policy)
+	if err != nil {
+		return err
 	}
-	if parts.Upload == nil {
-		if s.parts.Upload, err = casefile.Uploads(ctx, cfg.Store); err != nil {
-			return nil, err
+	if s.parts.Upload == nil {
+		if s.parts.Upload, err = casefile.Uploads(ctx, s.cfg.Store); err != nil {
+			return err
 		}
 	}
-	s.container = &contain.Container{Log: s.log, Guards: rules.Guards, Clusters: parts.Acts, Orders: parts.Orders, Upload: s.parts.Upload, Now: time.Now}
+	s.container = &contain.Container{Log: s.log, Guards: rules.Guards, Clusters: s.parts.Acts, Orders: s.parts.Orders, Upload: s.parts.Upload, Now: time.Now}
+	return nil
+}
+
+func (s *Suite) openCasebook(ctx context.Context) error {
 	visitors, err := s.visitors(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.casebook = casebook.Handler(s.log, visitors, s.afterClick)
-	return s, nil
+	return nil
 }
 
 // Close ends connections; what was published is on its way or was refused.
 func (s *Suite) Close() error {
-	s.findings.Stop()
-	s.dead.Stop()
-	errs := []error{s.pubsub.Close()}
+	var errs []error
+	if s.pubsub != nil {
+		s.findings.Stop()
+		s.dead.Stop()
+		errs = append(errs, s.pubsub.Close())
+	}
 	if s.scc != nil {
 		errs = append(errs, s.scc.Close())
 	}

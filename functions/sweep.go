@@ -20,7 +20,7 @@ const (
 	sweepSpare  = 10 * time.Second
 )
 
-// Sweep advances the cases whose time has come. It alone must suffice.
+// Sweep has Advance called for the cases whose time has come. It alone must suffice.
 func (s *Suite) Sweep(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
 	defer cancel()
@@ -62,7 +62,7 @@ func (s *Suite) sweep(ctx context.Context) (int, error) {
 func (s *Suite) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) error {
 	turn, cancel := context.WithTimeout(ctx, sweepCase-sweepSpare)
 	defer cancel()
-	err := s.responder.Advance(turn, id)
+	err := s.post(turn, "Advance", s.cfg.AdvanceURL, advanceRequest{Case: id}, nil)
 	if err != nil {
 		_, ahead, lost := s.log.Due(ctx)
 		if lost != nil {

@@ -20,7 +20,9 @@ func TestSweep(t *testing.T) {
 		http.Error(w, "away", http.StatusServiceUnavailable)
 	}))
 	t.Cleanup(contain.Close)
-	s.cfg.ContainURL, s.parts.HTTP = contain.URL, http.DefaultClient
+	advance := httptest.NewServer(http.HandlerFunc(s.Advance))
+	t.Cleanup(advance.Close)
+	s.cfg.ContainURL, s.cfg.AdvanceURL, s.parts.HTTP = contain.URL, advance.URL, http.DefaultClient
 	began := time.Now()
 	now := began
 	s.log.Now = func() time.Time { return now }

@@ -138,6 +138,9 @@ func TestSweepSuffices(t *testing.T) {
 	if status, err := d.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
 		t.Fatalf("%d, %v", status, err)
 	}
+	advance := httptest.NewServer(http.HandlerFunc(d.Advance)) // it is back
+	t.Cleanup(advance.Close)
+	d.cfg.AdvanceURL = advance.URL
 	sweep := httptest.NewRecorder()
 	d.Sweep(sweep, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
 	f, err := d.log.Read(t.Context(), caseID, "look")
