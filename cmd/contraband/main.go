@@ -7,6 +7,7 @@
 //	contraband replay    feed recorded notifications
 //	contraband case      list and show cases
 //	contraband sensor    watch a node and publish to Pub/Sub, as the DaemonSet does
+//	contraband package   make the zip of the functions that Terraform deploys
 //	contraband doctor    what works here, and what to do about the rest
 //
 // Results go to standard output, messages and logs to standard error. The only
@@ -62,7 +63,7 @@ Begin with:
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), doctorCommand(), agent.Command())
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), doctorCommand(), packageCommand(), agent.Command())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

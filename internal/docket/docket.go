@@ -483,10 +483,25 @@ func (c Case) InForce(action string) bool {
 	return action != Freeze || !c.Expired && c.Lost == ""
 }
 
-// isUndone tells whether what undoes an action was done after it, or found nothing left.
+// isUndone tells whether what was done was undone after it.
 func (c Case) isUndone(action string) bool {
-	claim, undo := c.lastDone(action), c.Claim(undoing[action])
-	return claim != nil && undo != nil && undo.N > claim.N && undo.Acted != nil && (undo.Acted.Done || undo.Acted.Gone)
+	claim := c.lastDone(action)
+	return claim != nil && c.undone(claim)
+}
+
+// undone tells whether what undoes a claim was done after it, or found nothing left.
+func (c Case) undone(claim *Claim) bool {
+	return slices.ContainsFunc(c.Claims, func(u Claim) bool {
+		return u.Action == undoing[claim.Action] && u.N > claim.N && u.Acted != nil && (u.Acted.Done || u.Acted.Gone)
+	})
+}
+
+// Pending tells whether something that holds the pod was begun, and neither ended nor
+// was undone: nobody knows whether it holds.
+func (c Case) Pending() bool {
+	return slices.ContainsFunc(c.Claims, func(k Claim) bool {
+		return undoing[k.Action] != "" && k.Acted == nil && !c.undone(&k)
+	})
 }
 
 // Gone tells whether we have removed the pod.
@@ -569,9 +584,11 @@ func (c Case) AskAgain() (out []time.Time) {
 // Frozen tells whether the container is frozen as far as the log knows.
 func (c Case) Frozen() bool { return c.InForce(Freeze) }
 
-// Released tells whether something held the pod, and nothing does any more.
+// Released tells whether something held the pod, or may have, and nothing does any more.
 func (c Case) Released() bool {
-	return len(c.Holds()) == 0 && slices.ContainsFunc([]string{Freeze, Isolate, Cordon}, c.isUndone)
+	return len(c.Holds()) == 0 && !c.Pending() && slices.ContainsFunc(c.Claims, func(k Claim) bool {
+		return undoing[k.Action] != "" && (k.Acted == nil || k.Acted.Done) && c.undone(&k)
+	})
 }
 
 // Trouble is why Decision.Otherwise is to be done, or "".

@@ -90,6 +90,23 @@ func TestExtensionThatFails(t *testing.T) {
 	}
 }
 
+// TestHalfMadeAndReleased: a hold that was begun and has no end is over once it was
+// undone, though a later undoing failed: the case can be closed.
+func TestHalfMadeAndReleased(t *testing.T) {
+	k := docket.Case{Clicks: press("release"), Lost: "restarted", Claims: []docket.Claim{
+		{N: 1, Claimed: docket.Claimed{Action: docket.Freeze}, Acted: &docket.Acted{Done: true}},
+		{N: 2, Claimed: docket.Claimed{Action: docket.Isolate}},
+	}}
+	if got := refuses(k, docket.Click{What: docket.PressRemediated}); !strings.Contains(got, "under way") || k.Released() {
+		t.Errorf("half made: %q, released %v", got, k.Released())
+	}
+	k.Claims = append(k.Claims, docket.Claim{N: 3, Claimed: docket.Claimed{Action: docket.Release, Click: "click0"}, Acted: &docket.Acted{Done: true}},
+		docket.Claim{N: 4, Claimed: docket.Claimed{Action: docket.Release, Click: "another"}, Acted: &docket.Acted{Error: "refused"}})
+	if got := refuses(k, docket.Click{What: docket.PressRemediated}); got != "" || !k.Released() || closingOf(k) == nil {
+		t.Errorf("undone: %q, released %v", got, k.Released())
+	}
+}
+
 // TestPutOffEnds: an action that is put off for ever is tried thirty times.
 func TestPutOffEnds(t *testing.T) {
 	now := time.Now()

@@ -371,10 +371,7 @@ func (w *work) follow(ctx context.Context, joining []finding.Finding) ([]finding
 }
 
 func refuses(c docket.Case, k docket.Click) string {
-	freeze := c.Claim(docket.Freeze)
-	pending := slices.ContainsFunc(c.Claims, func(claim docket.Claim) bool {
-		return claim.Acted == nil && docket.Undoing(claim.Action) != ""
-	})
+	pending := c.Pending()
 	held := c.Holds()
 	switch {
 	case k.What == docket.PressRelease && len(held) == 0 && !pending:
@@ -393,8 +390,6 @@ func refuses(c docket.Case, k docket.Click) string {
 		return "the container is still frozen: release it first"
 	case docket.Ending(k.What) != "" && c.InForce(docket.Isolate):
 		return "the pod is still isolated: release or evict it first"
-	case docket.Ending(k.What) != "" && freeze != nil && freeze.Acted == nil:
-		return "a freeze is under way: release it first"
 	case docket.Ending(k.What) != "" && pending:
 		return "a containment is under way: release it first"
 	case !docket.IsButton(k.What):
