@@ -415,6 +415,15 @@ func drive(ctx context.Context, w *work, c docket.Case) error {
 
 // closeCase shows the end everywhere first: a closed case takes no more events.
 func closeCase(ctx context.Context, w *work, c docket.Case, end docket.Closed) error {
+	for _, claim := range c.Claims { // a hold without an end was undone, or the case would not close
+		if claim.Acted != nil || docket.Undoing(claim.Action) != "" || docket.Undone(claim.Action) != "" {
+			continue
+		}
+		unknown := docket.Acted{Claim: claim.N, Action: claim.Action, At: w.Now().UTC(), Error: "the case was ended first: it may have taken effect or not"}
+		if _, err := w.file.Append(ctx, docket.KindActed, unknown); err != nil {
+			return err
+		}
+	}
 	ended := c
 	ended.Closed, ended.Updated = &end, w.Now().UTC()
 	if w.SCC != nil && end.Over() {

@@ -1,0 +1,26 @@
+mock_provider "google" {
+  source = "../../tests/mocks"
+}
+
+run "it_applies" {
+  command = apply
+  variables {
+    project_id            = "acme-security"
+    project_number        = "123456789012"
+    package               = "../../tests/package.zip"
+    slack_channel         = "C0123456789"
+    organization          = "123456789"
+    approvers             = ["U0123456789", "ann@example.com"]
+    secrets               = { slack_token = "xoxb-1", slack_signing_secret = "s", virustotal_key = "v" }
+    kms_key               = "projects/acme-security/locations/europe-west1/keyRings/r/cryptoKeys/k"
+    notification_channels = ["projects/acme-security/notificationChannels/1"]
+    clusters = {
+      shop = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "prod" }
+      bank = { project_id = "acme-bank", project_number = "310987654321", location = "europe-west1-b", name = "prod" }
+    }
+  }
+  assert {
+    condition     = toset(keys(output.manifests)) == toset(["shop", "bank"])
+    error_message = "Each cluster has its manifests."
+  }
+}

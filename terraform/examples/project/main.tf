@@ -1,0 +1,22 @@
+# One project: findings of that project, one cluster in it, pages and nothing contained.
+
+module "contraband" {
+  source = "../.."
+
+  project_id     = var.project_id
+  project_number = var.project_number
+  region         = var.region
+  scope          = { project = var.project_id }
+  package        = var.package
+  slack          = { channel = var.slack_channel }
+  secrets        = var.secrets
+
+  clusters = {
+    prod = {
+      project_id     = var.project_id
+      project_number = var.project_number
+      location       = var.region
+      name           = var.cluster
+    }
+  }
+}

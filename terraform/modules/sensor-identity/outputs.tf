@@ -1,0 +1,4 @@
+output "member" {
+  description = "The sensor's principal."
+  value       = local.member
+}

@@ -1,0 +1,69 @@
+variable "project_id" {
+  description = "Project of the bucket."
+  type        = string
+}
+
+variable "name" {
+  description = "Name of the bucket; unique in the world."
+  type        = string
+}
+
+variable "location" {
+  description = "Location of the bucket, such as a region: cases do not leave it."
+  type        = string
+}
+
+variable "kms_key" {
+  description = "Key that encrypts the cases: projects/P/locations/L/keyRings/R/cryptoKeys/K. null: Google's."
+  type        = string
+  default     = null
+}
+
+variable "retention_days" {
+  description = "Days for which no object can be removed or replaced, evidence and events alike. 0: none. The sweep's wakes then stay as long, and cost little."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.retention_days >= 0 && var.retention_days <= 3650
+    error_message = "retention_days is between 0 (no retention) and 3650."
+  }
+}
+
+variable "lock_retention" {
+  description = "Lock the retention: it can then never be shortened, by nobody, until every object is old enough. Cannot be undone."
+  type        = bool
+  default     = false
+}
+
+variable "delete_after_days" {
+  description = "Days after which evidence, and whole cases, are removed. null: kept for ever."
+  type        = number
+  default     = null
+}
+
+variable "on_destroy" {
+  description = "What `terraform destroy` does with the cases: \"keep\" leaves the bucket and all that is in it, \"delete\" removes both."
+  type        = string
+  default     = "keep"
+
+  validation {
+    condition     = contains(["keep", "delete"], var.on_destroy)
+    error_message = "on_destroy is \"keep\" or \"delete\"."
+  }
+}
+
+variable "labels" {
+  description = "Labels of every resource that takes them."
+  type        = map(string)
+  default     = {}
+}
+
+variable "access" {
+  description = "Who may do what to which keys: by the function's name its member, and the prefixes that it may create, and also replace or remove. Every member may read and list all."
+  type = map(object({
+    member  = string
+    creates = optional(list(string), [])
+    removes = optional(list(string), [])
+  }))
+}

@@ -1,0 +1,167 @@
+mock_provider "google" {
+  source = "./tests/mocks"
+}
+
+variables {
+  project_id     = "acme-security"
+  project_number = "123456789012"
+  region         = "europe-west1"
+  scope          = { organization = "123456789" }
+  package        = "tests/package.zip"
+  slack          = { channel = "C0123456789" }
+  secrets        = { slack_token = "xoxb-1", slack_signing_secret = "s" }
+  clusters = {
+    prod = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "prod" }
+  }
+}
+
+run "an_organization" {
+  command = apply
+
+  assert {
+    condition     = google_scc_v2_organization_notification_config.findings[0].streaming_config[0].filter == "NOT (category=\"Execution: Added Malicious Binary Executed\" AND parent=\"organizations/123456789/sources/42\")"
+    error_message = "The filter must leave out our own escalations, and nothing else."
+  }
+  assert {
+    condition     = output.source == "organizations/123456789/sources/42" && length(google_scc_v2_organization_source.contraband) == 1
+    error_message = "An organization without a source gets one."
+  }
+  assert {
+    condition     = output.slack_request_url == "https://contraband-interact-123456789012.europe-west1.run.app"
+    error_message = "The address of Interact is known."
+  }
+  assert {
+    condition     = toset(keys(google_service_account.identity)) == toset(["raise", "respond", "advance", "contain", "interact", "casebook", "sweep", "workflow", "scheduler", "push-raise", "push-respond", "build"])
+    error_message = "A service account for each function and each trigger."
+  }
+  assert {
+    condition     = google_storage_bucket_object.package.name == "functions-${filesha256("tests/package.zip")}.zip"
+    error_message = "The package is named by what is in it."
+  }
+  assert {
+    condition     = strcontains(output.manifests["prod"], "contraband-detections-prod")
+    error_message = "The manifests name the cluster's topic."
+  }
+  assert {
+    condition     = keys(google_secret_manager_secret.secret) == ["slack-signing-secret", "slack-token"]
+    error_message = "VirusTotal's key is asked for only where it is wanted."
+  }
+}
+
+run "a_folder_with_a_source_that_is_there" {
+  command = plan
+  variables {
+    scope       = { folder = "987654321" }
+    source_name = "organizations/123456789/sources/7"
+  }
+  assert {
+    condition     = strcontains(google_scc_v2_folder_notification_config.findings[0].streaming_config[0].filter, "organizations/123456789/sources/7") && length(google_scc_v2_organization_source.contraband) == 0
+    error_message = "An existing source is used as it is."
+  }
+}
+
+run "a_project_without_a_source" {
+  command = plan
+  variables {
+    scope = { project = "acme-shop" }
+  }
+  assert {
+    condition     = length(google_scc_v2_organization_source_iam_member.writes) == 0 && output.source == null
+    error_message = "Without a source nothing may be written to Security Command Center."
+  }
+}
+
+run "no_containment" {
+  command = plan
+  variables {
+    contain = false
+  }
+  assert {
+    condition     = !contains(keys(google_project_iam_member.reach), "acme-shop contain")
+    error_message = "Contain must have no way to a cluster."
+  }
+}
+
+run "slack_that_must_not_be_public" {
+  command = plan
+  variables {
+    slack = { channel = "C0123456789", public = false }
+  }
+}
+
+run "two_scopes" {
+  command         = plan
+  expect_failures = [var.scope]
+  variables {
+    scope = { organization = "1", project = "p" }
+  }
+}
+
+run "no_scope" {
+  command         = plan
+  expect_failures = [var.scope]
+  variables {
+    scope = {}
+  }
+}
+
+run "two_sensors_that_are_one" {
+  command         = plan
+  expect_failures = [var.clusters]
+  variables {
+    clusters = {
+      a = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "a" }
+      b = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "b" }
+    }
+  }
+}
+
+run "two_sensors_told_apart" {
+  command = plan
+  variables {
+    clusters = {
+      a = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "a" }
+      b = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "b", service_account = "contraband-sensor-b" }
+    }
+  }
+}
+
+run "a_channel_by_name" {
+  command         = plan
+  expect_failures = [var.slack]
+  variables {
+    slack = { channel = "#security" }
+  }
+}
+
+run "cases_for_everybody" {
+  command         = plan
+  expect_failures = [var.casebook]
+  variables {
+    casebook = { viewers = ["allUsers"] }
+  }
+}
+
+run "a_project_by_its_number" {
+  command         = plan
+  expect_failures = [var.project_id]
+  variables {
+    project_id = "123456789012"
+  }
+}
+
+run "a_source_of_another_form" {
+  command         = plan
+  expect_failures = [var.source_name]
+  variables {
+    source_name = "projects/1/sources/2"
+  }
+}
+
+run "no_zip" {
+  command         = plan
+  expect_failures = [var.package]
+  variables {
+    package = "tests"
+  }
+}

@@ -1,0 +1,257 @@
+variable "project_id" {
+  description = "Project that everything is deployed to: best one of the security team's own."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{4,28}[a-z0-9]$", var.project_id))
+    error_message = "project_id is a project's id, such as \"acme-security\", not its name or number."
+  }
+}
+
+variable "project_number" {
+  description = "Number of that project. (It is asked for instead of looked up so that a plan needs no access.)"
+  type        = string
+
+  validation {
+    condition     = can(regex("^[0-9]{5,}$", var.project_number))
+    error_message = "project_number is the project's number: gcloud projects describe PROJECT --format='value(projectNumber)'."
+  }
+}
+
+variable "region" {
+  description = "Region of everything that has one: cases do not leave it."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z]+-[a-z]+[0-9]+$", var.region))
+    error_message = "region is a region, such as \"europe-west1\"."
+  }
+}
+
+variable "name" {
+  description = "What the names of all resources begin with; another one for a second deployment in the project."
+  type        = string
+  default     = "contraband"
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{2,14}$", var.name))
+    error_message = "name is 3 to 15 lower-case letters, digits and hyphens, and begins with a letter."
+  }
+}
+
+variable "scope" {
+  description = "Where findings are listened for: exactly one of organization (its number), folder (its number), project (its id)."
+  type = object({
+    organization = optional(string)
+    folder       = optional(string)
+    project      = optional(string)
+  })
+
+  validation {
+    condition     = length([for v in [var.scope.organization, var.scope.folder, var.scope.project] : v if v != null]) == 1
+    error_message = "scope has exactly one of organization, folder and project."
+  }
+
+  validation {
+    condition     = can(regex("^[0-9]+$", coalesce(var.scope.organization, var.scope.folder, "1")))
+    error_message = "scope.organization and scope.folder are numbers: gcloud organizations list."
+  }
+}
+
+variable "source_name" {
+  description = "An existing source of Security Command Center that findings are written to: organizations/N/sources/N. null: one is made when the scope is an organization; else nothing is written to SCC, and escalations live in the case and on the page."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = can(regex("^organizations/[0-9]+/sources/[0-9]+$", coalesce(var.source_name, "organizations/1/sources/1")))
+    error_message = "source_name has the form organizations/NUMBER/sources/NUMBER: gcloud scc sources describe."
+  }
+}
+
+variable "clusters" {
+  description = "The clusters that have our sensor, or whose pods may be contained, by a short key of yours. Two clusters of one project need different service accounts of their sensors: they share an identity pool."
+  type = map(object({
+    project_id      = string
+    project_number  = string
+    location        = string
+    name            = string
+    namespace       = optional(string, "contraband")
+    service_account = optional(string, "contraband-sensor")
+    canary          = optional(bool, false) # `contraband canary` runs there on a schedule: silence is an alert
+  }))
+
+  validation {
+    condition     = alltrue([for key, _ in var.clusters : can(regex("^[a-z][a-z0-9-]{0,30}$", key))])
+    error_message = "A cluster's key is up to 31 lower-case letters, digits and hyphens, and begins with a letter."
+  }
+
+  validation {
+    condition     = length(distinct([for c in var.clusters : "${c.project_id}/${c.namespace}/${c.service_account}"])) == length(var.clusters)
+    error_message = "Two clusters of one project have sensors with the same namespace and service account: they would be one identity, and either could speak for the other. Give one of them another service_account."
+  }
+
+  validation {
+    condition     = alltrue([for c in var.clusters : c.namespace == "contraband"])
+    error_message = "namespace is \"contraband\": orders are read there. Tell sensors of one project apart by service_account."
+  }
+}
+
+variable "package" {
+  description = "The functions' zip, as `contraband package` makes it."
+  type        = string
+
+  validation {
+    condition     = endswith(var.package, ".zip")
+    error_message = "package is the path of a zip: run `contraband package --out contraband-functions.zip`."
+  }
+}
+
+variable "runtime" {
+  description = "Runtime of the functions."
+  type        = string
+  default     = "go126"
+}
+
+variable "policy" {
+  description = "Text of the policy file: file(\"policy.yaml\"). null: the built-in policy, which pages and contains nothing."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = length(coalesce(var.policy, "-")) <= 65536
+    error_message = "policy is longer than a secret can be (64 KiB)."
+  }
+}
+
+variable "slack" {
+  description = "The Slack app: the id of the channel, and ids of users (and, for the casebook, e-mail addresses) who may press buttons; none: whoever sees the channel. public: the endpoint for buttons can be called by anybody, and verifies Slack's signature; false where an organization policy forbids allUsers (docs/install.md says what to do instead)."
+  type = object({
+    channel       = string
+    approvers     = optional(list(string), [])
+    public        = optional(bool, true)
+    min_instances = optional(number, 1)
+  })
+
+  validation {
+    condition     = can(regex("^[CG][A-Z0-9]{7,}$", var.slack.channel))
+    error_message = "slack.channel is a channel's id, such as \"C0123456789\": it is at the end of the channel's link."
+  }
+
+  validation {
+    condition     = alltrue([for a in var.slack.approvers : can(regex("^([UW][A-Z0-9]{7,}|[^@ ]+@[^@ ]+)$", a))])
+    error_message = "slack.approvers are ids of users, such as \"U0123456789\", and e-mail addresses."
+  }
+}
+
+variable "virustotal" {
+  description = "Ask VirusTotal, with a key of your own that its terms allow for this. Hashes are looked up; nothing is ever uploaded."
+  type        = bool
+  default     = false
+}
+
+variable "secrets" {
+  description = "Values of the secrets. They are written, never read back, and are in no plan and no state. null: the secrets are made, and you add versions yourself."
+  type = object({
+    slack_token          = string
+    slack_signing_secret = string
+    virustotal_key       = optional(string)
+  })
+  default   = null
+  ephemeral = true
+}
+
+variable "secrets_version" {
+  description = "Raise it by one to write the secrets' values again; 0: you add versions yourself."
+  type        = number
+  default     = 1
+}
+
+variable "casebook" {
+  description = "Who may read the cases (members such as group:security@example.com), and, where you put Identity-Aware Proxy in front of it, its address and audience."
+  type = object({
+    viewers      = optional(list(string), [])
+    url          = optional(string)
+    iap_audience = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition     = alltrue([for m in var.casebook.viewers : can(regex("^(user|group|serviceAccount|domain):", m))])
+    error_message = "casebook.viewers are members such as group:security@example.com; never allUsers: cases hold what attackers wrote and what your people did."
+  }
+}
+
+variable "bucket" {
+  description = "The case bucket: its name, days of retention and whether that is locked, days after which cases are removed, and what `terraform destroy` does with it (\"keep\" or \"delete\")."
+  type = object({
+    name              = optional(string)
+    retention_days    = optional(number, 0)
+    lock_retention    = optional(bool, false)
+    delete_after_days = optional(number)
+    on_destroy        = optional(string, "keep")
+  })
+  default = {}
+}
+
+variable "kms_key" {
+  description = "Key for everything that takes one: projects/P/locations/L/keyRings/R/cryptoKeys/K. The service agents of Storage, Pub/Sub, Cloud Functions, Artifact Registry, Cloud Run, Secret Manager and Workflows need roles/cloudkms.cryptoKeyEncrypterDecrypter on it. null: Google's keys."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", coalesce(var.kms_key, "projects/p/locations/l/keyRings/r/cryptoKeys/k")))
+    error_message = "kms_key has the form projects/P/locations/L/keyRings/R/cryptoKeys/K."
+  }
+}
+
+variable "network" {
+  description = "Network and subnetwork through which clusters are reached that have neither a DNS endpoint for outside traffic nor a public address. null: none."
+  type = object({
+    network    = string
+    subnetwork = string
+  })
+  default = null
+}
+
+variable "contain" {
+  description = "Let pods be contained. false: the function is there and has no right to reach a cluster."
+  type        = bool
+  default     = true
+}
+
+variable "keep_notifications" {
+  description = "Keep each notification as it came, secrets and all. Use a key of your own."
+  type        = bool
+  default     = false
+}
+
+variable "notification_channels" {
+  description = "Channels that are told when the pipeline itself does not work: projects/P/notificationChannels/N."
+  type        = list(string)
+  default     = []
+}
+
+variable "min_instances" {
+  description = "Instances of Raise and Respond that are kept warm, each: a first finding then need not wait for a start of a second or two."
+  type        = number
+  default     = 0
+}
+
+variable "enable_apis" {
+  description = "Switch on the APIs that are needed. They stay on at a destroy."
+  type        = bool
+  default     = true
+}
+
+variable "deletion_protection" {
+  description = "Refuse to remove the workflow."
+  type        = bool
+  default     = true
+}
+
+variable "labels" {
+  description = "Labels of every resource that takes them."
+  type        = map(string)
+  default     = {}
+}
