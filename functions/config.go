@@ -40,8 +40,11 @@ type Config struct {
 	SlackToken string `env:"SLACK_TOKEN"`
 	// SlackChannel is the id of the security channel.
 	SlackChannel string `env:"SLACK_CHANNEL"`
-	// SlackSigningSecret verifies what people press in Slack. Empty: pages have no buttons.
+	// SlackSigningSecret verifies what people press in Slack; Interact needs it.
 	SlackSigningSecret string `env:"SLACK_SIGNING_SECRET"`
+	// Buttons are on pages: Interact is there to take what people press. They are there
+	// too where the signing secret is known.
+	Buttons bool `env:"CONTRABAND_BUTTONS, default=false"`
 	// Approvers may press: ids of Slack users, and e-mail addresses for the casebook.
 	// Empty: whoever can see the channel or the casebook.
 	Approvers []string `env:"CONTRABAND_APPROVERS"`

@@ -206,7 +206,7 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	r := &respond.Responder{
 		Log: s.log, Judge: verdict.Judge{Sources: sources}, Policy: rules, Act: s.callContain, Source: s.cfg.SCCSource,
 		Holder: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: link, Now: time.Now,
-		Pager: &page.Slack{API: slack.New(s.cfg.SlackToken, options...), Channel: s.cfg.SlackChannel, Link: link, Buttons: s.cfg.SlackSigningSecret != ""},
+		Pager: &page.Slack{API: slack.New(s.cfg.SlackToken, options...), Channel: s.cfg.SlackChannel, Link: link, Buttons: s.cfg.Buttons || s.cfg.SlackSigningSecret != ""},
 	}
 	facts := enrich.Enricher{Fallback: "the security channel", Clusters: s.parts.Reads}
 	if s.scc != nil { // a nil *SCC in an interface would not be nil

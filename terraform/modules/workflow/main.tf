@@ -1,4 +1,5 @@
-# What waits: the workflow makes it prompt, the sweep alone suffices.
+# What waits: the workflow makes it prompt, the sweep alone suffices. (A sweep that
+# fails is not tried again: the next minute is.)
 
 resource "google_workflows_workflow" "case" {
   project             = var.project_id
@@ -35,9 +36,5 @@ resource "google_cloud_scheduler_job" "sweep" {
       service_account_email = var.sweep.caller
       audience              = var.sweep.url
     }
-  }
-
-  retry_config {
-    retry_count = 0 # the next minute is the retry
   }
 }

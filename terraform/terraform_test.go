@@ -1,0 +1,589 @@
+// Package terraform_test applies the module with the real provider, to a loopback
+// server that plays Google's APIs, and holds what comes of it to what is documented.
+package terraform_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/api/option"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/escalate"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/standin/googleapis"
+	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
+	"github.com/contraband-dev/contraband/internal/workflows"
+	deployed "github.com/contraband-dev/contraband/workflows"
+)
+
+// module is a copy of the project's terraform and workflows, with what uses it.
+type module struct {
+	t   *testing.T
+	dir string // of the root that uses the module
+	env []string
+}
+
+// terraform is the program, as test.sh says; without it nothing here can be tried.
+func terraform(t *testing.T) string {
+	t.Helper()
+	program := os.Getenv("CONTRABAND_TERRAFORM")
+	if program == "" {
+		t.Skip("CONTRABAND_TERRAFORM is not set: run `make test-terraform`")
+	}
+	return program
+}
+
+const variables = `
+project_id     = "acme-security"
+project_number = "123456789012"
+`
+
+// use makes a root that uses the module with some arguments.
+func use(t *testing.T, env []string, arguments string) *module {
+	t.Helper()
+	top := t.TempDir()
+	for _, d := range []string{"terraform", "workflows"} {
+		if err := os.CopyFS(filepath.Join(top, d), os.DirFS(filepath.Join("..", d))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := &module{t, filepath.Join(top, "use"), env}
+	if err := os.Mkdir(m.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.write(arguments)
+	m.run("init", "-input=false")
+	return m
+}
+
+func (m *module) write(arguments string) {
+	m.t.Helper()
+	text := `module "contraband" {
+  source      = "../terraform"
+  region      = "europe-west1"
+  enable_apis = false
+  package     = "../terraform/tests/package.zip"
+  slack       = { channel = "C0123456789" }
+` + variables + arguments + `
+}
+
+output "all" {
+  value = module.contraband
+}
+`
+	if err := os.WriteFile(filepath.Join(m.dir, "main.tf"), []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// try runs terraform, and answers what it said.
+func (m *module) try(args ...string) (string, int) {
+	m.t.Helper()
+	cmd := exec.CommandContext(m.t.Context(), terraform(m.t), args...)
+	cmd.Dir = m.dir
+	cmd.Env = append(os.Environ(), m.env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if _, ok := err.(*exec.ExitError); err != nil && !ok {
+		m.t.Fatal(err)
+	}
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+func (m *module) run(args ...string) string {
+	m.t.Helper()
+	out, code := m.try(append([]string{args[0], "-no-color"}, args[1:]...)...)
+	if code != 0 {
+		m.t.Fatalf("terraform %s: exit %d\n%s", strings.Join(args, " "), code, tail(out))
+	}
+	return out
+}
+
+func tail(s string) string { return s[max(0, len(s)-6000):] }
+
+// plan answers what would change: address to actions.
+func (m *module) plan() map[string]string {
+	m.t.Helper()
+	m.run("plan", "-input=false", "-out=plan")
+	var p struct {
+		ResourceChanges []struct {
+			Address string
+			Change  struct{ Actions []string }
+		} `json:"resource_changes"`
+	}
+	cmd := exec.CommandContext(m.t.Context(), terraform(m.t), "show", "-json", "plan")
+	cmd.Dir, cmd.Env = m.dir, append(os.Environ(), m.env...)
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &p)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	changes := map[string]string{}
+	for _, c := range p.ResourceChanges {
+		if a := strings.Join(c.Change.Actions, " "); a != "no-op" && a != "read" {
+			changes[c.Address] = a
+		}
+	}
+	return changes
+}
+
+func (m *module) apply() { m.t.Helper(); m.run("apply", "-auto-approve", "-input=false") }
+
+const organization = `
+  scope    = { organization = "123456789" }
+  policy   = "rules: [{name: all, do: [page]}]"
+` + common
+
+const project = `
+  scope       = { project = "acme-shop" }
+  source_name = "organizations/123456789/sources/77"
+  policy      = "rules: [{name: all, do: [page]}]"
+` + common
+
+const common = `
+  secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "signing-secret", virustotal_key = "vt-secret" }
+  virustotal = true
+  casebook   = { viewers = ["group:security@example.com"] }
+  deletion_protection = false
+  clusters = {
+    prod = { project_id = "acme-shop", project_number = "210987654321", location = "europe-west1", name = "prod", canary = true, service_account = "contraband-sensor-b" }
+  }
+`
+
+// TestWholeLife: apply, nothing left to do, what was made is what is documented; drift,
+// a new package, another cluster, another scope, destroy.
+func TestWholeLife(t *testing.T) {
+	terraform(t)
+	g := googleapis.Start()
+	defer g.Close()
+	defer func() {
+		if t.Failed() {
+			t.Log("refused by the server:\n" + strings.Join(g.Log(), "\n"))
+		}
+	}()
+	m := use(t, g.Environment(), organization)
+	m.apply()
+	step := func(name string, f func(t *testing.T)) {
+		if !t.Failed() {
+			t.Run(name, f)
+		}
+	}
+	step("nothing is left to do", func(t *testing.T) {
+		if c := m.plan(); len(c) != 0 {
+			t.Errorf("%v", c)
+		}
+	})
+	step("rights are those documented", func(t *testing.T) {
+		for _, p := range rightsWrong(t, g.Policies()) {
+			t.Error(p)
+		}
+	})
+	step("times nest", func(t *testing.T) { timesNest(t, g) })
+	step("our own escalations do not come back", func(t *testing.T) { filtered(t, g) })
+	step("no secret is in the state", func(t *testing.T) {
+		state, err := os.ReadFile(filepath.Join(m.dir, "terraform.tfstate"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{"xoxb-secret", "signing-secret\"", "vt-secret"} {
+			if bytes.Contains(state, []byte(secret)) {
+				t.Errorf("%s is in the state", secret)
+			}
+		}
+	})
+	step("the workflow is the one that is tested", func(t *testing.T) {
+		o := g.Object("workflows projects/acme-security/locations/europe-west1/workflows/contraband-case")
+		text, _ := o["sourceContents"].(string)
+		if _, err := workflows.Parse([]byte(text)); err != nil || text != string(deployed.Case) {
+			t.Errorf("%v", err)
+		}
+	})
+	step("the manifests can be applied", func(t *testing.T) { manifests(t, m) })
+	step("drift is seen and mended", func(t *testing.T) {
+		const subscription = "pubsub projects/acme-security/subscriptions/contraband-findings"
+		if err := g.Change(subscription, func(o map[string]any) { delete(o, "deadLetterPolicy") }); err != nil {
+			t.Fatal(err)
+		}
+		if c := m.plan(); len(c) != 1 || c[`module.contraband.module.pipeline.google_pubsub_subscription.push["findings"]`] != "update" {
+			t.Fatalf("%v", c)
+		}
+		m.apply()
+		if g.Object(subscription)["deadLetterPolicy"] == nil {
+			t.Error("it is not mended")
+		}
+	})
+	step("a new package changes the functions alone", func(t *testing.T) {
+		zip := filepath.Join(m.dir, "../terraform/tests/package.zip")
+		body, err := os.ReadFile(zip)
+		if err == nil {
+			err = os.WriteFile(zip, append(body, 0), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := m.plan()
+		for address, action := range c {
+			function := strings.Contains(address, "google_cloudfunctions2_function.this") && action == "update"
+			object := address == "module.contraband.google_storage_bucket_object.package"
+			if !function && !object {
+				t.Errorf("%s: %s", address, action)
+			}
+		}
+		if len(c) != 8 {
+			t.Errorf("%d changes: %v", len(c), c)
+		}
+		if err := os.WriteFile(zip, body, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	step("another cluster destroys nothing", func(t *testing.T) {
+		m.write(strings.Replace(organization, "clusters = {", `clusters = {
+    test = { project_id = "acme-test", project_number = "310987654321", location = "europe-west1", name = "test" }`, 1))
+		for address, action := range m.plan() {
+			if strings.Contains(action, "delete") {
+				t.Errorf("%s: %s", address, action)
+			}
+		}
+	})
+	step("another scope keeps the cases", func(t *testing.T) {
+		m.write(project)
+		c := m.plan()
+		for address, action := range c {
+			if strings.Contains(action, "delete") && !strings.Contains(address, "google_scc_v2_") && !strings.Contains(address, "google_organization_iam_member") && !strings.Contains(address, "scc_publishes") {
+				t.Errorf("%s: %s", address, action)
+			}
+		}
+		if c["module.contraband.google_scc_v2_project_notification_config.findings[0]"] != "create" || c["module.contraband.google_scc_v2_organization_notification_config.findings[0]"] != "delete" {
+			t.Errorf("%v", c)
+		}
+	})
+	step("a destroy leaves the evidence", func(t *testing.T) {
+		m.write(organization)
+		m.run("destroy", "-auto-approve", "-input=false")
+		const bucket = "storage acme-security-contraband-cases"
+		if g.Object(bucket) == nil {
+			t.Error("the cases are gone")
+		}
+		for _, name := range g.Names() {
+			kept := name == bucket || strings.HasPrefix(name, "scc organizations/123456789/sources/") || strings.HasPrefix(name, "run ")
+			if !kept { // a source can never be removed
+				t.Errorf("left: %s", name)
+			}
+		}
+	})
+}
+
+// rightsWrong says where the bindings and docs/permissions.md differ.
+func rightsWrong(t *testing.T, policies map[string]map[string][]string) (wrong []string) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/permissions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, "|")
+		if len(cells) == 6 && !strings.Contains(cells[1], "who") && !strings.Contains(cells[1], "---") {
+			documented[strings.TrimSpace(cells[1])+" | "+strings.TrimSpace(cells[2])+" | "+strings.TrimSpace(cells[3])] = false
+		}
+	}
+	for resource, roles := range policies {
+		for role, members := range roles {
+			for _, member := range members {
+				grant := describe(member, role, resource)
+				if _, ok := documented[grant]; !ok {
+					wrong = append(wrong, grant+": granted, and not documented")
+				}
+				documented[grant] = true
+			}
+		}
+	}
+	for grant, granted := range documented {
+		if !granted {
+			wrong = append(wrong, grant+": documented, and not granted")
+		}
+	}
+	return wrong
+}
+
+// describe says a binding in the words of the table.
+func describe(member, role, resource string) string {
+	who := member
+	account, isAccount := strings.CutPrefix(member, "serviceAccount:contraband-")
+	switch {
+	case isAccount:
+		who, _, _ = strings.Cut(account, "@")
+	case strings.Contains(member, "@gcp-sa-pubsub."):
+		who = "Pub/Sub"
+	case strings.Contains(member, "@gcp-sa-scc-notification."):
+		who = "SCC"
+	case member == "principal://iam.googleapis.com/projects/210987654321/locations/global/workloadIdentityPools/acme-shop.svc.id.goog/subject/ns/contraband/sa/contraband-sensor-b":
+		who = "the sensor"
+	case member == "allUsers":
+		who = "anybody"
+	case member == "group:security@example.com":
+		who = "viewers"
+	}
+	api, name, _ := strings.Cut(resource, " ")
+	last := strings.TrimPrefix(name[strings.LastIndex(name, "/")+1:], "contraband-")
+	on := resource
+	switch {
+	case strings.Contains(name, "/topics/contraband-detections-"):
+		on = "detections topic of its cluster"
+	case strings.Contains(name, "/topics/"):
+		on = last + " topic"
+	case strings.Contains(name, "/subscriptions/"):
+		on = "push subscription"
+	case resource == "storage acme-security-contraband-cases":
+		on = "case bucket"
+	case api == "secrets":
+		on = "secret " + last
+	case api == "run":
+		on = "function " + last
+	case api == "scc":
+		on = "our source"
+	case resource == "manager projects/acme-security":
+		on = "project"
+	case resource == "manager projects/acme-shop":
+		on = "project of a cluster"
+	case resource == "manager organizations/123456789":
+		on = "scope"
+	case api == "iam":
+		if on, _, _ = strings.Cut(last, "@"); on == who {
+			on = "itself"
+		}
+	}
+	if role == "projects/acme-shop/roles/contraband_reach" {
+		role = "custom: reach"
+	}
+	return who + " | " + role + " | " + on
+}
+
+// timesNest: what is deployed is what internal/respond assumes.
+func timesNest(t *testing.T, g *googleapis.Server) {
+	for _, name := range g.Names() {
+		o := g.Object(name)
+		if c, _ := o["serviceConfig"].(map[string]any); c != nil {
+			seconds, _ := c["timeoutSeconds"].(float64)
+			limit := respond.FunctionTimeout
+			if strings.HasSuffix(name, "-contain") {
+				limit = respond.StepDeadline
+			}
+			if d := time.Duration(seconds) * time.Second; d > limit || d >= respond.Lease {
+				t.Errorf("%s may take %s, want at most %s", name, d, limit)
+			}
+		}
+		if o["pushConfig"] != nil {
+			seconds, _ := o["ackDeadlineSeconds"].(float64)
+			if d := time.Duration(seconds) * time.Second; d != respond.AckDeadline || d <= respond.Lease {
+				t.Errorf("%s is delivered again after %s, want %s", name, d, respond.AckDeadline)
+			}
+		}
+	}
+}
+
+// filtered gives the deployed filter to the stand-in of SCC, which applies it.
+func filtered(t *testing.T, g *googleapis.Server) {
+	var filter, source string
+	for _, name := range g.Names() {
+		if strings.Contains(name, "/notificationConfigs/") {
+			c, _ := g.Object(name)["streamingConfig"].(map[string]any)
+			filter, _ = c["filter"].(string)
+		}
+		if s, ok := strings.CutPrefix(name, "scc organizations/123456789/sources/"); ok && !strings.Contains(s, "/") {
+			source = "organizations/123456789/sources/" + s
+		}
+	}
+	var mu sync.Mutex
+	told := []string{}
+	scc, err := sccstandin.Start(sccstandin.Config{File: filepath.Join(t.TempDir(), "scc.db"), Source: source, ProjectNumber: "1", Filter: filter,
+		Notify: func(_ context.Context, body []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			all, err := finding.Decode(body)
+			for _, f := range all {
+				told = append(told, f.Category)
+			}
+			return err
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scc.Close()
+	client, err := escalate.Open(t.Context(), source, option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	d := node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x"}, File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}}
+	_, raised, err := finding.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Upsert(t.Context(), raised); err != nil {
+		t.Fatal(err)
+	}
+	raised.CanonicalName = raised.Name
+	notice, err := finding.Notification("", raised, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := finding.Decode(notice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := docket.Case{ID: "0123456789abcdef", Decided: docket.Decided{Finding: all[0], Verdict: docket.Verdict{Level: docket.Malicious}}}
+	if _, err := client.Escalate(t.Context(), c, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		mu.Lock()
+		n := len(told)
+		mu.Unlock()
+		if n > 1 {
+			break
+		}
+		if n == 1 && time.Until(end) < 4*time.Second {
+			break
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) != 1 || told[0] != finding.AddedBinary {
+		t.Errorf("with filter %q SCC tells of %q, want our added binary and not our escalation", filter, told)
+	}
+}
+
+// manifests builds what the module says is to be applied to the cluster.
+func manifests(t *testing.T, m *module) {
+	var outputs struct {
+		All struct {
+			Value struct{ Manifests map[string]string }
+		}
+	}
+	if err := json.Unmarshal([]byte(m.run("output", "-json")), &outputs); err != nil {
+		t.Fatal(err)
+	}
+	text := outputs.All.Value.Manifests["prod"]
+	text = strings.NewReplacer("IMAGE #", "registry.example/contraband-sensor #", "sha256:DIGEST", "sha256:"+strings.Repeat("0", 64)).Replace(text)
+	top := t.TempDir()
+	if err := os.CopyFS(filepath.Join(top, "manifests"), os.DirFS("../manifests")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(top, "overlay"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(top, "overlay/kustomization.yaml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(top, "overlay"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := built.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := string(out)
+	for _, want := range []string{
+		"projects/acme-security/topics/contraband-detections-prod", "serviceAccountName: contraband-sensor-b", "system:serviceaccount:contraband:contraband-sensor-b",
+		"contraband-contain@acme-security.iam.gserviceaccount.com", "contraband-respond@acme-security.iam.gserviceaccount.com", "contraband-advance@acme-security.iam.gserviceaccount.com", "registry.example/contraband-sensor@sha256:",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("%q is not in the manifests", want)
+		}
+	}
+	if strings.Contains(all, "PROJECT") {
+		t.Error("PROJECT is left in the manifests")
+	}
+}
+
+// TestBreakingItIsCaught: the module is broken on purpose, and its own tests fail.
+func TestBreakingItIsCaught(t *testing.T) {
+	program := terraform(t)
+	for name, c := range map[string]struct{ dir, file, old, new string }{
+		"no dead letters":          {"modules/pipeline", "main.tf", "  dead_letter_policy {\n    dead_letter_topic     = google_pubsub_topic.dead_letters.id\n    max_delivery_attempts = var.max_delivery_attempts\n  }\n", ""},
+		"no retries":               {"modules/pipeline", "main.tf", "  retry_policy {\n    minimum_backoff = \"2s\"\n    maximum_backoff = \"600s\"\n  }\n", ""},
+		"our escalations come in":  {".", "main.tf", "Execution: Added Malicious Binary Executed", "Something else"},
+		"interact may write all":   {"modules/store", "main.tf", "startsWith(\\\"${local.objects}/${p}/\\\")", "startsWith(\\\"${local.objects}/\\\")"},
+		"a destroy takes evidence": {"modules/store", "main.tf", `var.on_destroy == "delete" ? "DELETE" : "ABANDON"`, `"DELETE"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			for _, d := range []string{"terraform", "workflows"} {
+				if err := os.CopyFS(filepath.Join(top, d), os.DirFS(filepath.Join("..", d))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			file := filepath.Join(top, "terraform", c.dir, c.file)
+			body, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(body), c.old) {
+				t.Fatalf("%s has no %q", c.file, c.old)
+			}
+			if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(body), c.old, c.new)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			for _, args := range [][]string{{"init", "-backend=false"}, {"test", "-no-color"}} {
+				cmd := exec.CommandContext(t.Context(), program, args...)
+				cmd.Dir = filepath.Join(top, "terraform", c.dir)
+				out, err := cmd.CombinedOutput()
+				if args[0] == "init" && err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				if args[0] == "test" && (err == nil || !strings.Contains(string(out), "Test assertion failed")) {
+					t.Errorf("nothing noticed: %v\n%s", err, tail(string(out)))
+				}
+			}
+		})
+	}
+	t.Run("a wider role", func(t *testing.T) {
+		wider := map[string]map[string][]string{"manager projects/acme-security": {"roles/editor": {"serviceAccount:contraband-contain@acme-security.iam.gserviceaccount.com"}}}
+		if !slices.ContainsFunc(rightsWrong(t, wider), func(s string) bool {
+			return strings.Contains(s, "roles/editor") && strings.Contains(s, "not documented")
+		}) {
+			t.Error("nothing noticed")
+		}
+	})
+}
+
+// TestNothingAuthoritative: the module adds members, and never says who else may do what.
+func TestNothingAuthoritative(t *testing.T) {
+	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, ".tf") {
+			return err
+		}
+		body, err := os.ReadFile(name)
+		for _, forbidden := range []string{"_iam_binding\"", "_iam_policy\"", "roles/owner", "roles/editor", "roles/viewer", "event_trigger {"} {
+			if strings.Contains(string(body), forbidden) {
+				t.Errorf("%s has %s", name, forbidden)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
