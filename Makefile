@@ -71,6 +71,14 @@ test-cluster: deps-container deps-kubernetes ## containment on a real API server
 bench-contain: deps-kubernetes ## 200 pods contained at once, on a real API server (root)
 	@go test -run '^$$' -bench BenchmarkContain -benchtime 1x ./internal/contain 2>/dev/null | sed -n 's/^BENCH\t//p'
 
+.PHONY: test-terraform
+test-terraform: deps-terraform ## the Terraform module: lint, tests, a whole life on a loopback server (8 min; from cold +12 to build the provider and OpenTofu)
+	@bash terraform/test.sh
+
+.PHONY: bench-functions
+bench-functions: ## the functions' package: size, start to first answer, memory
+	@go test -run '^$$' -bench BenchmarkFunctions -benchtime 1x ./internal/bundle | sed -n 's/^BENCH\t//p'
+
 .PHONY: simulate
 simulate: ## ten thousand cases, each through a year of virtual time (15 min; YEARFLAGS=-year.seed=N repeats one)
 	go test -v -count=1 -run TestYear -timeout 2h ./internal/respond -args -year.cases=10000 $(YEARFLAGS)
@@ -90,8 +98,8 @@ define install
 	fi
 endef
 
-.PHONY: deps deps-kubernetes deps-container deps-browser deps-bpf deps-kernels deps-peers
-deps: deps-container deps-browser deps-bpf deps-kernels deps-kubernetes ## install all that the targets need
+.PHONY: deps deps-terraform deps-kubernetes deps-container deps-browser deps-bpf deps-kernels deps-peers
+deps: deps-container deps-browser deps-bpf deps-kernels deps-kubernetes deps-terraform ## install all that the targets need
 
 deps-container:
 	@$(call install,containerd,containerd runc,a real container runtime for the demo and the tests)
@@ -115,6 +123,9 @@ deps-kubernetes:
 	$(call install,nft,nftables,plays the network policy engine on it)
 	$(call install,/usr/lib/cni/ptp,containernetworking-plugins,the network of its pods)
 	bash tools/kubernetes/build.sh
+
+deps-terraform:
+	@for tool in google opentofu lint; do bash tools/terraform/build.sh $$tool; done
 
 deps-peers:
 	@$(call install,bpftrace,bpftrace,a peer that the sensor is measured beside)
