@@ -161,7 +161,7 @@ const project = `
 ` + common
 
 const common = `
-  secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "signing-secret", virustotal_key = "vt-secret" }
+  secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "s1gn1ng-value", virustotal_key = "vt-secret" }
   virustotal = true
   casebook   = { viewers = ["group:security@example.com"] }
   deletion_protection = false
@@ -205,7 +205,7 @@ func TestWholeLife(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, secret := range []string{"xoxb-secret", "signing-secret\"", "vt-secret"} {
+		for _, secret := range []string{"xoxb-secret", "s1gn1ng-value", "vt-secret"} {
 			if bytes.Contains(state, []byte(secret)) {
 				t.Errorf("%s is in the state", secret)
 			}
