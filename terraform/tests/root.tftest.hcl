@@ -1,5 +1,35 @@
 mock_provider "google" {
-  source = "./tests/mocks"
+  mock_resource "google_service_account" {
+    defaults = {
+      id    = "projects/acme-security/serviceAccounts/contraband-mock@acme-security.iam.gserviceaccount.com"
+      name  = "projects/acme-security/serviceAccounts/contraband-mock@acme-security.iam.gserviceaccount.com"
+      email = "contraband-mock@acme-security.iam.gserviceaccount.com"
+    }
+  }
+
+  mock_resource "google_secret_manager_secret_version" {
+    defaults = { version = "1" }
+  }
+
+  mock_resource "google_scc_v2_organization_source" {
+    defaults = { name = "organizations/123456789/sources/42" }
+  }
+
+  mock_resource "google_scc_v2_organization_notification_config" {
+    defaults = { service_account = "service-org-123456789@gcp-sa-scc-notification.iam.gserviceaccount.com" }
+  }
+
+  mock_resource "google_scc_v2_folder_notification_config" {
+    defaults = { service_account = "service-folder-1@gcp-sa-scc-notification.iam.gserviceaccount.com" }
+  }
+
+  mock_resource "google_scc_v2_project_notification_config" {
+    defaults = { service_account = "service-project-1@gcp-sa-scc-notification.iam.gserviceaccount.com" }
+  }
+
+  mock_resource "google_project_iam_custom_role" {
+    defaults = { name = "projects/acme-shop/roles/contraband_reach" }
+  }
 }
 
 variables {
