@@ -16,7 +16,9 @@ type Config struct {
 	// Target is the function that is served: it needs only its own part of what follows.
 	// Empty: all are.
 	Target string `env:"FUNCTION_TARGET"`
-	// Store is where cases are kept: gs://BUCKET; dir:///PATH on one machine. Required.
+	// Store is where cases are kept: gs://BUCKET; dir:///PATH on one machine. Of two,
+	// with a comma between them, the second has what is removed once it has served, and
+	// the first may forbid that anything is. Required.
 	Store string `env:"CONTRABAND_STORE, required"`
 	// Project is the id of the project that holds the topics. Required.
 	Project string `env:"GOOGLE_CLOUD_PROJECT, required"`

@@ -218,7 +218,7 @@ module "store" {
     }
     interact = { member = local.member.interact, creates = ["clicks", "wakes"] }
     casebook = { member = local.member.casebook, creates = ["clicks", "wakes"] }
-    sweep    = { member = local.member.sweep, removes = ["wakes"] }
+    sweep    = { member = local.member.sweep, reads = ["work"], removes = ["wakes"] }
   }
 
   depends_on = [google_project_service.api]

@@ -285,7 +285,7 @@ func TestWholeLife(t *testing.T) {
 			t.Error("the cases are gone")
 		}
 		for _, name := range g.Names() {
-			kept := name == bucket || strings.HasPrefix(name, "scc organizations/123456789/sources/") || strings.HasPrefix(name, "run ")
+			kept := name == bucket || name == bucket+"-work" || strings.HasPrefix(name, "scc organizations/123456789/sources/") || strings.HasPrefix(name, "run ")
 			if !kept { // a source can never be removed
 				t.Errorf("left: %s", name)
 			}
@@ -356,6 +356,8 @@ func describe(member, role, resource string) string {
 		on = "push subscription"
 	case resource == "storage acme-security-contraband-cases":
 		on = "case bucket"
+	case resource == "storage acme-security-contraband-cases-work":
+		on = "work bucket"
 	case api == "secrets":
 		on = "secret " + last
 	case api == "run":
@@ -525,7 +527,7 @@ func TestBreakingItIsCaught(t *testing.T) {
 		"no dead letters":          {"modules/pipeline", "main.tf", "  dead_letter_policy {\n    dead_letter_topic     = google_pubsub_topic.dead_letters.id\n    max_delivery_attempts = var.max_delivery_attempts\n  }\n", ""},
 		"no retries":               {"modules/pipeline", "main.tf", "  retry_policy {\n    minimum_backoff = \"2s\"\n    maximum_backoff = \"600s\"\n  }\n", ""},
 		"our escalations come in":  {".", "main.tf", "Execution: Added Malicious Binary Executed", "Something else"},
-		"interact may write all":   {"modules/store", "main.tf", "startsWith(\\\"${local.objects}/${p}/\\\")", "startsWith(\\\"${local.objects}/\\\")"},
+		"interact may write all":   {"modules/store", "main.tf", "/objects/${p}/", "/objects/"},
 		"a destroy takes evidence": {"modules/store", "main.tf", `var.on_destroy == "delete" ? "DELETE" : "ABANDON"`, `"DELETE"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,8 +36,21 @@ type Store interface {
 }
 
 // Open opens a store by its address: gs://BUCKET, mem:// (lost at the end of
-// the process; for tests), or dir:///PATH (one machine).
+// the process; for tests), or dir:///PATH (one machine). Of two addresses with a comma
+// between them the first keeps cases, and the second what is removed once it has
+// served (Split).
 func Open(ctx context.Context, address string) (Store, error) {
+	if kept, passing := addresses(address); passing != "" {
+		k, err := Open(ctx, kept)
+		if err != nil {
+			return nil, err
+		}
+		p, err := Open(ctx, passing)
+		if err != nil {
+			return nil, errors.Join(err, k.Close())
+		}
+		return Split(k, p), nil
+	}
 	switch scheme, rest, _ := strings.Cut(address, "://"); scheme {
 	case "dir":
 		return openDirectory(rest)

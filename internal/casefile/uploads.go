@@ -21,6 +21,9 @@ func UploadKey(orderID string) string { return "uploads/" + orderID }
 // Uploads makes addresses under which a node can create one key of a gs:// store,
 // once, of at most max bytes, without any right of its own. For other stores it is nil.
 func Uploads(ctx context.Context, address string) (func(ctx context.Context, key string, max int64) (*node.Upload, error), error) {
+	if _, passing := addresses(address); passing != "" {
+		address = passing
+	}
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "gs" {
 		return nil, nil

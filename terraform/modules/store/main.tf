@@ -1,9 +1,21 @@
-# The case log. Nothing in it is ever updated: who may only create cannot change what
-# is on record, and each function may create only its own kind of keys.
+# The case log, in two buckets. In the first everything is only ever created: a
+# retention can be locked on it, and who may only create cannot change what is on
+# record. In the second is what is removed once it has served: wakes, addresses of
+# workflows that wait, uploads that nobody has verified yet, what holds a pod.
 
-resource "google_storage_bucket" "cases" {
+locals {
+  passing = ["wakes", "callbacks", "uploads", "holds", "frozen"]
+  buckets = {
+    cases = { name = var.name, locked = var.retention_days > 0, age = var.delete_after_days }
+    work  = { name = "${var.name}-work", locked = false, age = null }
+  }
+}
+
+resource "google_storage_bucket" "bucket" {
+  for_each = local.buckets
+
   project                     = var.project_id
-  name                        = var.name
+  name                        = each.value.name
   location                    = var.location
   labels                      = var.labels
   uniform_bucket_level_access = true
@@ -13,14 +25,14 @@ resource "google_storage_bucket" "cases" {
 
   # A retention forbids versions, and makes them needless.
   dynamic "versioning" {
-    for_each = var.retention_days == 0 ? [true] : []
+    for_each = each.value.locked ? [] : [true]
     content {
       enabled = true
     }
   }
 
   dynamic "retention_policy" {
-    for_each = var.retention_days == 0 ? [] : [true]
+    for_each = each.value.locked ? [true] : []
     content {
       retention_period = var.retention_days * 86400
       is_locked        = var.lock_retention
@@ -34,7 +46,7 @@ resource "google_storage_bucket" "cases" {
     }
   }
 
-  # What was removed on purpose (wakes, uploads) need not be kept twice for long.
+  # What was removed on purpose need not be kept for long.
   lifecycle_rule {
     condition {
       days_since_noncurrent_time = 30
@@ -45,7 +57,7 @@ resource "google_storage_bucket" "cases" {
   }
 
   dynamic "lifecycle_rule" {
-    for_each = var.delete_after_days == null ? [] : [var.delete_after_days]
+    for_each = each.value.age == null ? [] : [each.value.age]
     content {
       condition {
         age = lifecycle_rule.value
@@ -57,40 +69,40 @@ resource "google_storage_bucket" "cases" {
   }
 }
 
-resource "google_storage_bucket_iam_member" "reads" {
-  for_each = var.access
+locals {
+  # Each right is about one bucket, and there about some prefixes.
+  grants = merge([
+    for kind in ["creates", "removes"] : merge([
+      for bucket in ["cases", "work"] : {
+        for who, a in var.access : "${who} ${kind} ${bucket}" => {
+          member   = a.member
+          bucket   = bucket
+          role     = kind == "creates" ? "roles/storage.objectCreator" : "roles/storage.objectUser"
+          title    = "${who} ${kind == "creates" ? "creates its own keys" : "removes what has served"}"
+          prefixes = [for p in a[kind] : p if contains(local.passing, p) == (bucket == "work")]
+        }
+      }
+    ]...)
+  ]...)
+}
 
-  bucket = google_storage_bucket.cases.name
+resource "google_storage_bucket_iam_member" "reads" {
+  for_each = merge([for who, a in var.access : { for bucket in a.reads : "${who} ${bucket}" => { member = a.member, bucket = bucket } }]...)
+
+  bucket = google_storage_bucket.bucket[each.value.bucket].name
   role   = "roles/storage.objectViewer"
   member = each.value.member
 }
 
-locals {
-  objects = "projects/_/buckets/${google_storage_bucket.cases.name}/objects"
-}
+resource "google_storage_bucket_iam_member" "writes" {
+  for_each = { for key, g in local.grants : key => g if length(g.prefixes) > 0 }
 
-resource "google_storage_bucket_iam_member" "creates" {
-  for_each = { for name, a in var.access : name => a if length(a.creates) > 0 }
-
-  bucket = google_storage_bucket.cases.name
-  role   = "roles/storage.objectCreator"
+  bucket = google_storage_bucket.bucket[each.value.bucket].name
+  role   = each.value.role
   member = each.value.member
 
   condition {
-    title      = "${each.key} creates its own keys"
-    expression = join(" || ", [for p in each.value.creates : "resource.name.startsWith(\"${local.objects}/${p}/\")"])
-  }
-}
-
-resource "google_storage_bucket_iam_member" "removes" {
-  for_each = { for name, a in var.access : name => a if length(a.removes) > 0 }
-
-  bucket = google_storage_bucket.cases.name
-  role   = "roles/storage.objectUser"
-  member = each.value.member
-
-  condition {
-    title      = "${each.key} removes what has served"
-    expression = join(" || ", [for p in each.value.removes : "resource.name.startsWith(\"${local.objects}/${p}/\")"])
+    title      = each.value.title
+    expression = join(" || ", [for p in each.value.prefixes : "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.bucket[each.value.bucket].name}/objects/${p}/\")"])
   }
 }

@@ -5,7 +5,7 @@ variables {
   name       = "cases"
   location   = "europe-west1"
   access = {
-    interact = { member = "serviceAccount:i@p.iam.gserviceaccount.com", creates = ["clicks"] }
+    interact = { member = "serviceAccount:i@p.iam.gserviceaccount.com", creates = ["clicks", "wakes"] }
     sweep    = { member = "serviceAccount:s@p.iam.gserviceaccount.com", removes = ["wakes"] }
   }
 }
@@ -14,15 +14,15 @@ run "cases_are_kept" {
   command = apply
 
   assert {
-    condition     = google_storage_bucket.cases.deletion_policy == "ABANDON" && !google_storage_bucket.cases.force_destroy && google_storage_bucket.cases.versioning[0].enabled
+    condition     = google_storage_bucket.bucket["cases"].deletion_policy == "ABANDON" && !google_storage_bucket.bucket["cases"].force_destroy && google_storage_bucket.bucket["cases"].versioning[0].enabled
     error_message = "A destroy leaves the cases."
   }
   assert {
-    condition     = google_storage_bucket_iam_member.creates["interact"].condition[0].expression == "resource.name.startsWith(\"projects/_/buckets/cases/objects/clicks/\")" && length(google_storage_bucket_iam_member.creates) == 1
+    condition     = google_storage_bucket_iam_member.writes["interact creates cases"].condition[0].expression == "resource.name.startsWith(\"projects/_/buckets/cases/objects/clicks/\")" && google_storage_bucket_iam_member.writes["interact creates work"].condition[0].expression == "resource.name.startsWith(\"projects/_/buckets/cases-work/objects/wakes/\")"
     error_message = "Interact creates clicks and nothing else."
   }
   assert {
-    condition     = keys(google_storage_bucket_iam_member.removes) == ["sweep"]
+    condition     = toset([for key, w in google_storage_bucket_iam_member.writes : key if w.role != "roles/storage.objectCreator"]) == toset(["sweep removes work"])
     error_message = "Only the sweep removes anything here."
   }
 }
@@ -34,7 +34,7 @@ run "locked" {
     lock_retention = true
   }
   assert {
-    condition     = google_storage_bucket.cases.retention_policy[0].is_locked && google_storage_bucket.cases.retention_policy[0].retention_period == "34560000"
+    condition     = length(google_storage_bucket.bucket["work"].retention_policy) == 0 && google_storage_bucket.bucket["cases"].retention_policy[0].is_locked && google_storage_bucket.bucket["cases"].retention_policy[0].retention_period == "34560000"
     error_message = "Evidence cannot be removed for 400 days."
   }
 }
@@ -45,7 +45,7 @@ run "removed_when_told" {
     on_destroy = "delete"
   }
   assert {
-    condition     = google_storage_bucket.cases.deletion_policy == "DELETE" && google_storage_bucket.cases.force_destroy
+    condition     = google_storage_bucket.bucket["cases"].deletion_policy == "DELETE" && google_storage_bucket.bucket["cases"].force_destroy
     error_message = "Told to, a destroy removes all."
   }
 }

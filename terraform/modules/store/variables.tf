@@ -4,7 +4,7 @@ variable "project_id" {
 }
 
 variable "name" {
-  description = "Name of the bucket; unique in the world."
+  description = "Name of the bucket that keeps cases, unique in the world; the one beside it has -work after it."
   type        = string
 }
 
@@ -20,7 +20,7 @@ variable "kms_key" {
 }
 
 variable "retention_days" {
-  description = "Days for which no object can be removed or replaced, evidence and events alike. 0: none. The sweep's wakes then stay as long, and cost little."
+  description = "Days for which nothing of a case can be removed or replaced, evidence and events alike. 0: none."
   type        = number
   default     = 0
 
@@ -43,7 +43,7 @@ variable "delete_after_days" {
 }
 
 variable "on_destroy" {
-  description = "What `terraform destroy` does with the cases: \"keep\" leaves the bucket and all that is in it, \"delete\" removes both."
+  description = "What `terraform destroy` does with the cases: \"keep\" leaves the buckets and all that is in them, \"delete\" removes both."
   type        = string
   default     = "keep"
 
@@ -60,9 +60,10 @@ variable "labels" {
 }
 
 variable "access" {
-  description = "Who may do what to which keys: by the function's name its member, and the prefixes that it may create, and also replace or remove. Every member may read and list all."
+  description = "Who may do what to which keys: by the function's name its member, the buckets that it may read (cases, work), and the prefixes that it may create, and also replace or remove."
   type = map(object({
     member  = string
+    reads   = optional(list(string), ["cases", "work"])
     creates = optional(list(string), [])
     removes = optional(list(string), [])
   }))
