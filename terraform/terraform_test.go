@@ -293,6 +293,27 @@ func TestWholeLife(t *testing.T) {
 	})
 }
 
+// TestPlanWithoutNetwork: a plan needs no access to anything, so that it can be read
+// before anybody is trusted with any.
+func TestPlanWithoutNetwork(t *testing.T) {
+	terraform(t)
+	for name, arguments := range map[string]string{"organization": organization, "project": project} {
+		t.Run(name, func(t *testing.T) {
+			m := use(t, []string{"GOOGLE_OAUTH_ACCESS_TOKEN=none", "HTTPS_PROXY=http://127.0.0.1:9", "HTTP_PROXY=http://127.0.0.1:9"}, arguments)
+			creates := 0
+			for address, action := range m.plan() {
+				if action != "create" {
+					t.Errorf("%s: %s", address, action)
+				}
+				creates++
+			}
+			if creates < 80 {
+				t.Errorf("%d resources are planned", creates)
+			}
+		})
+	}
+}
+
 // rightsWrong says where the bindings and docs/permissions.md differ.
 func rightsWrong(t *testing.T, policies map[string]map[string][]string) (wrong []string) {
 	t.Helper()
