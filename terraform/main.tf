@@ -289,6 +289,13 @@ resource "google_secret_manager_secret" "policy" {
     user_managed {
       replicas {
         location = var.region
+
+        dynamic "customer_managed_encryption" {
+          for_each = var.kms_key == null ? [] : [var.kms_key]
+          content {
+            kms_key_name = customer_managed_encryption.value
+          }
+        }
       }
     }
   }
@@ -344,6 +351,19 @@ resource "google_storage_bucket_object" "package" {
   source = var.package
 }
 
+# What is built of the package. With a key of yours it must be a repository that has it too.
+resource "google_artifact_registry_repository" "functions" {
+  project       = var.project_id
+  location      = var.region
+  repository_id = var.name
+  description   = "Images of Contraband's functions."
+  format        = "DOCKER"
+  kms_key_name  = var.kms_key
+  labels        = local.labels
+
+  depends_on = [google_project_service.api]
+}
+
 resource "google_project_iam_member" "builds" {
   project = var.project_id
   role    = "roles/cloudbuild.builds.builder"
@@ -356,6 +376,7 @@ locals {
     service_account = google_service_account.identity["build"].id
     bucket          = google_storage_bucket.packages.name
     object          = google_storage_bucket_object.package.name
+    repository      = google_artifact_registry_repository.functions.id
   }
   policy = var.policy == null ? null : { secret = google_secret_manager_secret.policy[0].secret_id, version = google_secret_manager_secret_version.policy[0].version }
 

@@ -151,7 +151,7 @@ variable "virustotal" {
 }
 
 variable "secrets" {
-  description = "Values of the secrets. They are written, never read back, and are in no plan and no state. null: the secrets are made, and you add versions yourself."
+  description = "Values of the secrets. They are written, never read back, and are in no plan and no state. null: the secrets are made, and you add versions yourself (secrets_version = 0)."
   type = object({
     slack_token          = string
     slack_signing_secret = string
@@ -159,6 +159,11 @@ variable "secrets" {
   })
   default   = null
   ephemeral = true
+
+  validation {
+    condition     = var.secrets != null || var.secrets_version == 0
+    error_message = "secrets has no values to write: give them, or set secrets_version = 0 and add versions of the secrets yourself."
+  }
 }
 
 variable "secrets_version" {

@@ -7,6 +7,10 @@ mock_provider "google" {
     }
   }
 
+  mock_resource "google_artifact_registry_repository" {
+    defaults = { id = "projects/acme-security/locations/europe-west1/repositories/contraband" }
+  }
+
   mock_resource "google_secret_manager_secret_version" {
     defaults = { version = "1" }
   }
@@ -185,6 +189,26 @@ run "a_source_of_another_form" {
   expect_failures = [var.source_name]
   variables {
     source_name = "projects/1/sources/2"
+  }
+}
+
+run "secrets_of_nothing" {
+  command         = plan
+  expect_failures = [var.secrets]
+  variables {
+    secrets = null
+  }
+}
+
+run "secrets_that_you_add" {
+  command = plan
+  variables {
+    secrets         = null
+    secrets_version = 0
+  }
+  assert {
+    condition     = length(google_secret_manager_secret_version.secret) == 0
+    error_message = "Nothing is written."
   }
 }
 

@@ -43,7 +43,7 @@ type Server struct {
 var endpoints = map[string]string{
 	"PUBSUB": "pubsub/v1/", "SECURITY_CENTER_V2": "scc/v2/", "CLOUDFUNCTIONS2": "functions/v2/", "WORKFLOWS": "workflows/v1/",
 	"SECRET_MANAGER": "secrets/v1/", "STORAGE": "storage/storage/v1/", "IAM_BETA": "iam/v1/", "IAM": "iam/v1/", "MONITORING": "monitoring/",
-	"CLOUD_RUN_V2": "run/v2/", "CLOUD_SCHEDULER": "scheduler/v1/", "RESOURCE_MANAGER": "manager/", "RESOURCE_MANAGER_V3": "manager/v3/",
+	"ARTIFACT_REGISTRY": "registry/v1/", "CLOUD_RUN_V2": "run/v2/", "CLOUD_SCHEDULER": "scheduler/v1/", "RESOURCE_MANAGER": "manager/", "RESOURCE_MANAGER_V3": "manager/v3/",
 }
 
 // Start starts an empty one.
@@ -192,7 +192,7 @@ func (s *Server) answer(r *http.Request, body map[string]any, raw []byte) (map[s
 // post creates in a collection: the id is in the query, in the body, or ours to make.
 func (s *Server) post(api, collection string, r *http.Request, body map[string]any) (map[string]any, *problem) {
 	for q, v := range r.URL.Query() {
-		if strings.HasSuffix(q, "Id") {
+		if strings.HasSuffix(strings.ToLower(q), "id") {
 			return s.create(api, collection+"/"+v[0], body)
 		}
 	}
@@ -300,7 +300,7 @@ var grown = map[string]func(name string, o map[string]any){
 
 // operation is what long work answers: here it is done at once.
 func (s *Server) operation(api string, o map[string]any) map[string]any {
-	if api != "functions" && api != "workflows" {
+	if api != "functions" && api != "workflows" && api != "registry" {
 		return o
 	}
 	return map[string]any{"name": "operations/done", "done": true, "response": o}

@@ -7,6 +7,10 @@ mock_provider "google" {
     }
   }
 
+  mock_resource "google_artifact_registry_repository" {
+    defaults = { id = "projects/acme-security/locations/europe-west1/repositories/contraband" }
+  }
+
   mock_resource "google_secret_manager_secret_version" {
     defaults = { version = "1" }
   }

@@ -7,7 +7,7 @@ variables {
   description     = "x"
   entry_point     = "Respond"
   service_account = "r@p.iam.gserviceaccount.com"
-  build           = { runtime = "go126", service_account = "projects/p/serviceAccounts/b@p.iam.gserviceaccount.com", bucket = "b", object = "o" }
+  build           = { runtime = "go126", service_account = "projects/p/serviceAccounts/b@p.iam.gserviceaccount.com", bucket = "b", object = "o", repository = "projects/p/locations/europe-west1/repositories/r" }
   environment     = { A = "b" }
   secrets         = { SLACK_TOKEN = "contraband-slack-token" }
   policy          = { secret = "contraband-policy", version = "3" }

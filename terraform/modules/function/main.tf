@@ -11,9 +11,10 @@ resource "google_cloudfunctions2_function" "this" {
   kms_key_name = var.kms_key
 
   build_config {
-    runtime         = var.build.runtime
-    entry_point     = var.entry_point
-    service_account = var.build.service_account
+    runtime           = var.build.runtime
+    entry_point       = var.entry_point
+    service_account   = var.build.service_account
+    docker_repository = var.build.repository
 
     source {
       storage_source {

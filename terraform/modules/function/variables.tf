@@ -34,12 +34,13 @@ variable "service_account" {
 }
 
 variable "build" {
-  description = "What builds it: the runtime, the identity of the build, and the zip in its bucket."
+  description = "What builds it: the runtime, the identity of the build, the zip in its bucket, and the repository of the image."
   type = object({
     runtime         = string
     service_account = string
     bucket          = string
     object          = string
+    repository      = string
   })
 }
 
