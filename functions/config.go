@@ -32,6 +32,9 @@ type Config struct {
 	// SCCSource is the name of our source. Empty: nothing is written to SCC, and
 	// escalation lives in the case and on the page.
 	SCCSource string `env:"CONTRABAND_SCC_SOURCE"`
+	// SCCScope is below which findings nearby are looked for: organizations/N, folders/N
+	// or projects/P. Empty: the source's organization.
+	SCCScope string `env:"CONTRABAND_SCC_SCOPE"`
 	// Policy is the path of the policy file. Empty: the built-in one, which only tells.
 	Policy string `env:"CONTRABAND_POLICY"`
 	// Indicators is the path of a local indicator list. Empty: the canary alone.

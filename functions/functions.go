@@ -124,8 +124,11 @@ func (s *Suite) openPubSub(ctx context.Context) (err error) {
 }
 
 func (s *Suite) openSCC(ctx context.Context) (err error) {
-	if s.cfg.SCCSource != "" {
-		s.scc, err = escalate.Open(ctx, s.cfg.SCCSource, s.parts.SCC...)
+	if s.cfg.SCCSource == "" {
+		return nil
+	}
+	if s.scc, err = escalate.Open(ctx, s.cfg.SCCSource, s.parts.SCC...); err == nil {
+		s.scc.Scope = s.cfg.SCCScope
 	}
 	return err
 }

@@ -19,15 +19,16 @@ locals {
   ack_seconds      = 600
 
   makes_source = var.source_name == null && var.scope.organization != null
+  scope        = var.scope.organization != null ? "organizations/${var.scope.organization}" : var.scope.folder != null ? "folders/${var.scope.folder}" : "projects/${var.scope.project}"
   writes_scc   = local.makes_source || var.source_name != null
   source       = local.makes_source ? google_scc_v2_organization_source.contraband[0].name : var.source_name
 
   # All of it, but for our own escalations: what an analyst does with any other finding
   # of ours is to be heard.
-  filter = !local.writes_scc ? "state = \"ACTIVE\" OR state = \"INACTIVE\"" : "NOT (category=\"Execution: Added Malicious Binary Executed\" AND parent=\"${local.source}\")"
+  filter = !local.writes_scc ? "state = \"ACTIVE\" OR state = \"INACTIVE\"" : "NOT (category=\"Execution: Added Malicious Binary Executed\" AND (parent=\"${local.source}\" OR parent=\"${local.source}/locations/global\"))"
 
   apis = [
-    "artifactregistry", "cloudbuild", "cloudfunctions", "cloudscheduler", "container", "iam", "iamcredentials", "monitoring",
+    "artifactregistry", "cloudbuild", "cloudfunctions", "cloudresourcemanager", "cloudscheduler", "container", "iam", "iamcredentials", "monitoring",
     "pubsub", "run", "secretmanager", "securitycenter", "storage", "workflowexecutions", "workflows",
   ]
 }
@@ -57,8 +58,10 @@ resource "google_scc_v2_organization_source" "contraband" {
   count = local.makes_source ? 1 : 0
 
   organization = var.scope.organization
-  display_name = "Contraband"
+  display_name = var.name # unique in the organization, and never removed
   description  = "Programs that were not in a container's image."
+
+  depends_on = [google_project_service.api]
 }
 
 locals {
@@ -66,7 +69,7 @@ locals {
   writers      = local.writes_scc ? toset(["raise", "respond", "advance"]) : toset([])
   readers      = toset(["respond", "advance"])
   scc_roles = {
-    for pair in setproduct(local.readers, !local.writes_scc ? ["roles/securitycenter.findingsViewer"] : ["roles/securitycenter.findingsViewer", "roles/securitycenter.externalSystemsEditor"]) :
+    for pair in setproduct(local.readers, local.writes_scc ? ["roles/securitycenter.findingsViewer", "roles/securitycenter.externalSystemsEditor"] : []) :
     "${pair[0]} ${pair[1]}" => { member = local.member[pair[0]], role = pair[1] }
   }
 }
@@ -216,7 +219,7 @@ module "store" {
       creates = ["evidence", "budgets"]
       removes = ["uploads", "holds", "frozen"]
     }
-    interact = { member = local.member.interact, creates = ["clicks", "wakes"] }
+    interact = { member = local.member.interact, only = ["events", "callbacks"], creates = ["clicks", "wakes"] }
     casebook = { member = local.member.casebook, creates = ["clicks", "wakes"] }
     sweep    = { member = local.member.sweep, reads = ["work"], removes = ["wakes"] }
   }
@@ -266,6 +269,10 @@ resource "google_secret_manager_secret_version" "secret" {
   secret                 = google_secret_manager_secret.secret[each.key].id
   secret_data_wo         = var.secrets == null ? "" : { slack-token = var.secrets.slack_token, slack-signing-secret = var.secrets.slack_signing_secret, virustotal-key = var.secrets.virustotal_key }[each.key]
   secret_data_wo_version = var.secrets_version
+
+  lifecycle {
+    create_before_destroy = true # what runs reads the one before until it is replaced
+  }
 }
 
 resource "google_secret_manager_secret_iam_member" "reads" {
@@ -308,6 +315,10 @@ resource "google_secret_manager_secret_version" "policy" {
 
   secret      = google_secret_manager_secret.policy[0].id
   secret_data = var.policy
+
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "google_secret_manager_secret_iam_member" "policy" {
@@ -364,10 +375,39 @@ resource "google_artifact_registry_repository" "functions" {
   depends_on = [google_project_service.api]
 }
 
+# What builds reads the package and Google's copy of it, writes the image, and can reach
+# no case.
 resource "google_project_iam_member" "builds" {
+  for_each = {
+    logs    = { role = "roles/logging.logWriter", only = null }
+    sources = { role = "roles/storage.objectViewer", only = "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-\")" }
+  }
+
   project = var.project_id
-  role    = "roles/cloudbuild.builds.builder"
+  role    = each.value.role
   member  = local.member.build
+
+  dynamic "condition" {
+    for_each = each.value.only == null ? [] : [each.value.only]
+    content {
+      title      = "sources of functions"
+      expression = condition.value
+    }
+  }
+}
+
+resource "google_artifact_registry_repository_iam_member" "builds" {
+  project    = var.project_id
+  location   = var.region
+  repository = google_artifact_registry_repository.functions.name
+  role       = "roles/artifactregistry.writer"
+  member     = local.member.build
+}
+
+resource "google_storage_bucket_iam_member" "builds" {
+  bucket = google_storage_bucket.packages.name
+  role   = "roles/storage.objectViewer"
+  member = local.member.build
 }
 
 locals {
@@ -389,10 +429,13 @@ locals {
     CONTRABAND_DEAD_LETTER_TOPIC = module.pipeline.dead_letter_topic.name
   }
   # What is not configured is not there.
-  scc = local.writes_scc ? { CONTRABAND_SCC_SOURCE = local.source } : {}
+  scc = local.writes_scc ? { CONTRABAND_SCC_SOURCE = "${local.source}/locations/global", CONTRABAND_SCC_SCOPE = local.scope } : {}
   iap = var.casebook.iap_audience == null ? {} : { CONTRABAND_IAP_AUDIENCE = var.casebook.iap_audience }
 
-  case_environment = merge(local.common, local.topics, local.scc, {
+  # New values of secrets are read when an instance starts: a new version is a change.
+  secrets_are = { CONTRABAND_SECRETS_VERSION = tostring(var.secrets_version) }
+
+  case_environment = merge(local.common, local.topics, local.scc, local.secrets_are, {
     CONTRABAND_CONTAIN_URL  = local.url.contain
     CONTRABAND_CASEBOOK_URL = local.casebook_url
     CONTRABAND_WORKFLOW     = local.workflow
@@ -443,7 +486,7 @@ locals {
     }
     interact = {
       what        = "Takes what people press in Slack, and verifies its signature."
-      environment = local.press
+      environment = merge(local.press, local.secrets_are)
       secrets     = { SLACK_SIGNING_SECRET = google_secret_manager_secret.secret["slack-signing-secret"].secret_id }
       invokers    = var.slack.public ? { slack = "allUsers" } : {}
       seconds     = 10
@@ -453,9 +496,11 @@ locals {
     casebook = {
       what        = "The pages that people read."
       environment = merge(local.press, local.iap)
-      invokers    = { for m in var.casebook.viewers : m => m }
-      seconds     = local.step_seconds
-      ingress     = "ALLOW_ALL"
+      invokers = merge({ for m in var.casebook.viewers : m => m },
+        var.casebook.iap_audience == null ? {} : { iap = "serviceAccount:service-${var.project_number}@gcp-sa-iap.iam.gserviceaccount.com" },
+      )
+      seconds = local.step_seconds
+      ingress = "ALLOW_ALL"
     }
     sweep = {
       what        = "Has every case whose time has come go on."
@@ -488,7 +533,10 @@ module "function" {
   kms_key         = var.kms_key
   labels          = local.labels
 
-  depends_on = [google_project_iam_member.builds, google_secret_manager_secret_iam_member.reads, google_secret_manager_secret_iam_member.policy]
+  depends_on = [
+    google_project_iam_member.builds, google_artifact_registry_repository_iam_member.builds, google_storage_bucket_iam_member.builds,
+    google_secret_manager_secret_iam_member.reads, google_secret_manager_secret_iam_member.policy, google_secret_manager_secret_version.secret,
+  ]
 }
 
 # ---- what waits
@@ -517,10 +565,27 @@ module "workflow" {
 # Who starts executions, and who resumes them: a role of the project, as a workflow has
 # no policy of its own.
 resource "google_project_iam_member" "workflow" {
-  for_each = toset(["respond", "advance", "interact", "casebook"])
+  for_each = toset(["respond", "advance"])
 
   project = var.project_id
   role    = "roles/workflows.invoker"
+  member  = local.member[each.key]
+}
+
+resource "google_project_iam_custom_role" "resume" {
+  project     = var.project_id
+  role_id     = replace("${var.name}_resume", "-", "_")
+  title       = "Contraband: resume what waits"
+  permissions = ["workflows.callbacks.send"]
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_project_iam_member" "resume" {
+  for_each = toset(["interact", "casebook"])
+
+  project = var.project_id
+  role    = google_project_iam_custom_role.resume.name
   member  = local.member[each.key]
 }
 
@@ -550,6 +615,8 @@ resource "google_project_iam_custom_role" "reach" {
   role_id     = replace("${var.name}_reach", "-", "_")
   title       = "Contraband: reach clusters"
   permissions = ["container.clusters.get", "container.clusters.connect"]
+
+  depends_on = [google_project_service.api]
 }
 
 resource "google_project_iam_member" "reach" {
@@ -601,4 +668,6 @@ module "alerts" {
   workflow                 = "${var.name}-case"
   detections_topics        = { for key, c in var.clusters : key => "${var.name}-detections-${key}" if c.canary }
   labels                   = local.labels
+
+  depends_on = [google_project_service.api]
 }

@@ -379,6 +379,10 @@ func describe(member, role, resource string) string {
 		on = "case bucket"
 	case resource == "storage acme-security-contraband-cases-work":
 		on = "work bucket"
+	case resource == "storage acme-security-contraband-packages":
+		on = "packages bucket"
+	case api == "registry":
+		on = "repository of the images"
 	case api == "secrets":
 		on = "secret " + last
 	case api == "run":
@@ -396,8 +400,10 @@ func describe(member, role, resource string) string {
 			on = "itself"
 		}
 	}
-	if role == "projects/acme-shop/roles/contraband_reach" {
-		role = "custom: reach"
+	for _, custom := range []string{"reach", "resume"} {
+		if strings.HasSuffix(role, "/roles/contraband_"+custom) {
+			role = "custom: " + custom
+		}
 	}
 	return who + " | " + role + " | " + on
 }
@@ -434,7 +440,7 @@ func filtered(t *testing.T, g *googleapis.Server) {
 			filter, _ = c["filter"].(string)
 		}
 		if s, ok := strings.CutPrefix(name, "scc organizations/123456789/sources/"); ok && !strings.Contains(s, "/") {
-			source = "organizations/123456789/sources/" + s
+			source = "organizations/123456789/sources/" + s + "/locations/global" // as the functions are given it
 		}
 	}
 	var mu sync.Mutex

@@ -164,6 +164,11 @@ variable "secrets" {
     condition     = var.secrets != null || var.secrets_version == 0
     error_message = "secrets has no values to write: give them, or set secrets_version = 0 and add versions of the secrets yourself."
   }
+
+  validation {
+    condition     = var.secrets == null || !var.virustotal || try(var.secrets.virustotal_key, null) != null
+    error_message = "virustotal is switched on, and secrets.virustotal_key is missing."
+  }
 }
 
 variable "secrets_version" {

@@ -78,6 +78,11 @@ func (s bucket) Create(ctx context.Context, key string, body []byte) error {
 	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
 		return ErrExists
 	}
+	if gcerrors.Code(err) == gcerrors.PermissionDenied { // who may only create may be told so instead of that it is there
+		if there, look := s.b.Exists(ctx, key); look == nil && there {
+			return ErrExists
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("create %q: %w", key, err)
 	}

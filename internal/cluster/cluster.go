@@ -55,7 +55,9 @@ const (
 	described        = 10 * time.Minute // for how long a description is good
 )
 
-const scope = "https://www.googleapis.com/auth/cloud-platform"
+// scopes of the token for a control plane: without the address GKE knows a service
+// account by its number alone, and no binding names it so.
+var scopes = []string{"https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/userinfo.email"}
 
 // GKE finds clusters through the Kubernetes Engine API. Its zero value uses the
 // application's default credentials.
@@ -156,7 +158,7 @@ func (g *GKE) connect(ctx context.Context, description *containerpb.Cluster, con
 	tokens := g.Tokens
 	if tokens == nil {
 		var err error
-		if tokens, err = google.DefaultTokenSource(context.WithoutCancel(ctx), scope); err != nil {
+		if tokens, err = google.DefaultTokenSource(context.WithoutCancel(ctx), scopes...); err != nil {
 			return nil, err
 		}
 	}

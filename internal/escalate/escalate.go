@@ -32,6 +32,9 @@ type SCC struct {
 	client *sccapi.Client
 	// Source is its name: organizations/N/sources/M/locations/global.
 	Source string
+	// Scope is below which findings are listed: organizations/N, folders/N or
+	// projects/P. Empty: the source's organization.
+	Scope string
 }
 
 // Open connects to SCC; options replace the endpoint and credentials for a stand-in.
@@ -43,7 +46,7 @@ func Open(ctx context.Context, source string, opts ...option.ClientOption) (*SCC
 	if err != nil {
 		return nil, fmt.Errorf("open SCC client: %w", err)
 	}
-	return &SCC{client, source}, nil
+	return &SCC{client: client, Source: source}, nil
 }
 
 // Close the connection.
@@ -117,7 +120,7 @@ func (s *SCC) Report(ctx context.Context, c docket.Case, link string) error {
 // are not ours to change.
 func (s *SCC) Deactivate(ctx context.Context, c docket.Case) error {
 	var names []string
-	if c.Decided.Finding.Parent == s.Source {
+	if c.Decided.Finding.Of(s.Source) {
 		names = append(names, c.Decided.Finding.Name)
 	}
 	if c.Escalated != nil && c.Escalated.Finding != "" {
@@ -139,9 +142,12 @@ const nearbyMax = 500
 
 // List answers the findings about a resource in a time range, of every source.
 func (s *SCC) List(ctx context.Context, resource string, from, to time.Time) ([]finding.Finding, error) {
-	parent, _, ok := strings.Cut(s.Source, "/sources/")
-	if !ok {
-		return nil, fmt.Errorf("source %q names no parent", s.Source)
+	parent := s.Scope
+	if parent == "" {
+		var ok bool
+		if parent, _, ok = strings.Cut(s.Source, "/sources/"); !ok {
+			return nil, fmt.Errorf("source %q names no parent", s.Source)
+		}
 	}
 	filter := fmt.Sprintf(`resource_name="%s" AND event_time>="%s" AND event_time<="%s"`,
 		strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(resource), from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))

@@ -158,6 +158,13 @@ func (f Finding) Key() string {
 	return digest(f.CanonicalName, f.Category, f.EventTime.UTC().Format(time.RFC3339Nano), f.State, mute, fmt.Sprint(f.Deleted))
 }
 
+// Of tells whether the finding is in a source: a source's name may have its location
+// after it, or not.
+func (f Finding) Of(source string) bool {
+	const global = "/locations/global"
+	return source != "" && strings.TrimSuffix(f.Parent, global) == strings.TrimSuffix(source, global)
+}
+
 // CaseKey names the case: the same bytes in the same workload. Where the owner
 // is not known the pod is the workload, and without a pod the container.
 func (f Finding) CaseKey(owner string) string {

@@ -99,7 +99,7 @@ type Outcome struct {
 // same finding again goes on where this one ended.
 func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Outcome, error) {
 	switch {
-	case f.Category == finding.AddedMaliciousBinary && r.Source != "" && f.Parent == r.Source:
+	case f.Category == finding.AddedMaliciousBinary && f.Of(r.Source):
 		return Outcome{Acknowledged: "our own escalation"}, nil
 	case f.Kind() == finding.Other:
 		return Outcome{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil

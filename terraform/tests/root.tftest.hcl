@@ -53,7 +53,7 @@ run "an_organization" {
   command = apply
 
   assert {
-    condition     = google_scc_v2_organization_notification_config.findings[0].streaming_config[0].filter == "NOT (category=\"Execution: Added Malicious Binary Executed\" AND parent=\"organizations/123456789/sources/42\")"
+    condition     = google_scc_v2_organization_notification_config.findings[0].streaming_config[0].filter == "NOT (category=\"Execution: Added Malicious Binary Executed\" AND (parent=\"organizations/123456789/sources/42\" OR parent=\"organizations/123456789/sources/42/locations/global\"))"
     error_message = "The filter must leave out our own escalations, and nothing else."
   }
   assert {
@@ -100,7 +100,7 @@ run "a_project_without_a_source" {
     scope = { project = "acme-shop" }
   }
   assert {
-    condition     = length(google_scc_v2_organization_source_iam_member.writes) == 0 && output.source == null
+    condition     = length(google_scc_v2_organization_source_iam_member.writes) == 0 && length(google_project_iam_member.scc) == 0 && output.source == null
     error_message = "Without a source nothing may be written to Security Command Center."
   }
 }
@@ -209,6 +209,14 @@ run "secrets_that_you_add" {
   assert {
     condition     = length(google_secret_manager_secret_version.secret) == 0
     error_message = "Nothing is written."
+  }
+}
+
+run "virustotal_without_its_key" {
+  command         = plan
+  expect_failures = [var.secrets]
+  variables {
+    virustotal = true
   }
 }
 

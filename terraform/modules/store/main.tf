@@ -24,11 +24,8 @@ resource "google_storage_bucket" "bucket" {
   deletion_policy             = var.on_destroy == "delete" ? "DELETE" : "ABANDON"
 
   # A retention forbids versions, and makes them needless.
-  dynamic "versioning" {
-    for_each = each.value.locked ? [] : [true]
-    content {
-      enabled = true
-    }
+  versioning {
+    enabled = !each.value.locked
   }
 
   dynamic "retention_policy" {
@@ -87,11 +84,25 @@ locals {
 }
 
 resource "google_storage_bucket_iam_member" "reads" {
-  for_each = merge([for who, a in var.access : { for bucket in a.reads : "${who} ${bucket}" => { member = a.member, bucket = bucket } }]...)
+  for_each = merge([for who, a in var.access : {
+    for bucket in a.reads : "${who} ${bucket}" => { member = a.member, bucket = bucket, only = [for p in a.only : p if contains(local.passing, p) == (bucket == "work")] }
+  }]...)
 
   bucket = google_storage_bucket.bucket[each.value.bucket].name
   role   = "roles/storage.objectViewer"
   member = each.value.member
+
+  # To list is a right on the bucket: it is bounded by what is asked for.
+  dynamic "condition" {
+    for_each = length(each.value.only) == 0 ? [] : [each.value]
+    content {
+      title = "${each.key}: some keys"
+      expression = join(" || ", flatten([for p in condition.value.only : [
+        "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.bucket[condition.value.bucket].name}/objects/${p}/\")",
+        "api.getAttribute(\"storage.googleapis.com/objectListPrefix\", \"\").startsWith(\"${p}/\")",
+      ]]))
+    }
+  }
 }
 
 resource "google_storage_bucket_iam_member" "writes" {
