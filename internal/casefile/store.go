@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/gcsblob" // gs://
 	"gocloud.dev/blob/memblob"
 	"gocloud.dev/gcerrors"
+	"google.golang.org/api/googleapi"
 )
 
 // ErrExists is answered by Create when the key is taken: somebody was first.
@@ -78,7 +80,7 @@ func (s bucket) Create(ctx context.Context, key string, body []byte) error {
 	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
 		return ErrExists
 	}
-	if gcerrors.Code(err) == gcerrors.PermissionDenied { // who may only create may be told so instead of that it is there
+	if s.denied(err) { // who may only create may be told so instead of that it is there
 		if there, look := s.b.Exists(ctx, key); look == nil && there {
 			return ErrExists
 		}
@@ -91,7 +93,7 @@ func (s bucket) Create(ctx context.Context, key string, body []byte) error {
 
 func (s bucket) Read(ctx context.Context, key string) ([]byte, error) {
 	body, err := s.b.ReadAll(ctx, key)
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	if gcerrors.Code(err) == gcerrors.NotFound && !s.denied(err) {
 		return nil, ErrNotExist
 	}
 	if err != nil {
@@ -115,10 +117,16 @@ func (s bucket) List(ctx context.Context, prefix string) ([]string, error) {
 }
 
 func (s bucket) Delete(ctx context.Context, key string) error {
-	if err := s.b.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+	if err := s.b.Delete(ctx, key); err != nil && (gcerrors.Code(err) != gcerrors.NotFound || s.denied(err)) {
 		return fmt.Errorf("delete %q: %w", key, err)
 	}
 	return nil
+}
+
+// denied tells a refusal from an absence: the driver calls both "not found".
+func (s bucket) denied(err error) bool {
+	var g *googleapi.Error
+	return s.b.ErrorAs(err, &g) && g.Code == http.StatusForbidden
 }
 
 func (s bucket) Close() error { return s.b.Close() }
