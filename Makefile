@@ -34,6 +34,7 @@ test: deps-container deps-browser ## all tests but those on a cluster and on oth
 		echo "!! NOT ROOT: the tests of the sensor, of the demo and of the browser are NOT RUN."
 		echo "!! They load BPF programs and run real containers: run \`make test\` as root."
 	fi
+	echo "Not run here: the Terraform module's life on a loopback server (make test-terraform), a cluster (make test-cluster), other kernels (make test-kernels)."
 	go vet ./...
 	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$ -e /internal/testcluster$$)
 	go test -race -p 1 -count=1 $(KERNEL)
