@@ -231,7 +231,9 @@ func guardsOnCluster(t *testing.T, outer *world) {
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
 	w.ApplyYAML(`{"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"name":"db","namespace":"guarded"},"spec":{"minAvailable":2,"selector":{"matchLabels":{"app":"db"}}}}`)
 	db := w.Deploy(testcluster.Deployment(ns, "db", "node-1", 2))
+	// A workload each: after a release the ReplicaSet is one over, and which of its pods it then removes is its choice.
 	well := w.Deploy(testcluster.Deployment(ns, "well", "node-1", 2))
+	labelled := w.Deploy(testcluster.Deployment(ns, "labelled", "node-1", 2))
 	bare := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "bare", Namespace: ns}, Spec: testcluster.PodSpec("node-1", 1)}
 	made := map[string]corev1.Pod{} // a mirror pod only a kubelet may make: internal/policy's table has it
 	for _, p := range []corev1.Pod{bare} {
@@ -264,7 +266,7 @@ func guardsOnCluster(t *testing.T, outer *world) {
 		"a pod that is not there":      {pod: pods[0], finds: func(f findingPointer) { f.Pod.Name = "nobody" }, want: "is gone"},
 		"protected namespace":          {pod: system[0], want: "protected"},
 		"a DaemonSet":                  {pod: sensors[0], change: func(_ *kase, g *policy.Guards) { g.Namespaces = []string{} }, want: "system priority"},
-		"a label of the control plane": {pod: well[1], change: func(*kase, *policy.Guards) { label(t, w, well[1], `{"tier":"control-plane"}`) }},
+		"a label of the control plane": {pod: labelled[0], change: func(*kase, *policy.Guards) { label(t, w, labelled[0], `{"tier":"control-plane"}`) }},
 		"a bare pod":                   {pod: made["bare"], want: "nothing replaces a pod of kind Pod"},
 		"a bare pod, opted in":         {pod: made["bare"], change: func(_ *kase, g *policy.Guards) { g.AllowKinds = []string{"Pod"} }},
 		"too few left":                 {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MinHealthyReplicas = "2" }, want: "would have 1 of 2 replicas ready"},
@@ -619,7 +621,8 @@ func twoCases(t *testing.T, w, _ *world) {
 	if _, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	k := w.open(about(pods[1]), docket.Cordon)
+	other := w.Deploy(testcluster.Deployment(ns, "other", "node-1", 1))[0] // of web one goes now
+	k := w.open(about(other), docket.Cordon)
 	if acted := k.act(c, docket.Cordon, ""); !acted.Done || !has(acted.Notes, "somebody else") {
 		t.Errorf("cordon of a cordoned node: %+v", acted)
 	}

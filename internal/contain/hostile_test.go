@@ -51,8 +51,9 @@ func notBelieved(t *testing.T, w *world) {
 		t.Errorf("forged since: labels %v, want %v", now.Labels, pods[0].Labels)
 	}
 	// Labelled, and nothing on record: nobody can give it back, and that is said.
-	label(t, w, pods[1], `{"contraband.dev/quarantine":"mine"}`)
-	k = w.open(about(pods[1]), docket.Isolate)
+	strange := w.Deploy(testcluster.Deployment(ns, "strange", "node-1", 2))[0] // of web one goes now
+	label(t, w, strange, `{"contraband.dev/quarantine":"mine"}`)
+	k = w.open(about(strange), docket.Isolate)
 	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); a.Done || !strings.Contains(a.Error, "not on record") {
 		t.Errorf("a release of what we have not isolated: %+v", a)
 	}
@@ -252,7 +253,8 @@ func openedAgain(t *testing.T, w *world) {
 	if l := lost(); l.Action != docket.Isolate || !strings.Contains(l.Why, "removed the quarantine policy") {
 		t.Errorf("the policy is gone: %+v", l)
 	}
-	label(t, w, pods[0], `{"contraband.dev/quarantine":null,"app":"web"}`)
+	// It costs more than its siblings: the ReplicaSet, one over then, removes another.
+	patch(t, w, pods[0], `{"metadata":{"labels":{"contraband.dev/quarantine":null,"app":"web"},"annotations":{"controller.kubernetes.io/pod-deletion-cost":"9"}}}`)
 	l := lost()
 	if l.Action != docket.Isolate || !strings.Contains(l.Why, "label off") {
 		t.Errorf("the label is gone: %+v", l)
