@@ -341,26 +341,16 @@ static __always_inline int send(struct event *e, struct file_key *key)
 	return 0;
 }
 
-/*
- * Tells of a file, unless it is of the image or was told within the window.
- * The order is: judge (a few loads), de-duplicate, and only then describe.
- */
-static __always_inline int consider(struct task_struct *p, struct file *file, const char *filename, __u32 kind, struct checked *checked)
+/* De-duplicates, and only then describes. */
+static __always_inline int tell(struct task_struct *p, struct file *file, const char *filename, __u32 flags, struct checked *checked)
 {
 	struct file_key key = {};
-	struct inode *inode = file->f_inode;
-	__u32 flags = judge(inode, root_of(p));
-	__u64 repeats = 0, now;
+	__u64 repeats = 0, now = bpf_ktime_get_boot_ns();
 	struct event *e;
 
-	if (!flags && !(kind & BY_NAME)) {
-		count(QUIET);
-		return 0;
-	}
-	now = bpf_ktime_get_boot_ns();
-	key_of(&key, p, inode, flags);
+	key_of(&key, p, file->f_inode, flags);
 	/* A script known by name alone could be another one each time: user space tells them apart. */
-	if (!(kind & BY_NAME) && !first_in_window(&key, now, &repeats))
+	if (!(flags & BY_NAME) && !first_in_window(&key, now, &repeats))
 		return 0;
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
@@ -368,14 +358,14 @@ static __always_inline int consider(struct task_struct *p, struct file *file, co
 		count(DROPPED);
 		return 0;
 	}
-	write_file(e, p, file, &key, flags | kind);
-	e->boot_ns = kind & RUNNING ? e->start_ns : now;
+	write_file(e, p, file, &key, flags);
+	e->boot_ns = flags & RUNNING ? e->start_ns : now;
 	e->repeats = repeats;
 	if (checked && checked->ino == key.ino && checked->dev == key.dev && checked->ctime_ns == key.ctime_ns) {
 		__builtin_memcpy(e->sha256, checked->sha256, SHA256_BYTES);
 		e->flags |= HASHED;
 	}
-	if (kind & RUNNING)
+	if (flags & RUNNING)
 		BPF_CORE_READ_STR_INTO(&e->comm, p, comm);
 	else
 		write_process(e, p);
@@ -384,6 +374,18 @@ static __always_inline int consider(struct task_struct *p, struct file *file, co
 	bpf_ringbuf_submit(e, 0);
 	count(SENT);
 	return 0;
+}
+
+/* Tells of a file, unless it is of the image. */
+static __always_inline int consider(struct task_struct *p, struct file *file, const char *filename, __u32 kind, struct checked *checked)
+{
+	__u32 flags = judge(file->f_inode, root_of(p));
+
+	if (!flags && !(kind & BY_NAME)) {
+		count(QUIET);
+		return 0;
+	}
+	return tell(p, file, filename, flags | kind, checked);
 }
 
 /* The script that was checked has become a process: only now is it told. */
@@ -402,7 +404,7 @@ static __always_inline void tell_script(struct task_struct *p, struct event *scr
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
 {
-	__u32 thread = old_pid; /* that of the check: an exec by another thread than the first changes it */
+	__u32 flags, thread = old_pid; /* that of the check: an exec by another thread than the first changes it */
 	const char *filename;
 	struct event *script;
 	struct file *file;
@@ -412,12 +414,19 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	file = bprm->file;
 	filename = bprm->filename;
 	if (bprm->interp != filename) {
-		if (!with_lsm)
+		if (!with_lsm) {
 			consider(p, file, filename, SCRIPT | BY_NAME, 0);
-		else if ((script = bpf_map_lookup_elem(&scripts, &thread)))
+		} else if ((script = bpf_map_lookup_elem(&scripts, &thread))) {
 			tell_script(p, script);
+			bpf_map_delete_elem(&scripts, &thread);
+		}
 	}
-	return consider(p, file, filename, 0, with_ima ? bpf_map_lookup_elem(&hashes, &thread) : 0);
+	flags = judge(file->f_inode, root_of(p));
+	if (!flags) {
+		count(QUIET);
+		return 0;
+	}
+	return tell(p, file, filename, flags, with_ima ? bpf_map_lookup_elem(&hashes, &thread) : 0);
 }
 
 /* Once at start: what already runs. */
@@ -452,26 +461,30 @@ static __always_inline int hash(struct file *file, struct file_key *key, __u8 *s
 /*
  * Before each stage of an exec: the script, then its interpreter. The file cannot
  * be written to between here and the exec, so what is hashed is what runs.
+ * A program of the image leaves here without having touched a map: on_exec looks
+ * for a script only where the interpreter is another file, and for a hash only of
+ * a file that is told.
  */
 SEC("lsm.s/bprm_check_security")
 int BPF_PROG(on_check, struct linux_binprm *bprm)
 {
 	struct task_struct *p = (void *)bpf_get_current_task_btf();
-	__u32 flags, thread = bpf_get_current_pid_tgid();
+	int is_script = bprm->buf[0] == '#' && bprm->buf[1] == '!';
 	struct checked fresh = {};
 	struct file_key key = {};
 	struct event *script;
 	struct inode *inode;
-	char head[2] = {};
+	__u32 flags, thread;
 
 	if (!foreign_mount_ns(p))
 		return 0;
-	if (bprm->interp == bprm->filename) { /* the first stage: what an exec that failed left is void */
-		bpf_map_delete_elem(&scripts, &thread);
-		bpf_map_delete_elem(&hashes, &thread);
-	}
 	inode = bprm->file->f_inode;
 	flags = judge(inode, root_of(p));
+	if (!flags && !is_script)
+		return 0;
+	thread = bpf_get_current_pid_tgid();
+	if (bprm->interp == bprm->filename)
+		bpf_map_delete_elem(&scripts, &thread); /* the first stage: what an exec that failed left is void */
 	if (!flags)
 		return 0;
 	key_of(&key, p, inode, flags);
@@ -481,9 +494,10 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 	if (hash(bprm->file, &key, fresh.sha256)) {
 		bpf_map_update_elem(&hashes, &thread, &fresh, BPF_ANY);
 		flags |= HASHED;
+	} else {
+		bpf_map_delete_elem(&hashes, &thread); /* of an exec that failed */
 	}
-	bpf_probe_read_kernel(head, sizeof(head), bprm->buf);
-	if (head[0] != '#' || head[1] != '!')
+	if (!is_script)
 		return 0;
 	if (bpf_map_update_elem(&scripts, &thread, &no_event, BPF_ANY))
 		return 0;
@@ -521,5 +535,5 @@ int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long pro
 	fresh.dev = key.dev;
 	fresh.ctime_ns = key.ctime_ns;
 	name = BPF_CORE_READ(p, mm, exe_file, f_path.dentry, d_name.name);
-	return consider(p, file, (const char *)name, MAPPED, hash(file, &key, fresh.sha256) ? &fresh : 0);
+	return tell(p, file, (const char *)name, flags | MAPPED, hash(file, &key, fresh.sha256) ? &fresh : 0);
 }

@@ -21,6 +21,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/contraband-dev/contraband/functions/front"
+	"github.com/contraband-dev/contraband/functions/raise"
+	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/respond"
@@ -47,13 +50,13 @@ func start(t *testing.T, scc *sccstandin.Server) (*Suite, *pstest.Server, map[st
 			t.Fatal(err)
 		}
 	}
-	cfg := Config{Store: "mem://", Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", SlackToken: "x", SlackChannel: "C1",
-		Clusters: map[string]string{topic: "shop/europe-west1/prod"}}
+	cfg := Config{SlackToken: "x", SlackChannel: "C1", Front: front.Config{Store: "mem://"},
+		Raise: raise.Config{Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", Clusters: map[string]string{topic: "shop/europe-west1/prod"}}}
 	outcomes := map[string][]respond.Outcome{}
-	parts := Parts{PubSub: options, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Outcome) { outcomes[id] = o }}
+	parts := Parts{Front: front.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Outcome) { outcomes[id] = o }}
 	if scc != nil {
-		cfg.SCCSource = source
-		parts.SCC = []option.ClientOption{option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), plain}
+		cfg.Raise.SCCSource = source
+		parts.Raise.SCC = []option.ClientOption{option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), plain}
 	}
 	s, err := New(t.Context(), cfg, parts)
 	if err != nil {
@@ -202,7 +205,7 @@ func TestErrorsAreNoFormats(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "CONTRABAND_CLUSTERS") {
 		t.Errorf("a topic that is not configured: %v", err)
 	}
-	if got := safe(errors.New("100% sure")).Error(); got != "100%% sure" {
+	if got := serve.Safe(errors.New("100% sure")).Error(); got != "100%% sure" {
 		t.Errorf("safe: %q", got)
 	}
 }
@@ -229,18 +232,15 @@ func TestRequestsAreHeldToTheirForm(t *testing.T) {
 }
 
 func TestConfiguration(t *testing.T) {
-	if _, err := New(t.Context(), Config{Store: "mem://", Project: "p"}, Parts{PubSub: []option.ClientOption{option.WithoutAuthentication()}}); err == nil || !strings.Contains(err.Error(), "SLACK_TOKEN") {
+	if _, err := New(t.Context(), Config{Front: front.Config{Store: "mem://"}, Raise: raise.Config{Project: "p"}}, Parts{Raise: raise.Parts{PubSub: []option.ClientOption{option.WithoutAuthentication()}}}); err == nil || !strings.Contains(err.Error(), "SLACK_TOKEN") {
 		t.Errorf("without Slack: %v", err)
 	}
 	t.Setenv("CONTRABAND_STORE", "gs://b")
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "p")
 	t.Setenv("CONTRABAND_CLUSTERS", "projects/p/topics/a=p/l/one,projects/p/topics/b=p/l/two")
-	c, err := FromEnvironment(t.Context())
-	if err != nil || c.FindingsTopic != "findings" {
+	c, err := serve.FromEnvironment[Config](t.Context())
+	if err != nil || c.Raise.FindingsTopic != "findings" || c.Front.Store != "gs://b" || c.Raise.Clusters["projects/p/topics/b"] != "p/l/two" {
 		t.Fatalf("%+v, %v", c, err)
-	}
-	if p, err := c.place("projects/p/topics/b"); err != nil || p != (finding.Place{Project: "p", Location: "l", Cluster: "two"}) {
-		t.Errorf("%+v, %v", p, err)
 	}
 }
 
@@ -253,7 +253,7 @@ func TestNotificationsAreKeptOnlyIfAsked(t *testing.T) {
 		if err := s.Respond(t.Context(), event(t, "projects/p/topics/findings", raw)); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := s.parts.Store.List(t.Context(), "notifications/")
+		keys, err := s.Front.Parts.Store.List(t.Context(), "notifications/")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +268,7 @@ func TestNotificationsAreKeptOnlyIfAsked(t *testing.T) {
 	if len(keys) != 1 {
 		t.Fatalf("kept %q, want one", keys)
 	}
-	if body, err := s.parts.Store.Read(t.Context(), keys[0]); err != nil || string(body) != string(raw) {
+	if body, err := s.Front.Parts.Store.Read(t.Context(), keys[0]); err != nil || string(body) != string(raw) {
 		t.Errorf("%q, %v", body, err)
 	}
 }

@@ -22,14 +22,14 @@ func TestSweep(t *testing.T) {
 	t.Cleanup(contain.Close)
 	advance := httptest.NewServer(http.HandlerFunc(s.Advance))
 	t.Cleanup(advance.Close)
-	s.cfg.ContainURL, s.cfg.AdvanceURL, s.parts.HTTP = contain.URL, advance.URL, http.DefaultClient
+	s.cfg.ContainURL, s.Config.AdvanceURL = contain.URL, advance.URL
 	began := time.Now()
 	now := began
-	s.log.Now = func() time.Time { return now }
-	s.responder.Now = s.log.Now
+	s.Log.Now = func() time.Time { return now }
+	s.responder.Now = s.Log.Now
 	open := func(id string, do ...string) {
 		t.Helper()
-		f, err := s.log.Read(t.Context(), id, "test")
+		f, err := s.Log.Read(t.Context(), id, "test")
 		if err == nil {
 			_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: id, Decision: docket.Decision{Do: do},
 				Finding: finding.Finding{Container: finding.Container{ID: "c"}, Node: "n", EventTime: now}})
@@ -39,7 +39,7 @@ func TestSweep(t *testing.T) {
 		}
 		for i := range 3 {
 			if err == nil {
-				err = s.log.WakeAt(t.Context(), id, now.Add(-time.Duration(i+1)*time.Minute))
+				err = s.Log.WakeAt(t.Context(), id, now.Add(-time.Duration(i+1)*time.Minute))
 			}
 		}
 		if err != nil {
@@ -48,28 +48,33 @@ func TestSweep(t *testing.T) {
 	}
 	open("aaaaaaaaaaaaaaaa", docket.Freeze)
 	open("bbbbbbbbbbbbbbbb")
-	if n, err := s.sweep(t.Context()); n != 2 || err == nil || tried != 1 {
-		t.Errorf("%d cases, %d tries, %v", n, tried, err)
+	sweep := func() int {
+		w := httptest.NewRecorder()
+		s.Sweep(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
+		return w.Code
 	}
-	due, ahead, err := s.log.Due(t.Context())
+	if code := sweep(); code != http.StatusServiceUnavailable || tried != 1 {
+		t.Errorf("%d, %d tries", code, tried)
+	}
+	due, ahead, err := s.Log.Due(t.Context())
 	if err != nil || len(due) != 0 || len(ahead) != 1 || ahead[0].Case != "aaaaaaaaaaaaaaaa" {
 		t.Errorf("left due %v, ahead %v, %v", due, ahead, err)
 	}
 	for range 10 * 60 { // for ten hours
 		now = now.Add(time.Minute)
-		if due, _, err := s.log.Due(t.Context()); err != nil || len(due) > 1 {
+		if due, _, err := s.Log.Due(t.Context()); err != nil || len(due) > 1 {
 			t.Fatalf("wakes %v, %v", due, err)
 		}
-		s.sweep(t.Context()) // its error is Contain's
+		sweep() // its error is Contain's
 	}
 	if tried < 10 || tried > 20 {
 		t.Errorf("tried %d times in ten hours", tried)
 	}
 	now = began.Add(25 * time.Hour)
-	s.sweep(t.Context())
+	sweep()
 	now = now.Add(time.Hour)
-	s.sweep(t.Context())
-	c, err := s.log.Read(t.Context(), "aaaaaaaaaaaaaaaa", "test")
+	sweep()
+	c, err := s.Log.Read(t.Context(), "aaaaaaaaaaaaaaaa", "test")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,23 +3,20 @@ package functions
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
 	"strings"
 	"time"
 
 	executions "cloud.google.com/go/workflows/executions/apiv1"
 	"cloud.google.com/go/workflows/executions/apiv1/executionspb"
-	"golang.org/x/oauth2/google"
 
+	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
 // advance has a case go on, for the workflow that drives it or for whoever asks.
-func (s *Suite) advance(ctx context.Context, in advanceRequest) (advanceReply, error) {
+func (s *Suite) advance(ctx context.Context, in serve.AdvanceRequest) (advanceReply, error) {
 	if in.Callback != "" && (s.cfg.CallbackPrefix == "" || !strings.HasPrefix(in.Callback, s.cfg.CallbackPrefix)) {
 		return advanceReply{}, retry.Permanent(fmt.Errorf("callback %q is not of Cloud Workflows", in.Callback))
 	}
@@ -60,42 +57,4 @@ func (s *Suite) workflows(ctx context.Context) (*executions.Client, error) {
 		s.executions = c
 	}
 	return c, err
-}
-
-var errNoCallback = errors.New("no workflow waits for the case")
-
-// resume wakes the workflow that waits for a case.
-func (s *Suite) resume(ctx context.Context, caseID string) error {
-	url, err := s.log.Callback(ctx, caseID)
-	if err != nil {
-		return err
-	}
-	if url == "" {
-		return errNoCallback
-	}
-	client := s.parts.Callbacks
-	if client == nil {
-		if client, err = google.DefaultClient(ctx, "https://www.googleapis.com/auth/cloud-platform"); err != nil {
-			return err
-		}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader("{}"))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16)); err != nil {
-		return err
-	}
-	switch {
-	case resp.StatusCode/100 == 2, resp.StatusCode == http.StatusTooManyRequests: // one is waiting to be read already
-		return nil
-	default:
-		return fmt.Errorf("resume the workflow: %s", resp.Status)
-	}
 }

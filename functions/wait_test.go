@@ -7,18 +7,67 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/docket"
+	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
 	workflowstandin "github.com/contraband-dev/contraband/internal/standin/workflows"
 	"github.com/contraband-dev/contraband/internal/workflows"
 	caseflow "github.com/contraband-dev/contraband/workflows"
 )
 
 const workflowName = "projects/p/locations/l/workflows/case"
+
+const caseID = "0123456789abcdef"
+
+// desk is a suite with an open case, and Slack.
+type desk struct {
+	*Suite
+	t     *testing.T
+	slack *slackstandin.Server
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	s, _, _ := start(t, nil)
+	s.Config.SlackSigningSecret = "the app's secret"
+	f, err := s.Log.Read(t.Context(), caseID, "test")
+	if err == nil {
+		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
+	}
+	if err == nil {
+		err = f.Yield(t.Context())
+	}
+	d := &desk{Suite: s, t: t}
+	if err == nil {
+		d.slack, err = slackstandin.Open(filepath.Join(t.TempDir(), "slack.db"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.slack.Close() })
+	web := httptest.NewServer(http.HandlerFunc(s.Interact))
+	t.Cleanup(web.Close)
+	d.slack.Interact = slackstandin.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
+	return d
+}
+
+// press posts what Slack does when ann says that the case is harmless.
+func (d *desk) press() {
+	d.t.Helper()
+	payload := `{"type":"block_actions","user":{"id":"U1","name":"ann"},"trigger_id":"t","actions":[{"type":"button","block_id":"buttons","action_id":"` +
+		docket.PressBenign + `","value":"` + caseID + `","action_ts":"1.2"}]}`
+	status, err := d.slack.Send(d.t.Context(), []byte(url.Values{"payload": {payload}}.Encode()), time.Now())
+	if err != nil || status != http.StatusOK {
+		d.t.Fatalf("%d, %v", status, err)
+	}
+}
 
 // waiting is a desk whose cases the deployed workflow drives.
 type waiting struct {
@@ -53,8 +102,8 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.flows.Close() })
-	w.cfg.Workflow, w.cfg.CallbackPrefix, w.cfg.AdvanceURL = workflowName, w.flows.CallbackPrefix(), advance.URL
-	w.parts.Executions, w.parts.Callbacks = w.flows.Options(), w.flows.CallbackClient()
+	w.cfg.Workflow, w.cfg.CallbackPrefix, w.Config.AdvanceURL = workflowName, w.flows.CallbackPrefix(), advance.URL
+	w.parts.Executions, w.Front.Parts.Callbacks = w.flows.Options(), w.flows.CallbackClient()
 	return w
 }
 
@@ -70,7 +119,7 @@ func (w *waiting) eventually(what string, ok func() bool) {
 
 func (w *waiting) closed() bool {
 	w.t.Helper()
-	f, err := w.log.Read(w.t.Context(), caseID, "look")
+	f, err := w.Log.Read(w.t.Context(), caseID, "look")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -78,7 +127,7 @@ func (w *waiting) closed() bool {
 }
 
 func (w *waiting) resumable() bool {
-	url, err := w.log.Callback(w.t.Context(), caseID)
+	url, err := w.Log.Callback(w.t.Context(), caseID)
 	return err == nil && url != ""
 }
 
@@ -97,9 +146,7 @@ func TestWorkflowDrivesACase(t *testing.T) {
 	if got := fmt.Sprint(w.flows.Results()); !strings.Contains(got, "another execution drives the case") {
 		t.Errorf("it ended with %s", got)
 	}
-	if status, err := w.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
-		t.Fatalf("%d, %v", status, err)
-	}
+	w.press()
 	w.eventually("the press closes the case, and the workflow ends", func() bool { return w.closed() && w.flows.States()["SUCCEEDED"] == 2 })
 	if n := w.posts.Load(); n != 3 {
 		t.Errorf("Advance was called %d times, want 3: by the first, the second, and after the press", n)
@@ -120,9 +167,7 @@ func TestWorkflowDies(t *testing.T) {
 			} else {
 				w.eventually("it has died", func() bool { return w.flows.States()["FAILED"] == 1 })
 			}
-			if status, err := w.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
-				t.Fatalf("%d, %v", status, err)
-			}
+			w.press()
 			w.eventually("the press closes the case, by the sweep if need be", func() bool {
 				w.Sweep(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
 				return w.closed() && w.flows.States()["FAILED"] == 1
@@ -134,16 +179,14 @@ func TestWorkflowDies(t *testing.T) {
 // TestSweepSuffices: with no workflow, and Advance out of reach of the press.
 func TestSweepSuffices(t *testing.T) {
 	d := newDesk(t)
-	d.cfg.AdvanceURL = "http://127.0.0.1:9/"
-	if status, err := d.slack.Send(t.Context(), body(pressOf(docket.PressBenign, caseID)), time.Now()); err != nil || status != http.StatusOK {
-		t.Fatalf("%d, %v", status, err)
-	}
+	d.Config.AdvanceURL = "http://127.0.0.1:9/"
+	d.press()
 	advance := httptest.NewServer(http.HandlerFunc(d.Advance)) // it is back
 	t.Cleanup(advance.Close)
-	d.cfg.AdvanceURL = advance.URL
+	d.Config.AdvanceURL = advance.URL
 	sweep := httptest.NewRecorder()
 	d.Sweep(sweep, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
-	f, err := d.log.Read(t.Context(), caseID, "look")
+	f, err := d.Log.Read(t.Context(), caseID, "look")
 	if err != nil || !f.IsClosed() {
 		t.Errorf("after the sweep (%d %s) the case is open: %v", sweep.Code, sweep.Body, err)
 	}
@@ -153,7 +196,7 @@ func TestSweepSuffices(t *testing.T) {
 func TestAdvanceRefusesStrangers(t *testing.T) {
 	w := newWaiting(t, "")
 	for _, url := range []string{"https://elsewhere.example/v1/x", "http://169.254.169.254/", w.flows.CallbackPrefix()[:10]} {
-		b, err := json.Marshal(advanceRequest{Case: caseID, Execution: "e", Callback: url})
+		b, err := json.Marshal(serve.AdvanceRequest{Case: caseID, Execution: "e", Callback: url})
 		if err != nil {
 			t.Fatal(err)
 		}

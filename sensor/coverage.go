@@ -11,11 +11,19 @@ import (
 // Tier says how much of the sensor is to be loaded.
 type Tier int
 
-// AllTiers loads what the kernel takes; CoreTier what every supported kernel takes.
+// The tiers that can be asked for.
 const (
-	AllTiers Tier = iota
+	// DefaultTiers is what the kernel takes; fanotify only where the kernel does not hash.
+	DefaultTiers Tier = iota
+	// AllTiers is fanotify besides: it keeps what unlinks itself for the evidence,
+	// and taxes every exec of an image file.
+	AllTiers
+	// CoreTier is nothing but what every supported kernel takes.
 	CoreTier
 )
+
+// Tiers by the names that people give them.
+var Tiers = map[string]Tier{"default": DefaultTiers, "all": AllTiers, "core": CoreTier}
 
 // Coverage is what this sensor can see on this kernel, found out by loading.
 type Coverage struct {

@@ -57,7 +57,7 @@ type Config struct {
 	SpoolMax int
 	// HashMax is the largest file that is hashed, in bytes. Default 1 GiB.
 	HashMax int64
-	// Tier is AllTiers, or CoreTier to load nothing but what every kernel takes.
+	// Tier says which tiers are loaded. Default: DefaultTiers.
 	Tier Tier
 	// Exceptions is a file of programs that may run although they are not of their
 	// image (see internal/exception). It is read again when it changes. "": none.
@@ -154,8 +154,12 @@ func New(cfg Config) (*Sensor, error) {
 	if s.kernel, err = bpf.Load(bpf.Config{CoreOnly: cfg.Tier == CoreTier}); err != nil {
 		return nil, errors.Join(err, s.spool.close())
 	}
-	s.opened = &openedFiles{fd: -1, whyNot: "fanotify: not asked for"}
-	if cfg.Tier != CoreTier {
+	switch {
+	case cfg.Tier == CoreTier:
+		s.opened = &openedFiles{fd: -1, whyNot: "fanotify: not asked for"}
+	case cfg.Tier == DefaultTiers && s.kernel.Tiers.IMA:
+		s.opened = &openedFiles{fd: -1, whyNot: "fanotify: not asked for, the kernel hashes what runs"}
+	default:
 		s.opened = watchOpened(cfg.Log)
 	}
 	return s, nil

@@ -26,7 +26,6 @@ import (
 	"github.com/contraband-dev/contraband/internal/escalate"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/standin/googleapis"
 	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
 	"github.com/contraband-dev/contraband/internal/workflows"
@@ -408,24 +407,24 @@ func describe(member, role, resource string) string {
 	return who + " | " + role + " | " + on
 }
 
-// timesNest: what is deployed is what internal/respond assumes.
+// timesNest: what is deployed is what internal/docket assumes.
 func timesNest(t *testing.T, g *googleapis.Server) {
 	for _, name := range g.Names() {
 		o := g.Object(name)
 		if c, _ := o["serviceConfig"].(map[string]any); c != nil {
 			seconds, _ := c["timeoutSeconds"].(float64)
-			limit := respond.FunctionTimeout
+			limit := docket.FunctionTimeout
 			if strings.HasSuffix(name, "-contain") {
-				limit = respond.StepDeadline
+				limit = docket.StepDeadline
 			}
-			if d := time.Duration(seconds) * time.Second; d > limit || d >= respond.Lease {
+			if d := time.Duration(seconds) * time.Second; d > limit || d >= docket.Lease {
 				t.Errorf("%s may take %s, want at most %s", name, d, limit)
 			}
 		}
 		if o["pushConfig"] != nil {
 			seconds, _ := o["ackDeadlineSeconds"].(float64)
-			if d := time.Duration(seconds) * time.Second; d != respond.AckDeadline || d <= respond.Lease {
-				t.Errorf("%s is delivered again after %s, want %s", name, d, respond.AckDeadline)
+			if d := time.Duration(seconds) * time.Second; d != docket.AckDeadline || d <= docket.Lease {
+				t.Errorf("%s is delivered again after %s, want %s", name, d, docket.AckDeadline)
 			}
 		}
 	}

@@ -40,9 +40,9 @@ type Config struct {
 // Command runs a sensor until it is told to stop.
 func Command() *cobra.Command {
 	var (
-		c        Config
-		coreOnly bool
-		check    bool
+		c     Config
+		tiers string
+		check bool
 	)
 	cmd := &cobra.Command{
 		Use:   "sensor",
@@ -64,8 +64,9 @@ CONTRABAND_SENSOR_TOPIC for --topic. PUBSUB_EMULATOR_HOST is obeyed.`,
 			return fromEnvironment(cmd.Flags(), os.LookupEnv)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if coreOnly {
-				c.Sensor.Tier = sensor.CoreTier
+			var known bool
+			if c.Sensor.Tier, known = sensor.Tiers[tiers]; !known {
+				return fmt.Errorf("--tiers %q: want default, all or core", tiers)
 			}
 			if check {
 				return checkOnly(cmd, c)
@@ -89,7 +90,7 @@ CONTRABAND_SENSOR_TOPIC for --topic. PUBSUB_EMULATOR_HOST is obeyed.`,
 	f.StringVar(&c.OrdersAccount, "orders-account", "/var/run/secrets/kubernetes.io/serviceaccount", "directory with ca.crt and token for it")
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:9465", "address of /metrics, /healthz and /readyz; empty for none")
 	f.BoolVar(&c.Pprof, "pprof", false, "serve Go's profiles under /debug/pprof/ too")
-	f.BoolVar(&coreOnly, "core-only", false, "load no tier but the one that every supported kernel takes")
+	f.StringVar(&tiers, "tiers", "default", "default: what the kernel takes; all: also keep what unlinks itself, by fanotify, where the kernel hashes; core: what every kernel takes")
 	f.BoolVar(&check, "check", false, "load, test, say what is covered, and stop; publishes nothing")
 	return cmd
 }

@@ -32,6 +32,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/contraband-dev/contraband/functions"
+	"github.com/contraband-dev/contraband/functions/front"
+	"github.com/contraband-dev/contraband/functions/raise"
 	"github.com/contraband-dev/contraband/internal/casefile"
 	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/contain"
@@ -264,12 +266,11 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		m.slack.Interact = slackstandin.Interactivity{URL: base + "/Interact", SigningSecret: signing}
 	}
 	parts := functions.Parts{
-		PubSub: m.broker.options(), SlackAPI: slackAPI, HTTP: http.DefaultClient, Store: m.store, Upload: m.upload.sign,
-		SCC: []option.ClientOption{option.WithEndpoint(m.scc.Addr), option.WithoutAuthentication(),
-			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))},
+		SlackAPI: slackAPI, Upload: m.upload.sign, Incarnation: incarnation, Observe: m.done.put,
 		// The directory is locked: whoever held a case in an earlier process is dead.
-		Incarnation: incarnation, Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") },
-		Observe: m.done.put,
+		Front: front.Parts{HTTP: http.DefaultClient, Store: m.store, Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") }},
+		Raise: raise.Parts{PubSub: m.broker.options(), SCC: []option.ClientOption{option.WithEndpoint(m.scc.Addr), option.WithoutAuthentication(),
+			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))}},
 	}
 	definition, err := workflows.Parse(deployed.Case)
 	if err != nil {
@@ -281,7 +282,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	if err != nil {
 		return "", err
 	}
-	parts.Executions, parts.Callbacks = m.workflows.Options(), m.workflows.CallbackClient()
+	parts.Executions, parts.Front.Callbacks = m.workflows.Options(), m.workflows.CallbackClient()
 	place := finding.Place{Project: "local", Location: "local", Cluster: hostname()}
 	if m.cfg.Cluster != nil {
 		place, parts.Reads, parts.Acts = m.cfg.Cluster.Place, m.cfg.Cluster.Reads, m.cfg.Cluster.Acts
@@ -290,11 +291,12 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		parts.Orders = contain.HTTPOrders{URL: m.URL, Token: m.Token, Client: http.DefaultClient}
 	}
 	m.suite, err = functions.New(ctx, functions.Config{
-		Store: "dir://", Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
-		Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster},
-		Policy:   m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel, SlackSigningSecret: signing,
+		Front: front.Config{Store: "dir://", SlackSigningSecret: signing, AdvanceURL: base + "/Advance"},
+		Raise: raise.Config{Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
+			Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster}},
+		Policy: m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel,
 		Workflow: workflow, CallbackPrefix: m.workflows.CallbackPrefix(),
-		ContainURL: base + "/Contain", AdvanceURL: base + "/Advance", CasebookURL: m.URL,
+		ContainURL: base + "/Contain", CasebookURL: m.URL,
 	}, parts)
 	if err != nil {
 		return "", err

@@ -35,7 +35,7 @@ func TestHolderThatVanishes(t *testing.T) {
 	if err != nil || o.Case == "" {
 		t.Fatalf("the next delivery: %+v, %v", o, err)
 	}
-	now = now.Add(respond.Lease + time.Minute)
+	now = now.Add(docket.Lease + time.Minute)
 	due, _, err := r.Log.Due(t.Context())
 	if err != nil || len(due) == 0 || due[0].Case != o.Case {
 		t.Fatalf("nobody will look at the case: %v, %v", due, err)

@@ -18,18 +18,6 @@ import (
 	"github.com/contraband-dev/contraband/internal/policy"
 )
 
-// Times nest: a step ends before its function, the function before the lease,
-// the lease before Pub/Sub delivers again. A test holds them to it.
-const (
-	StepDeadline    = 60 * time.Second
-	FunctionTimeout = 300 * time.Second
-	Lease           = 420 * time.Second
-	AckDeadline     = 600 * time.Second
-
-	// ActDeadline is Contain's own, within a step.
-	ActDeadline = 50 * time.Second
-)
-
 // ErrBusy means that somebody else is at work on the case: try again later.
 var ErrBusy = errors.New("the case is being worked on")
 
@@ -287,7 +275,7 @@ func (w *work) lookAtHolds(ctx context.Context) error {
 	if next.IsZero() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, StepDeadline)
+	ctx, cancel := context.WithTimeout(ctx, docket.StepDeadline)
 	defer cancel()
 	if w.lost = w.Responder.Lost(ctx, c); w.lost.Why != "" {
 		return nil

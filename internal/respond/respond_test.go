@@ -229,7 +229,7 @@ func (w *world) process() *respond.Responder {
 		w.t.Fatal(err)
 	}
 	store := mortalStore{w.store, w.life}
-	log := &casefile.Log{Store: store, Lease: respond.Lease, Alive: func(h string) bool { return strings.HasPrefix(h, me+"/") }}
+	log := &casefile.Log{Store: store, Lease: docket.Lease, Alive: func(h string) bool { return strings.HasPrefix(h, me+"/") }}
 	box := &contain.Container{Log: log, Guards: rules.Guards, Orders: w.node, Now: time.Now,
 		Upload: func(_ context.Context, key string, max int64) (*node.Upload, error) {
 			return &node.Upload{URL: "http://127.0.0.1/" + key, MaxBytes: max}, nil
@@ -339,7 +339,7 @@ func (w *world) check(caseID string) docket.Case {
 
 func (w *world) read(caseID string) docket.Case {
 	w.t.Helper()
-	log := &casefile.Log{Store: w.store, Lease: respond.Lease}
+	log := &casefile.Log{Store: w.store, Lease: docket.Lease}
 	f, err := log.Read(w.t.Context(), caseID, "test")
 	if err != nil {
 		w.t.Fatal(err)
@@ -642,7 +642,7 @@ func TestBudget(t *testing.T) {
 }
 
 func TestTimesNest(t *testing.T) {
-	times := []time.Duration{respond.StepDeadline, respond.FunctionTimeout, respond.Lease, respond.AckDeadline}
+	times := []time.Duration{docket.StepDeadline, docket.FunctionTimeout, docket.Lease, docket.AckDeadline}
 	if !slices.IsSorted(times) || len(slices.Compact(slices.Clone(times))) != len(times) {
 		t.Errorf("step < function < lease < ack deadline does not hold: %v", times)
 	}

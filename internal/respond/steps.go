@@ -216,7 +216,7 @@ func (w *work) steps(ctx context.Context) error {
 		var wg sync.WaitGroup
 		for i, s := range due {
 			wg.Go(func() {
-				ctx, cancel := context.WithTimeout(ctx, StepDeadline)
+				ctx, cancel := context.WithTimeout(ctx, docket.StepDeadline)
 				defer cancel()
 				errs[i] = s.take(ctx, w, c)
 			})

@@ -27,7 +27,7 @@ type work struct {
 // learn does the reading: facts and verdict at once, then the policy.
 func (w *work) learn(ctx context.Context, f finding.Finding) docket.Decided {
 	d := docket.Decided{Key: f.Key(), Finding: f, Received: w.received}
-	ctx, cancel := context.WithTimeout(ctx, StepDeadline)
+	ctx, cancel := context.WithTimeout(ctx, docket.StepDeadline)
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() { d.Facts = w.Facts.Facts(ctx, f) })

@@ -256,7 +256,7 @@ func (y *year) between(from, to time.Duration) time.Duration {
 // nobody knows whether it lives but by its lease.
 func (y *year) responder() *respond.Responder {
 	y.events++
-	log := &casefile.Log{Store: y.store, Lease: respond.Lease, Now: func() time.Time { return y.now }}
+	log := &casefile.Log{Store: y.store, Lease: docket.Lease, Now: func() time.Time { return y.now }}
 	n := 0
 	rs := &respond.Responder{
 		Log: log, Facts: enrich.Enricher{}, Judge: unknown{}, Policy: y.policy, Pager: (*yearPager)(y), Act: y.act,
@@ -316,7 +316,7 @@ func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, err
 	if y.dice.chance("contain", 0.1) {
 		return docket.Acted{}, errors.New("contain does not answer")
 	}
-	log := &casefile.Log{Store: y.store.Store, Lease: respond.Lease}
+	log := &casefile.Log{Store: y.store.Store, Lease: docket.Lease}
 	f, err := log.Read(ctx, caseID, "contain")
 	if err != nil {
 		return docket.Acted{}, err
@@ -603,7 +603,7 @@ func (y *year) live() {
 // check holds every episode to what a case must be at the end.
 func (y *year) check(which string) (last docket.Case) {
 	y.t.Helper()
-	log := &casefile.Log{Store: y.store.Store, Lease: respond.Lease, Now: func() time.Time { return y.now }}
+	log := &casefile.Log{Store: y.store.Store, Lease: docket.Lease, Now: func() time.Time { return y.now }}
 	ids, err := log.Cases(y.t.Context())
 	if err != nil || len(ids) == 0 {
 		y.t.Fatalf("%s: no case, %v", which, err)

@@ -88,7 +88,7 @@ boot() {
 }
 
 failed=0
-tests="-test.run TestMatrix" machine="-accel tcg,thread=multi -smp 2"
+tests="-test.run TestMatrix|TestHashOfWhatIsGone" machine="-accel tcg,thread=multi -smp 2"
 if [ -n "${BENCH:-}" ]; then
 	tests="-test.run ^$ -test.bench BenchmarkInstructions -test.benchtime 1x" machine="-accel tcg,thread=single -smp 1 -icount shift=0"
 	for peer in execsnoop auditctl; do

@@ -1,4 +1,4 @@
-package functions
+package front
 
 import (
 	"context"
@@ -8,30 +8,31 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/docket"
 )
 
 // Bounds of one sweep: a case that takes its time keeps no other from its turn, and
 // what has no time left is the next sweep's.
 const (
 	sweepAtOnce = 8
-	sweepCase   = 2 * respond.StepDeadline
+	sweepCase   = 2 * docket.StepDeadline
 	sweepSpare  = 10 * time.Second
 )
 
 // Sweep has Advance called for the cases whose time has come. It alone must suffice.
-func (s *Suite) Sweep(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), respond.FunctionTimeout)
+func (f *Front) Sweep(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), docket.FunctionTimeout)
 	defer cancel()
-	n, err := s.sweep(ctx)
-	reply(w, map[string]int{"due": n}, err)
+	n, err := f.sweep(ctx)
+	serve.Reply(w, map[string]int{"due": n}, err)
 }
 
 // sweep answers how many cases were due. One that fails stays due, or is put off by
 // whoever worked on it.
-func (s *Suite) sweep(ctx context.Context) (int, error) {
-	due, _, err := s.log.Due(ctx)
+func (f *Front) sweep(ctx context.Context) (int, error) {
+	due, _, err := f.Log.Due(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -46,11 +47,11 @@ func (s *Suite) sweep(ctx context.Context) (int, error) {
 	var g errgroup.Group
 	g.SetLimit(sweepAtOnce)
 	for i, id := range order {
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < respond.StepDeadline {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < docket.StepDeadline {
 			break
 		}
 		g.Go(func() error {
-			errs[i] = s.sweepOne(ctx, id, wakes[id])
+			errs[i] = f.sweepOne(ctx, id, wakes[id])
 			return nil
 		})
 	}
@@ -59,12 +60,12 @@ func (s *Suite) sweep(ctx context.Context) (int, error) {
 
 // sweepOne advances a case once, however many wakes it has, and forgets those that
 // were answered: a later one takes their place where something is left to do.
-func (s *Suite) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) error {
+func (f *Front) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) error {
 	turn, cancel := context.WithTimeout(ctx, sweepCase-sweepSpare)
 	defer cancel()
-	err := s.post(turn, "Advance", s.cfg.AdvanceURL, advanceRequest{Case: id}, nil)
+	err := f.callAdvance(turn, id)
 	if err != nil {
-		_, ahead, lost := s.log.Due(ctx)
+		_, ahead, lost := f.Log.Due(ctx)
 		if lost != nil {
 			return errors.Join(err, lost)
 		}
@@ -77,7 +78,7 @@ func (s *Suite) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) 
 		}
 	}
 	for _, w := range wakes {
-		err = errors.Join(err, s.log.Woken(ctx, w))
+		err = errors.Join(err, f.Log.Woken(ctx, w))
 	}
 	return err
 }

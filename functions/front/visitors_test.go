@@ -1,4 +1,4 @@
-package functions
+package front
 
 import (
 	"crypto/ecdsa"
@@ -69,13 +69,13 @@ func TestVisitors(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := proxy{t, key}
-	d.cfg.IAPAudience, d.cfg.Approvers = audience, []string{"ann@example.com"}
-	d.parts.IAP = &http.Client{Transport: p}
+	d.Config.IAPAudience, d.Config.Approvers = audience, []string{"ann@example.com"}
+	d.Parts.IAP = &http.Client{Transport: p}
 	v, err := d.visitors(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	book := casebook.Handler(d.log, v, d.afterClick)
+	book := casebook.Handler(d.Log, v, d.afterClick)
 	claims := func(change map[string]any) map[string]any {
 		c := map[string]any{"iss": iapIssuer, "aud": audience, "email": "ann@example.com", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix()}
 		for k, v := range change {

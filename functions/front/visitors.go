@@ -1,4 +1,4 @@
-package functions
+package front
 
 import (
 	"context"
@@ -22,26 +22,26 @@ const (
 
 // mayPress tells whether somebody is among those who may; id is a Slack user's or an
 // e-mail address.
-func (s *Suite) mayPress(id string) bool {
-	return len(s.cfg.Approvers) == 0 || slices.Contains(s.cfg.Approvers, id)
+func (f *Front) mayPress(id string) bool {
+	return len(f.Config.Approvers) == 0 || slices.Contains(f.Config.Approvers, id)
 }
 
 // visitors of the casebook.
-func (s *Suite) visitors(ctx context.Context) (casebook.Visitors, error) {
-	v := casebook.Visitors{May: s.mayPress}
-	if s.cfg.IAPAudience == "" {
+func (f *Front) visitors(ctx context.Context) (casebook.Visitors, error) {
+	v := casebook.Visitors{May: f.mayPress}
+	if f.Config.IAPAudience == "" {
 		return v, nil
 	}
 	var options []idtoken.ClientOption
-	if s.parts.IAP != nil {
-		options = append(options, option.WithHTTPClient(s.parts.IAP))
+	if f.Parts.IAP != nil {
+		options = append(options, option.WithHTTPClient(f.Parts.IAP))
 	}
 	validator, err := idtoken.NewValidator(ctx, options...)
 	if err != nil {
 		return v, fmt.Errorf("verify visitors: %w", err)
 	}
 	v.Who = func(r *http.Request) (string, error) {
-		p, err := validator.Validate(r.Context(), r.Header.Get(iapAssertion), s.cfg.IAPAudience)
+		p, err := validator.Validate(r.Context(), r.Header.Get(iapAssertion), f.Config.IAPAudience)
 		if err != nil {
 			return "", fmt.Errorf("Identity-Aware Proxy does not vouch for you: %w", err) //nolint:staticcheck // a name
 		}

@@ -1,4 +1,4 @@
-package functions
+package front
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ const caseID = "0123456789abcdef"
 
 // desk is Interact, a case to press about, and Slack.
 type desk struct {
-	*Suite
+	*Front
 	t        *testing.T
 	slack    *slackstandin.Server
 	advanced atomic.Int64
@@ -29,13 +29,16 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	s, _, _ := start(t, nil)
-	d := &desk{Suite: s, t: t}
-	s.cfg.SlackSigningSecret = "the app's secret"
+	s, err := New(t.Context(), Config{Store: "mem://", SlackSigningSecret: "the app's secret"}, Parts{HTTP: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	d := &desk{Front: s, t: t}
 	advance := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { d.advanced.Add(1) }))
 	t.Cleanup(advance.Close)
-	s.cfg.AdvanceURL, s.parts.HTTP = advance.URL, http.DefaultClient
-	f, err := s.log.Read(t.Context(), caseID, "test")
+	s.Config.AdvanceURL = advance.URL
+	f, err := s.Log.Read(t.Context(), caseID, "test")
 	if err == nil {
 		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
 	}
@@ -51,13 +54,13 @@ func newDesk(t *testing.T) *desk {
 	t.Cleanup(func() { d.slack.Close() })
 	web := httptest.NewServer(http.HandlerFunc(s.Interact))
 	t.Cleanup(web.Close)
-	d.slack.Interact = slackstandin.Interactivity{URL: web.URL, SigningSecret: s.cfg.SlackSigningSecret}
+	d.slack.Interact = slackstandin.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
 	return d
 }
 
 func (d *desk) clicks() []docket.Click {
 	d.t.Helper()
-	entries, err := d.log.Clicks(d.t.Context(), caseID, nil)
+	entries, err := d.Log.Clicks(d.t.Context(), caseID, nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -135,7 +138,7 @@ func TestInteract(t *testing.T) {
 	if d.advanced.Load() == 0 {
 		t.Error("the case was not brought on")
 	}
-	due, _, err := d.log.Due(t.Context())
+	due, _, err := d.Log.Due(t.Context())
 	if err != nil || len(due) == 0 || due[0].Case != caseID {
 		t.Errorf("no wake stands by: %v, %v", due, err)
 	}
@@ -145,7 +148,7 @@ func TestInteract(t *testing.T) {
 // a click lost to the person; so a case that cannot be reached keeps nobody waiting.
 func TestInteractInTime(t *testing.T) {
 	d := newDesk(t)
-	d.parts.HTTP = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	d.Parts.HTTP = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	})}
@@ -176,7 +179,7 @@ func TestInteractStoreFails(t *testing.T) {
 // TestApprovers: who may not press is on record as refused.
 func TestApprovers(t *testing.T) {
 	d := newDesk(t)
-	d.cfg.Approvers = []string{"U2"}
+	d.Config.Approvers = []string{"U2"}
 	for _, user := range []string{"U1", "U2"} {
 		if status, err := d.slack.Send(t.Context(), body(strings.Replace(pressOf("approve", caseID), "U1", user, 1)), time.Now()); err != nil || status != http.StatusOK {
 			t.Fatalf("%d, %v", status, err)
@@ -193,7 +196,7 @@ func TestApprovers(t *testing.T) {
 
 func TestInteractNeedsASecret(t *testing.T) {
 	d := newDesk(t)
-	d.cfg.SlackSigningSecret = ""
+	d.Config.SlackSigningSecret = ""
 	if status, err := d.slack.Send(t.Context(), body(pressOf("approve", caseID)), time.Now()); err != nil || status != http.StatusServiceUnavailable {
 		t.Errorf("%d, %v", status, err)
 	}

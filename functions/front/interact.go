@@ -1,4 +1,4 @@
-package functions
+package front
 
 import (
 	"bytes"
@@ -30,8 +30,8 @@ const (
 // body, puts the click on record, has the case go on, and answers. Nothing runs
 // after the answer: a function has no processor then. Slack cannot present an
 // identity token, so the endpoint is public and the signature is all there is.
-func (s *Suite) Interact(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.SlackSigningSecret == "" {
+func (f *Front) Interact(w http.ResponseWriter, r *http.Request) {
+	if f.Config.SlackSigningSecret == "" {
 		http.Error(w, "SLACK_SIGNING_SECRET is not configured: nothing can be verified", http.StatusServiceUnavailable)
 		return
 	}
@@ -44,7 +44,7 @@ func (s *Suite) Interact(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body is too large or was cut short", http.StatusRequestEntityTooLarge)
 		return
 	}
-	if err := verified(r.Header, body, s.cfg.SlackSigningSecret); err != nil {
+	if err := verified(r.Header, body, f.Config.SlackSigningSecret); err != nil {
 		slog.Warn("an interaction was refused", "reason", err.Error())
 		http.Error(w, "the signature does not fit", http.StatusUnauthorized)
 		return
@@ -57,7 +57,7 @@ func (s *Suite) Interact(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), interactTime)
 	defer cancel()
 	for _, p := range pressed {
-		if err := s.take(ctx, p); err != nil {
+		if err := f.take(ctx, p); err != nil {
 			slog.Error("a click could not be put on record", "case", p.caseID, "error", err.Error())
 			http.Error(w, "it could not be put on record: press again", http.StatusServiceUnavailable)
 			return
@@ -130,28 +130,28 @@ func caseForm(id string) bool {
 // take puts a click on record and has the case go on. The record is also what
 // makes a replay harmless: the same click has the same key. Where the case cannot
 // be reached in time its wake brings it on.
-func (s *Suite) take(ctx context.Context, p press) error {
+func (f *Front) take(ctx context.Context, p press) error {
 	k := docket.Click{ID: p.id, What: p.what, By: p.by, At: p.at}
-	if !s.mayPress(p.userID) {
+	if !f.mayPress(p.userID) {
 		k.Refused = "not among those who may press (CONTRABAND_APPROVERS)"
 	}
 	body, err := json.Marshal(k)
 	if err != nil {
 		return err
 	}
-	f, err := s.log.Read(ctx, p.caseID, "interact")
+	file, err := f.Log.Read(ctx, p.caseID, "interact")
 	if err != nil {
 		return err
 	}
-	if len(f.Events()) == 0 {
+	if len(file.Events()) == 0 {
 		slog.Warn("a button of no case was pressed", "case", p.caseID)
 		return nil
 	}
-	if err := s.log.Click(ctx, p.caseID, p.id, body); err != nil {
+	if err := f.Log.Click(ctx, p.caseID, p.id, body); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardTime)
 	defer cancel()
-	s.afterClick(ctx, p.caseID)
+	f.afterClick(ctx, p.caseID)
 	return nil
 }

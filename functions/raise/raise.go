@@ -1,0 +1,168 @@
+// Package raise owns the function that writes a sensor's detection as a finding of
+// ours, and hands the same finding on at once, without waiting for SCC's notification:
+//
+//	Raise  Pub/Sub detections -> SCC finding, and the same finding on the findings topic
+package raise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"cloud.google.com/go/pubsub/v2"
+	scc "cloud.google.com/go/securitycenter/apiv2/securitycenterpb"
+	cloudevents "github.com/cloudevents/sdk-go/v2"
+	"google.golang.org/api/option"
+
+	"github.com/contraband-dev/contraband/functions/serve"
+	"github.com/contraband-dev/contraband/internal/escalate"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// Config is read from the environment.
+type Config struct {
+	// Project is the id of the project that holds the topics. Required.
+	Project string `env:"GOOGLE_CLOUD_PROJECT, required"`
+	// FindingsTopic takes the direct copy of what Raise has written.
+	FindingsTopic string `env:"CONTRABAND_FINDINGS_TOPIC, default=findings"`
+	// DeadLetterTopic takes what can never be understood, with the reason.
+	DeadLetterTopic string `env:"CONTRABAND_DEAD_LETTER_TOPIC, default=dead-letters"`
+	// Clusters says whose detections a topic carries; a node's own word does not
+	// count. Form: TOPIC=PROJECT/LOCATION/CLUSTER[,...]
+	Clusters map[string]string `env:"CONTRABAND_CLUSTERS, separator=="`
+	// SCCSource is the name of our source. Empty: nothing is written to SCC, and
+	// escalation lives in the case and on the page.
+	SCCSource string `env:"CONTRABAND_SCC_SOURCE"`
+	// SCCScope is below which findings nearby are looked for: organizations/N, folders/N
+	// or projects/P. Empty: the source's organization.
+	SCCScope string `env:"CONTRABAND_SCC_SCOPE"`
+}
+
+// Parts replace what only Google's cloud has, on one machine and in tests.
+type Parts struct{ PubSub, SCC []option.ClientOption }
+
+// Raiser has the topics, and SCC.
+type Raiser struct {
+	// SCC is nil without a source.
+	SCC *escalate.SCC
+
+	cfg      Config
+	pubsub   *pubsub.Client
+	findings *pubsub.Publisher
+	dead     *pubsub.Publisher
+}
+
+// New opens the topics and SCC.
+func New(ctx context.Context, cfg Config, parts Parts) (*Raiser, error) {
+	r := &Raiser{cfg: cfg}
+	var err error
+	if r.pubsub, err = pubsub.NewClient(ctx, cfg.Project, parts.PubSub...); err != nil {
+		return nil, fmt.Errorf("open Pub/Sub: %w", err)
+	}
+	r.findings, r.dead = r.pubsub.Publisher(cfg.FindingsTopic), r.pubsub.Publisher(cfg.DeadLetterTopic)
+	for _, p := range []*pubsub.Publisher{r.findings, r.dead} {
+		p.PublishSettings.DelayThreshold = time.Millisecond // an alert does not wait for company
+	}
+	if cfg.SCCSource == "" {
+		return r, nil
+	}
+	if r.SCC, err = escalate.Open(ctx, cfg.SCCSource, parts.SCC...); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	r.SCC.Scope = cfg.SCCScope
+	return r, nil
+}
+
+// Register registers the function with the framework.
+func Register() {
+	p := serve.NewProgram(func(ctx context.Context, c Config) (*Raiser, error) { return New(ctx, c, Parts{}) })
+	p.Event("Raise", (*Raiser).Raise)
+}
+
+// Close ends connections; what was published is on its way or was refused.
+func (r *Raiser) Close() error {
+	r.findings.Stop()
+	r.dead.Stop()
+	err := r.pubsub.Close()
+	if r.SCC != nil {
+		err = errors.Join(err, r.SCC.Close())
+	}
+	return err
+}
+
+// Raise takes a detection that the sensor has published.
+func (r *Raiser) Raise(ctx context.Context, e cloudevents.Event) error {
+	m, err := serve.ReadMessage(e)
+	if err != nil {
+		return serve.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
+	}
+	err = r.raise(ctx, serve.TopicOf(e), m.Data)
+	if retry.IsPermanent(err) {
+		return serve.Safe(r.Park(ctx, m.Data, err))
+	}
+	return serve.Safe(err)
+}
+
+func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
+	d, err := node.ParseDetection(data)
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	place, err := r.cfg.place(topic)
+	if err != nil {
+		return err // a configuration that will be mended: nothing is lost meanwhile
+	}
+	source := r.cfg.SCCSource
+	if source == "" {
+		source = "projects/" + place.Project + "/sources/contraband/locations/global"
+	}
+	_, f, err := finding.FromDetection(d, place, source, time.Now())
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	if r.SCC != nil {
+		written, err := r.SCC.Upsert(ctx, f)
+		switch {
+		case err == nil:
+			f = written
+		case retry.IsPermanent(err):
+			// SCC will never take it: people are told all the same.
+			slog.Error("the finding is not in SCC", "error", err.Error())
+			f.CanonicalName = f.Name
+		default:
+			return err
+		}
+	}
+	body, err := finding.Notification("", f, &scc.Resource{Name: f.ResourceName})
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	_, err = r.findings.Publish(ctx, &pubsub.Message{Data: body}).Get(ctx)
+	return err
+}
+
+// place answers whose detections a topic carries.
+func (c Config) place(topic string) (finding.Place, error) {
+	parts := strings.Split(c.Clusters[topic], "/")
+	if len(parts) != 3 {
+		return finding.Place{}, fmt.Errorf("topic %q: CONTRABAND_CLUSTERS does not say whose detections it carries (TOPIC=PROJECT/LOCATION/CLUSTER)", topic)
+	}
+	return finding.Place{Project: parts[0], Location: parts[1], Cluster: parts[2]}, nil
+}
+
+// Park puts what can never succeed where people find it, and only then lets it
+// be acknowledged.
+func (r *Raiser) Park(ctx context.Context, data []byte, why error) error {
+	reason := why.Error()
+	slog.Error("dead letter", "reason", reason, "bytes", len(data))
+	_, err := r.dead.Publish(ctx, &pubsub.Message{Data: data, Attributes: map[string]string{"reason": reason[:min(len(reason), 1000)]}}).Get(ctx)
+	if err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	return nil
+}

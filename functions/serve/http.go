@@ -1,0 +1,94 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"google.golang.org/api/idtoken"
+
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// AdvanceRequest names a case and, when a workflow drives it, where that can be
+// resumed. No decision arrives in it.
+type AdvanceRequest struct {
+	Case      string `json:"case"`
+	Execution string `json:"execution,omitempty"`
+	Callback  string `json:"callback,omitempty"`
+}
+
+// Read decodes the body of a request, or answers it with what is wrong.
+func Read(w http.ResponseWriter, r *http.Request, v any) bool {
+	if r.Method != http.MethodPost {
+		http.Error(w, "POST only", http.StatusMethodNotAllowed)
+		return false
+	}
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		http.Error(w, "the body cannot be read: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
+}
+
+// Reply answers v, or the error: 422 for one that stays, 503 for one to try again.
+func Reply(w http.ResponseWriter, v any, err error) {
+	switch {
+	case err == nil:
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(v)
+	case retry.IsPermanent(err):
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	default:
+		slog.Warn("to be tried again", "error", err.Error())
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
+}
+
+// Call posts to another function, by its name and address, and reads its reply into
+// out unless that is nil. client nil: one with our identity token.
+func Call(ctx context.Context, client *http.Client, name, url string, in, out any) error {
+	if url == "" {
+		return retry.Permanent(fmt.Errorf("the address of %s is not configured", name))
+	}
+	if client == nil {
+		var err error
+		if client, err = idtoken.NewClient(ctx, url); err != nil {
+			return fmt.Errorf("call %s: %w", name, err)
+		}
+	}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return retry.Permanent(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return retry.Permanent(fmt.Errorf("call %s: %w", name, err))
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("call %s: %w", name, err)
+	}
+	defer resp.Body.Close()
+	reply, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	switch {
+	case err != nil:
+		return fmt.Errorf("call %s: %w", name, err)
+	case resp.StatusCode == http.StatusUnprocessableEntity: // looked at, and refused for good
+		return retry.Permanent(fmt.Errorf("%s: %s", name, strings.TrimSpace(string(reply))))
+	case resp.StatusCode/100 != 2:
+		return fmt.Errorf("call %s: %s: %s", name, resp.Status, strings.TrimSpace(string(reply)))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(reply, out)
+}
