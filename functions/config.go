@@ -8,6 +8,9 @@ import (
 // Config of the functions, read once from the environment. Each function needs
 // only the part that its work needs; what is missing is said by name.
 type Config struct {
+	// Target is the function that is served. Empty: all are.
+	Target string `env:"FUNCTION_TARGET"`
+
 	Front front.Config
 	Raise raise.Config
 	// Policy is the path of the policy file. Empty: the built-in one, which only tells.

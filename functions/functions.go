@@ -6,10 +6,12 @@
 //	Respond   Pub/Sub findings   -> a case, as far as it goes now
 //	Advance   HTTP {case}        -> every step that the case is due
 //	Contain   HTTP {case, event} -> what that recorded claim allows
-//	Interact, Casebook, Sweep    -> see package front
+//	Interact, Sweep              -> see package front
 //
-// Raise, and those of package front, are also programs of their own: they need neither
-// Kubernetes nor the policy, and what is not linked takes no memory.
+// The casebook is package book's. It, Raise and those of package front are also programs
+// of their own: they need neither Kubernetes nor the policy, and what is not linked takes
+// no memory. (html/template, which only the casebook has, keeps the linker from leaving
+// out methods that nobody calls.)
 package functions
 
 import (
@@ -76,7 +78,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 	if s.Front, err = front.New(ctx, cfg.Front, parts.Front); err != nil {
 		return nil, err
 	}
-	target := cfg.Front.Target
+	target := cfg.Target
 	serves := func(names ...string) bool { return target == "" || slices.Contains(names, target) }
 	if serves("Raise", "Respond", "Advance") {
 		if s.Raiser, err = raise.New(ctx, cfg.Raise, parts.Raise); err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/contraband-dev/contraband/internal/cluster"
 )
 
-// Register registers every function with the framework; which of them is served,
-// FUNCTION_TARGET says.
+// Register registers every function but Casebook with the framework; which of them is
+// served, FUNCTION_TARGET says.
 func Register() {
 	p := serve.NewProgram(func(ctx context.Context, c Config) (*Suite, error) { return New(ctx, c, deployed()) })
 	p.Event("Raise", (*Suite).Raise)
@@ -16,7 +16,6 @@ func Register() {
 	p.Web("Advance", (*Suite).Advance)
 	p.Web("Contain", (*Suite).Contain)
 	p.Web("Interact", (*Suite).Interact)
-	p.Web("Casebook", (*Suite).Casebook)
 	p.Web("Sweep", (*Suite).Sweep)
 }
 

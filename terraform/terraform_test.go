@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
+	"github.com/contraband-dev/contraband/internal/bundle"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/escalate"
 	"github.com/contraband-dev/contraband/internal/finding"
@@ -197,6 +198,7 @@ func TestWholeLife(t *testing.T) {
 			t.Error(p)
 		}
 	})
+	step("each function is built as its program", func(t *testing.T) { programs(t, g) })
 	step("times nest", func(t *testing.T) { timesNest(t, g) })
 	step("our own escalations do not come back", func(t *testing.T) { filtered(t, g) })
 	step("no secret is in the state", func(t *testing.T) {
@@ -405,6 +407,25 @@ func describe(member, role, resource string) string {
 		}
 	}
 	return who + " | " + role + " | " + on
+}
+
+// programs: the build of each function is told which part of the package it serves.
+func programs(t *testing.T, g *googleapis.Server) {
+	built := 0
+	for _, name := range g.Names() {
+		build, _ := g.Object(name)["buildConfig"].(map[string]any)
+		if build == nil {
+			continue
+		}
+		built++
+		env, _ := build["environmentVariables"].(map[string]any)
+		if function, _ := build["entryPoint"].(string); env["GOFLAGS"] != bundle.Flags(function) {
+			t.Errorf("%s is built with GOFLAGS %q, want %q", function, env["GOFLAGS"], bundle.Flags(function))
+		}
+	}
+	if built != 7 {
+		t.Errorf("%d functions are built, want 7", built)
+	}
 }
 
 // timesNest: what is deployed is what internal/docket assumes.

@@ -1,8 +1,7 @@
-// Package front owns the functions that people and the clock reach. They know cases
+// Package front owns the functions that bring cases on: a press in Slack, and the clock. They know cases
 // and nothing of clusters or of SCC, and so their program is small:
 //
 //	Interact  HTTP, Slack's  -> a click on record, and the case goes on
-//	Casebook  HTTP           -> the pages that people read
 //	Sweep     HTTP           -> cases whose time has come
 package front
 
@@ -13,21 +12,18 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/oauth2/google"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casebook"
 	"github.com/contraband-dev/contraband/internal/casefile"
 	"github.com/contraband-dev/contraband/internal/docket"
 )
 
 // Config is read from the environment.
 type Config struct {
-	// Target is the function that is served: it needs only its own part of what follows.
-	// Empty: all are.
-	Target string `env:"FUNCTION_TARGET"`
 	// Store is where cases are kept: gs://BUCKET; dir:///PATH on one machine. Of two,
 	// with a comma between them, the second has what is removed once it has served, and
 	// the first may forbid that anything is. Required, but by Raise.
@@ -37,10 +33,6 @@ type Config struct {
 	// Approvers may press: ids of Slack users, and e-mail addresses for the casebook.
 	// Empty: whoever can see the channel or the casebook.
 	Approvers []string `env:"CONTRABAND_APPROVERS"`
-	// IAPAudience is whom Identity-Aware Proxy vouches for visitors of the casebook to:
-	// /projects/NUMBER/locations/REGION/services/SERVICE. Without its word nothing is
-	// shown. Empty: whoever reaches the casebook sees it, and is nobody's name.
-	IAPAudience string `env:"CONTRABAND_IAP_AUDIENCE"`
 	// AdvanceURL is where Advance is reached.
 	AdvanceURL string `env:"CONTRABAND_ADVANCE_URL"`
 }
@@ -50,7 +42,6 @@ type Config struct {
 type Parts struct {
 	Store     casefile.Store // nil: opened from Config.Store
 	Alive     func(holder string) bool
-	IAP       *http.Client // fetches the keys of Identity-Aware Proxy; nil: the default one
 	HTTP      *http.Client // calls the other functions; nil: with an identity token
 	Callbacks *http.Client // calls callbacks; nil: with an access token
 }
@@ -61,8 +52,6 @@ type Front struct {
 	Log    *casefile.Log
 	Config Config
 	Parts  Parts
-
-	casebook http.Handler
 }
 
 // New wires what the function that is served needs, and refuses what is missing.
@@ -76,14 +65,6 @@ func New(ctx context.Context, cfg Config, parts Parts) (f *Front, err error) {
 		}
 	}
 	f = &Front{Config: cfg, Parts: parts, Log: &casefile.Log{Store: parts.Store, Lease: docket.Lease, Alive: parts.Alive}}
-	if cfg.Target != "" && cfg.Target != "Casebook" {
-		return f, nil
-	}
-	visitors, err := f.visitors(ctx)
-	if err != nil {
-		return nil, err
-	}
-	f.casebook = casebook.Handler(f.Log, visitors, f.afterClick)
 	return f, nil
 }
 
@@ -92,19 +73,21 @@ func New(ctx context.Context, cfg Config, parts Parts) (f *Front, err error) {
 func Register() {
 	p := serve.NewProgram(func(ctx context.Context, c Config) (*Front, error) { return New(ctx, c, Parts{}) })
 	p.Web("Interact", (*Front).Interact)
-	p.Web("Casebook", (*Front).Casebook)
 	p.Web("Sweep", (*Front).Sweep)
 }
 
 // Close ends connections.
 func (f *Front) Close() error { return f.Parts.Store.Close() }
 
-// Casebook serves the pages.
-func (f *Front) Casebook(w http.ResponseWriter, r *http.Request) { f.casebook.ServeHTTP(w, r) }
+// MayPress tells whether somebody is among those who may; id is a Slack user's or an
+// e-mail address.
+func (f *Front) MayPress(id string) bool {
+	return len(f.Config.Approvers) == 0 || slices.Contains(f.Config.Approvers, id)
+}
 
-// afterClick has a case go on: by resuming the workflow that waits for it, else by
+// AfterClick has a case go on: by resuming the workflow that waits for it, else by
 // calling Advance. Whatever fails, the click has a wake.
-func (f *Front) afterClick(ctx context.Context, caseID string) {
+func (f *Front) AfterClick(ctx context.Context, caseID string) {
 	err := f.resume(ctx, caseID)
 	if err == nil {
 		return

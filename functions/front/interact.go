@@ -132,7 +132,7 @@ func caseForm(id string) bool {
 // be reached in time its wake brings it on.
 func (f *Front) take(ctx context.Context, p press) error {
 	k := docket.Click{ID: p.id, What: p.what, By: p.by, At: p.at}
-	if !f.mayPress(p.userID) {
+	if !f.MayPress(p.userID) {
 		k.Refused = "not among those who may press (CONTRABAND_APPROVERS)"
 	}
 	body, err := json.Marshal(k)
@@ -152,6 +152,6 @@ func (f *Front) take(ctx context.Context, p press) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardTime)
 	defer cancel()
-	f.afterClick(ctx, p.caseID)
+	f.AfterClick(ctx, p.caseID)
 	return nil
 }

@@ -1,9 +1,9 @@
 // Package bundle makes the zip that Cloud Functions builds: the module's packages that
 // the functions need, their dependencies vendored, and a root package that registers
-// the functions. The same sources make the same bytes.
+// the functions, in four sizes. The same sources make the same bytes.
 //
-// What Google's Go buildpack wants of it: one package at the root, which imports the
-// functions framework itself, and funcframework among what is vendored.
+// What Google's Go buildpack wants of it: one package at the root, whose files import
+// the functions framework themselves, and funcframework among what is vendored.
 package bundle
 
 import (
@@ -20,26 +20,79 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 )
 
-// root is the package that the buildpack looks for.
-const root = `// Package function is what is deployed: every function is registered, and
-// FUNCTION_TARGET says which one is served.
+// A program is a root package of the zip: which of them is built, a build tag says. What
+// a program does not link takes no memory when it starts.
+type program struct {
+	tag       string
+	functions []string // those that are served of it
+	packages  []string // whose functions it registers
+}
+
+const framework = "github.com/GoogleCloudPlatform/functions-framework-go/"
+
+var programs = []program{
+	{"contraband_front", []string{"Interact", "Sweep"}, []string{"functions/front"}},
+	{"contraband_book", []string{"Casebook"}, []string{"functions/book"}},
+	{"contraband_raise", []string{"Raise"}, []string{"functions/raise"}},
+	{"contraband_respond", []string{"Respond", "Advance", "Contain"}, []string{"functions"}},
+}
+
+// whole is built where no tag says which: it serves every function, and a build that
+// knows nothing of tags loses nothing but memory.
+func whole() program {
+	p := program{packages: []string{"functions", "functions/book"}}
+	var not []string
+	for _, part := range programs {
+		not = append(not, "!"+part.tag)
+	}
+	p.tag = strings.Join(not, " && ")
+	return p
+}
+
+// lean are tags of our dependencies: storage's gRPC transport, which is not used, and
+// gRPC's own trace pages are left out. They are half of what a program would hold.
+const lean = "disable_grpc_modules,grpcnotrace"
+
+// Flags is the GOFLAGS with which a function's program is built.
+func Flags(function string) string {
+	for _, p := range programs {
+		if slices.Contains(p.functions, function) {
+			return "-tags=" + p.tag + "," + lean
+		}
+	}
+	return "-tags=" + lean
+}
+
+// source of the root package: FUNCTION_TARGET says which of the registered functions is
+// served.
+func (p program) source() []byte {
+	var imports, calls strings.Builder
+	for _, name := range p.packages {
+		fmt.Fprintf(&imports, "\t%q\n", module+"/"+name)
+		fmt.Fprintf(&calls, "\t%s.Register()\n", path.Base(name))
+	}
+	return fmt.Appendf(nil, `//go:build %s
+
+// Package function is what is deployed.
 package function
 
 import (
-	_ "github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
-	_ "github.com/GoogleCloudPlatform/functions-framework-go/functions"
+	_ "%sfuncframework"
+	_ "%[2]sfunctions"
 
-	"github.com/contraband-dev/contraband/functions"
-)
+%[3]s)
 
-func init() { functions.RegisterFromEnvironment() }
-`
+func init() {
+%[4]s}
+`, p.tag, framework, imports.String(), calls.String())
+}
 
 const module = "github.com/contraband-dev/contraband"
 
@@ -82,8 +135,14 @@ func assemble(ctx context.Context, dir, tree string) error {
 			return fmt.Errorf("package %q: %w", name, err)
 		}
 	}
-	if err := write(filepath.Join(tree, "function.go"), []byte(root)); err != nil {
-		return err
+	for _, p := range append(slices.Clone(programs), whole()) {
+		name, ok := strings.CutPrefix(p.tag, "contraband_")
+		if !ok {
+			name = "function"
+		}
+		if err := write(filepath.Join(tree, name+".go"), p.source()); err != nil {
+			return err
+		}
 	}
 	// What only builds need is not deployed.
 	drop, err := toolsOf(ctx, tree)
@@ -101,7 +160,7 @@ func assemble(ctx context.Context, dir, tree string) error {
 
 // sources are the files of the module that the functions are built of, relative to dir.
 func sources(ctx context.Context, dir string) ([]string, error) {
-	out, err := goCommand(ctx, dir, "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", "./functions")
+	out, err := goCommand(ctx, dir, "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", "./functions", "./functions/book")
 	if err != nil {
 		return nil, err
 	}

@@ -32,8 +32,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/contraband-dev/contraband/functions"
+	"github.com/contraband-dev/contraband/functions/book"
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
+	"github.com/contraband-dev/contraband/internal/casebook"
 	"github.com/contraband-dev/contraband/internal/casefile"
 	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/contain"
@@ -97,6 +99,7 @@ type Machine struct {
 	// workflows drives cases with the file that is deployed.
 	workflows *workflowstandin.Server
 	suite     *functions.Suite
+	book      *book.Book
 	sensor    *sensor.Sensor
 	web       *http.Server
 	upload    uploads
@@ -301,6 +304,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	if err != nil {
 		return "", err
 	}
+	m.book = book.On(m.suite.Front, casebook.Visitors{May: m.suite.MayPress})
 	topics := secret + "/projects/" + project + "/topics/"
 	err = errors.Join(
 		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicDetections, m.suite.Raise),

@@ -39,7 +39,7 @@ func (m *Machine) handler() http.Handler {
 	mux.Handle("POST /v1/publish", m.guarded(http.HandlerFunc(m.publish)))
 	mux.Handle("GET /v1/outcomes/{id}", m.guarded(http.HandlerFunc(m.outcome)))
 	mux.Handle("GET /v1/status", m.guarded(http.HandlerFunc(m.status)))
-	mux.Handle("/", m.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.suite.Casebook(w, r) })))
+	mux.Handle("/", m.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.book.Casebook(w, r) })))
 	return onlyLoopback(mux)
 }
 

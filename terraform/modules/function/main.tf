@@ -2,6 +2,18 @@
 # the workflow and other functions, each with an identity of its own. (An Eventarc
 # trigger could not dead-letter what fails.)
 
+locals {
+  program = {
+    Raise    = "raise"
+    Respond  = "respond"
+    Advance  = "respond"
+    Contain  = "respond"
+    Interact = "front"
+    Sweep    = "front"
+    Casebook = "book"
+  }
+}
+
 resource "google_cloudfunctions2_function" "this" {
   project      = var.project_id
   location     = var.region
@@ -15,6 +27,12 @@ resource "google_cloudfunctions2_function" "this" {
     entry_point       = var.entry_point
     service_account   = var.build.service_account
     docker_repository = var.build.repository
+
+    # The zip holds a program for each of these, smaller than one for all; built without
+    # a tag it is the one for all.
+    environment_variables = {
+      GOFLAGS = "-tags=contraband_${local.program[var.entry_point]},disable_grpc_modules,grpcnotrace"
+    }
 
     source {
       storage_source {

@@ -1,4 +1,4 @@
-package front
+package book
 
 import (
 	"crypto/ecdsa"
@@ -15,7 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/casebook"
+	"github.com/contraband-dev/contraband/functions/front"
+	"github.com/contraband-dev/contraband/internal/docket"
 )
 
 const audience = "/projects/1/locations/europe-west1/services/casebook"
@@ -60,22 +61,54 @@ func (p proxy) token(claims map[string]any) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
 }
 
+const caseID = "0123456789abcdef"
+
+// newBook has one open case; its keys come from p.
+func newBook(t *testing.T, p proxy) (*Book, error) {
+	t.Helper()
+	b, err := New(t.Context(), Config{Front: front.Config{Store: "mem://", Approvers: []string{"ann@example.com"}}, IAPAudience: audience}, Parts{IAP: &http.Client{Transport: p}})
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { b.Close() })
+	f, err := b.Log.Read(t.Context(), caseID, "test")
+	if err == nil {
+		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
+	}
+	if err == nil {
+		err = f.Yield(t.Context())
+	}
+	return b, err
+}
+
+func clicksOf(t *testing.T, b *Book) (out []docket.Click) {
+	t.Helper()
+	entries, err := b.Log.Clicks(t.Context(), caseID, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		var k docket.Click
+		if err := json.Unmarshal(e.Body, &k); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, k)
+	}
+	return out
+}
+
 // TestVisitors: the casebook shows nothing to whom the proxy does not vouch for, and
 // who may not press is on record as refused.
 func TestVisitors(t *testing.T) {
-	d := newDesk(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := proxy{t, key}
-	d.Config.IAPAudience, d.Config.Approvers = audience, []string{"ann@example.com"}
-	d.Parts.IAP = &http.Client{Transport: p}
-	v, err := d.visitors(t.Context())
+	f, err := newBook(t, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	book := casebook.Handler(d.Log, v, d.afterClick)
 	claims := func(change map[string]any) map[string]any {
 		c := map[string]any{"iss": iapIssuer, "aud": audience, "email": "ann@example.com", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix()}
 		for k, v := range change {
@@ -101,17 +134,17 @@ func TestVisitors(t *testing.T) {
 		"of another issuer":    {p.token(claims(map[string]any{"iss": "https://accounts.google.com"})), http.StatusUnauthorized, false},
 		"nobody's in the text": {p.token(claims(map[string]any{"email": ""})), http.StatusUnauthorized, false},
 	} {
-		before := len(d.clicks())
+		before := len(clicksOf(t, f))
 		r := httptest.NewRequest(http.MethodPost, "/cases/"+caseID+"/press", strings.NewReader(url.Values{"what": {"benign"}}.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Header.Set("X-Goog-Authenticated-User-Email", "accounts.google.com:ann@example.com") // anybody can write it
 		r.Header.Set(iapAssertion, c.token)
 		w := httptest.NewRecorder()
-		book.ServeHTTP(w, r)
+		f.Casebook(w, r)
 		if w.Code != c.status {
 			t.Errorf("%s: %d %s, want %d", name, w.Code, w.Body, c.status)
 		}
-		clicks := d.clicks()
+		clicks := clicksOf(t, f)
 		if want := before; c.status == http.StatusSeeOther {
 			want++
 			if len(clicks) != want {

@@ -1,15 +1,15 @@
-package front
+package book
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"google.golang.org/api/idtoken"
 	"google.golang.org/api/option"
 
+	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/internal/casebook"
 )
 
@@ -20,28 +20,22 @@ const (
 	iapIssuer    = "https://cloud.google.com/iap"
 )
 
-// mayPress tells whether somebody is among those who may; id is a Slack user's or an
-// e-mail address.
-func (f *Front) mayPress(id string) bool {
-	return len(f.Config.Approvers) == 0 || slices.Contains(f.Config.Approvers, id)
-}
-
 // visitors of the casebook.
-func (f *Front) visitors(ctx context.Context) (casebook.Visitors, error) {
-	v := casebook.Visitors{May: f.mayPress}
-	if f.Config.IAPAudience == "" {
+func visitors(ctx context.Context, f *front.Front, audience string, iap *http.Client) (casebook.Visitors, error) {
+	v := casebook.Visitors{May: f.MayPress}
+	if audience == "" {
 		return v, nil
 	}
 	var options []idtoken.ClientOption
-	if f.Parts.IAP != nil {
-		options = append(options, option.WithHTTPClient(f.Parts.IAP))
+	if iap != nil {
+		options = append(options, option.WithHTTPClient(iap))
 	}
 	validator, err := idtoken.NewValidator(ctx, options...)
 	if err != nil {
 		return v, fmt.Errorf("verify visitors: %w", err)
 	}
 	v.Who = func(r *http.Request) (string, error) {
-		p, err := validator.Validate(r.Context(), r.Header.Get(iapAssertion), f.Config.IAPAudience)
+		p, err := validator.Validate(r.Context(), r.Header.Get(iapAssertion), audience)
 		if err != nil {
 			return "", fmt.Errorf("Identity-Aware Proxy does not vouch for you: %w", err) //nolint:staticcheck // a name
 		}
