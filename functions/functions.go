@@ -60,7 +60,7 @@ type Parts struct {
 // Suite is the functions of one deployment.
 type Suite struct {
 	*front.Front
-	*raise.Raiser // nil where nothing is published or written to SCC
+	*raise.Raiser // nil where nothing is written to SCC
 
 	cfg       Config
 	parts     Parts
@@ -80,10 +80,14 @@ func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 	}
 	target := cfg.Target
 	serves := func(names ...string) bool { return target == "" || slices.Contains(names, target) }
-	if serves("Raise", "Respond", "Advance") {
-		if s.Raiser, err = raise.New(ctx, cfg.Raise, parts.Raise); err != nil {
-			return nil, err
-		}
+	switch {
+	case serves("Raise", "Respond"):
+		s.Raiser, err = raise.New(ctx, cfg.Raise, parts.Raise)
+	case serves("Advance"):
+		s.Raiser, err = raise.NewWriter(ctx, cfg.Raise, parts.Raise)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if serves("Respond", "Advance", "Contain") {
 		rules, err := policy.Load(cfg.Policy)

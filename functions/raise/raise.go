@@ -59,20 +59,29 @@ type Raiser struct {
 
 // New opens the topics and SCC.
 func New(ctx context.Context, cfg Config, parts Parts) (*Raiser, error) {
-	r := &Raiser{cfg: cfg}
-	var err error
+	r, err := NewWriter(ctx, cfg, parts)
+	if err != nil {
+		return nil, err
+	}
 	if r.pubsub, err = pubsub.NewClient(ctx, cfg.Project, parts.PubSub...); err != nil {
-		return nil, fmt.Errorf("open Pub/Sub: %w", err)
+		return nil, errors.Join(fmt.Errorf("open Pub/Sub: %w", err), r.Close())
 	}
 	r.findings, r.dead = r.pubsub.Publisher(cfg.FindingsTopic), r.pubsub.Publisher(cfg.DeadLetterTopic)
 	for _, p := range []*pubsub.Publisher{r.findings, r.dead} {
 		p.PublishSettings.DelayThreshold = time.Millisecond // an alert does not wait for company
 	}
+	return r, nil
+}
+
+// NewWriter opens SCC alone, for whoever publishes nothing.
+func NewWriter(ctx context.Context, cfg Config, parts Parts) (*Raiser, error) {
+	r := &Raiser{cfg: cfg}
 	if cfg.SCCSource == "" {
 		return r, nil
 	}
+	var err error
 	if r.SCC, err = escalate.Open(ctx, cfg.SCCSource, parts.SCC...); err != nil {
-		return nil, errors.Join(err, r.Close())
+		return nil, err
 	}
 	r.SCC.Scope = cfg.SCCScope
 	return r, nil
@@ -86,13 +95,16 @@ func Register() {
 
 // Close ends connections; what was published is on its way or was refused.
 func (r *Raiser) Close() error {
-	r.findings.Stop()
-	r.dead.Stop()
-	err := r.pubsub.Close()
-	if r.SCC != nil {
-		err = errors.Join(err, r.SCC.Close())
+	var errs []error
+	if r.pubsub != nil {
+		r.findings.Stop()
+		r.dead.Stop()
+		errs = append(errs, r.pubsub.Close())
 	}
-	return err
+	if r.SCC != nil {
+		errs = append(errs, r.SCC.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Raise takes a detection that the sensor has published.
