@@ -284,7 +284,9 @@ func BenchmarkFunctions(b *testing.B) {
 		{"Raise", topic, push(b, detection(b)), []string{emulator, cluster}},
 		{"Respond", "/projects/p/topics/findings", push(b, []byte(`{"finding":{"name":"organizations/1/sources/2/findings/3","category":"OPEN_FIREWALL","state":"ACTIVE","resourceName":"//x"}}`)), []string{emulator, "SLACK_TOKEN=x", "SLACK_CHANNEL=C1"}},
 		{"Advance", "/", `{"case":"0123456789abcdef"}`, []string{"SLACK_TOKEN=x", "SLACK_CHANNEL=C1"}},
+		{"Contain", "/", `{"case":"0123456789abcdef","event":0}`, nil},
 		{"Interact", "/", `payload={}`, []string{"SLACK_SIGNING_SECRET=s"}},
+		{"Casebook", "/api/cases", "", nil},
 		{"Sweep", "/", "", nil},
 	} {
 		program := programOf(c.target)
