@@ -23,7 +23,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/contraband-dev/contraband/internal/finding"
@@ -32,7 +31,7 @@ import (
 
 // Cluster is one that was reached.
 type Cluster struct {
-	Kube     kubernetes.Interface
+	Kube     *Kube
 	Dynamic  dynamic.Interface
 	Labels   map[string]string // GKE's resource labels
 	Version  string            // of the control plane
@@ -167,7 +166,7 @@ func (g *GKE) connect(ctx context.Context, description *containerpb.Cluster, con
 	if g.Wrap != nil {
 		config.Wrap(g.Wrap)
 	}
-	kube, err := kubernetes.NewForConfig(config)
+	kube, err := NewKube(config)
 	if err != nil {
 		return nil, err
 	}

@@ -4,10 +4,11 @@ import (
 	"context"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/contraband-dev/contraband/internal/docket"
 )
@@ -34,7 +35,7 @@ func (o Owner) String() string {
 
 // RootOwner follows a pod's controllers. One of a kind that we do not know, or
 // that is gone, ends the chain.
-func RootOwner(ctx context.Context, kube kubernetes.Interface, pod *corev1.Pod) (Owner, error) {
+func RootOwner(ctx context.Context, kube *Kube, pod *corev1.Pod) (Owner, error) {
 	ref := metav1.GetControllerOf(pod)
 	if ref == nil {
 		return Owner{}, nil
@@ -87,41 +88,40 @@ func kindOf(ref *metav1.OwnerReference) string {
 }
 
 // read reads one owner and its replicas; nil for a kind that we do not know.
-func read(ctx context.Context, kube kubernetes.Interface, namespace string, ref *metav1.OwnerReference) (metav1.Object, Owner, error) {
-	get := metav1.GetOptions{}
+func read(ctx context.Context, kube *Kube, namespace string, ref *metav1.OwnerReference) (metav1.Object, Owner, error) {
 	switch kindOf(ref) {
 	case "ReplicaSet":
-		r, err := kube.AppsV1().ReplicaSets(namespace).Get(ctx, ref.Name, get)
+		r, err := get[appsv1.ReplicaSet](ctx, kube, apps, "replicasets", namespace, ref.Name)
 		if err != nil {
 			return nil, Owner{}, err
 		}
 		return r, count(r.Spec.Replicas, r.Status.ReadyReplicas), nil
 	case "Deployment":
-		d, err := kube.AppsV1().Deployments(namespace).Get(ctx, ref.Name, get)
+		d, err := get[appsv1.Deployment](ctx, kube, apps, "deployments", namespace, ref.Name)
 		if err != nil {
 			return nil, Owner{}, err
 		}
 		return d, count(d.Spec.Replicas, d.Status.ReadyReplicas), nil
 	case "StatefulSet":
-		s, err := kube.AppsV1().StatefulSets(namespace).Get(ctx, ref.Name, get)
+		s, err := get[appsv1.StatefulSet](ctx, kube, apps, "statefulsets", namespace, ref.Name)
 		if err != nil {
 			return nil, Owner{}, err
 		}
 		return s, count(s.Spec.Replicas, s.Status.ReadyReplicas), nil
 	case "DaemonSet":
-		d, err := kube.AppsV1().DaemonSets(namespace).Get(ctx, ref.Name, get)
+		d, err := get[appsv1.DaemonSet](ctx, kube, apps, "daemonsets", namespace, ref.Name)
 		if err != nil {
 			return nil, Owner{}, err
 		}
 		return d, count(&d.Status.DesiredNumberScheduled, d.Status.NumberReady), nil
 	case "ReplicationController":
-		r, err := kube.CoreV1().ReplicationControllers(namespace).Get(ctx, ref.Name, get)
+		r, err := get[corev1.ReplicationController](ctx, kube, core, "replicationcontrollers", namespace, ref.Name)
 		if err != nil {
 			return nil, Owner{}, err
 		}
 		return r, count(r.Spec.Replicas, r.Status.ReadyReplicas), nil
 	case "Job":
-		j, err := kube.BatchV1().Jobs(namespace).Get(ctx, ref.Name, get)
+		j, err := get[batchv1.Job](ctx, kube, "/apis/batch/v1", "jobs", namespace, ref.Name)
 		if err != nil {
 			return nil, Owner{}, err
 		}

@@ -142,9 +142,9 @@ func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
 // editNode changes the node as it is when it is changed.
 func (s *site) editNode(ctx context.Context, change func(*corev1.Node) (spec, annotations map[string]any)) error {
 	name := path.Base(s.claim.Node)
-	nodes := s.Kube.CoreV1().Nodes()
+	nodes := s.Kube.Nodes()
 	for range 10 {
-		n, err := nodes.Get(ctx, name, metav1.GetOptions{})
+		n, err := nodes.Get(ctx, name)
 		if err != nil {
 			return fmt.Errorf("read node %q: %w", name, err)
 		}

@@ -204,7 +204,7 @@ func redacted(line []any) (out []any) {
 }
 
 func (s *site) saveEvents(ctx context.Context) error {
-	list, err := s.Kube.CoreV1().Events(s.pod.Namespace).List(ctx, metav1.ListOptions{
+	list, err := s.Kube.Events(s.pod.Namespace).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(s.pod.UID)).String(), Limit: maxEvents,
 	})
 	if err != nil {
@@ -261,9 +261,9 @@ func (s *site) log(ctx context.Context, l logOf) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, logTime)
 	defer cancel()
 	// A limit in bytes would be of the first ones.
-	stream, err := s.Kube.CoreV1().Pods(s.pod.Namespace).GetLogs(s.pod.Name, &corev1.PodLogOptions{
+	stream, err := s.Kube.Pods(s.pod.Namespace).Log(ctx, s.pod.Name, corev1.PodLogOptions{
 		Container: l.container, Previous: l.previous, Timestamps: true, TailLines: &lines,
-	}).Stream(ctx)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +297,7 @@ func (t *tail) bytes() []byte {
 }
 
 func (s *site) saveNode(ctx context.Context) error {
-	n, err := s.Kube.CoreV1().Nodes().Get(ctx, s.pod.Spec.NodeName, metav1.GetOptions{})
+	n, err := s.Kube.Nodes().Get(ctx, s.pod.Spec.NodeName)
 	if err != nil {
 		return s.save(ctx, "node.json", apiServer, nil, err)
 	}

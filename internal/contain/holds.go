@@ -210,7 +210,7 @@ func (s *site) countsAsReady(ctx context.Context, other frozenPod) (counts, over
 	if s.Now().After(other.Until) {
 		return false, true, nil
 	}
-	pod, err := s.Kube.CoreV1().Pods(s.pod.Namespace).Get(ctx, other.Name, metav1.GetOptions{})
+	pod, err := s.Kube.Pods(s.pod.Namespace).Get(ctx, other.Name)
 	switch {
 	case apierrors.IsNotFound(err), err == nil && string(pod.UID) != other.UID:
 		return false, true, nil

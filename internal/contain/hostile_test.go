@@ -58,6 +58,10 @@ func notBelieved(t *testing.T, w *world) {
 		t.Errorf("a release of what we have not isolated: %+v", a)
 	}
 	// Its owner calls it a DaemonSet's, or a Job of its own kind.
+	kube, err := cluster.NewKube(w.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for kind, api := range map[string]string{"DaemonSet": "apps/v1", "Job": "mine.example/v1"} {
 		own := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "own-" + strings.ToLower(kind), Namespace: ns}, Spec: testcluster.PodSpec("node-1", 1)}
 		own.OwnerReferences = []metav1.OwnerReference{{APIVersion: api, Kind: kind, Name: "mine", UID: types.UID("00000000-0000-0000-0000-0000000000" + fmt.Sprint(10+len(kind))), Controller: new(bool)}}
@@ -66,7 +70,7 @@ func notBelieved(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o, err := cluster.RootOwner(t.Context(), w.Admin, made)
+		o, err := cluster.RootOwner(t.Context(), kube, made)
 		if err != nil || o.Kind == kind {
 			t.Errorf("%s of %s: %+v, %v: it is believed", kind, api, o, err)
 		}

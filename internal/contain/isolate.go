@@ -174,10 +174,10 @@ func (s *site) restore(h hold, held bool) map[string]any {
 // ensurePolicy makes the namespace's quarantine policy, and never touches one that
 // is not ours.
 func (s *site) ensurePolicy(ctx context.Context) error {
-	policies := s.Kube.NetworkingV1().NetworkPolicies(s.pod.Namespace)
-	have, err := policies.Get(ctx, cluster.QuarantinePolicy, metav1.GetOptions{})
+	policies := s.Kube.NetworkPolicies(s.pod.Namespace)
+	have, err := policies.Get(ctx, cluster.QuarantinePolicy)
 	if apierrors.IsNotFound(err) {
-		_, err = policies.Create(ctx, &networkingv1.NetworkPolicy{
+		err = policies.Create(ctx, &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Name: cluster.QuarantinePolicy, Namespace: s.pod.Namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": "contraband"}},
 			Spec:       cluster.Quarantine(),
 		}, metav1.CreateOptions{DryRun: s.dryRun})
@@ -187,7 +187,7 @@ func (s *site) ensurePolicy(ctx context.Context) error {
 		if !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create network policy %q: %w", cluster.QuarantinePolicy, err)
 		}
-		have, err = policies.Get(ctx, cluster.QuarantinePolicy, metav1.GetOptions{})
+		have, err = policies.Get(ctx, cluster.QuarantinePolicy)
 	}
 	if err != nil {
 		return fmt.Errorf("read network policy %q: %w", cluster.QuarantinePolicy, err)
@@ -281,7 +281,7 @@ func (s *site) probeUntilCut(ctx context.Context, before []node.Reached) (cut, f
 
 // listedBy are the Services that have the pod as an endpoint that takes traffic.
 func (s *site) listedBy(ctx context.Context) ([]string, error) {
-	list, err := s.Kube.DiscoveryV1().EndpointSlices(s.pod.Namespace).List(ctx, metav1.ListOptions{})
+	list, err := s.Kube.EndpointSlices(s.pod.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list endpoint slices: %w", err)
 	}
@@ -304,7 +304,7 @@ func (s *site) notEnforced(ctx context.Context) (string, error) {
 	if s.pod.Spec.HostNetwork {
 		return "the pod is in its node's network, where no policy reaches it", nil
 	}
-	policies, err := s.Kube.NetworkingV1().NetworkPolicies(s.pod.Namespace).List(ctx, metav1.ListOptions{})
+	policies, err := s.Kube.NetworkPolicies(s.pod.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return "", fmt.Errorf("list network policies: %w", err)
 	}
@@ -342,7 +342,7 @@ func (s *site) probe(ctx context.Context, when string, targets, towards []string
 func (s *site) targets(ctx context.Context) []string {
 	var out []string
 	add := func(namespace, selector string) {
-		list, err := s.Kube.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		list, err := s.Kube.EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 		if err != nil {
 			s.acted.Notes = append(s.acted.Notes, "probe: "+err.Error())
 			return

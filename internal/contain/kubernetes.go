@@ -167,7 +167,7 @@ func (s *site) find(ctx context.Context) (string, error) {
 	if s.claim.PodUID == "" && s.claim.ContainerID == "" {
 		return "the finding names neither the pod's UID nor a container: whatever has the pod's name now may be another", nil
 	}
-	pod, err := s.Kube.CoreV1().Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name, metav1.GetOptions{})
+	pod, err := s.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
 	if apierrors.IsNotFound(err) {
 		return "", nil
 	}
@@ -299,7 +299,7 @@ func (s *site) begun(ctx context.Context) (bool, error) {
 		_, held := s.held[s.me(docket.Isolate)]
 		return held && s.pod.Labels[cluster.QuarantineLabel] != "", nil
 	case docket.Cordon:
-		n, err := s.Kube.CoreV1().Nodes().Get(ctx, s.pod.Spec.NodeName, metav1.GetOptions{})
+		n, err := s.Kube.Nodes().Get(ctx, s.pod.Spec.NodeName)
 		if err != nil {
 			return false, fmt.Errorf("read node %q: %w", s.pod.Spec.NodeName, err)
 		}
@@ -340,7 +340,7 @@ func (s *site) seen(ctx context.Context) (policy.Pod, error) {
 		}
 		p.ReadyNow, s.young = p.ReadyNow-frozen, young
 	}
-	budgets, err := s.Kube.PolicyV1().PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
+	budgets, err := s.Kube.PodDisruptionBudgets(pod.Namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return p, fmt.Errorf("list disruption budgets: %w", err)
 	}
@@ -393,7 +393,7 @@ func (s *site) edit(ctx context.Context, change func(*corev1.Pod) (map[string]an
 		if err != nil {
 			return retry.Permanent(err)
 		}
-		pods := s.Kube.CoreV1().Pods(s.pod.Namespace)
+		pods := s.Kube.Pods(s.pod.Namespace)
 		pod, err := pods.Patch(ctx, s.pod.Name, types.MergePatchType, body, metav1.PatchOptions{DryRun: s.dryRun})
 		if err == nil {
 			s.pod = pod
@@ -406,7 +406,7 @@ func (s *site) edit(ctx context.Context, change func(*corev1.Pod) (map[string]an
 			return fmt.Errorf("change pod %q: %w", s.pod.Name, err)
 		}
 		// It was changed since, by its kubelet most likely, or is not itself any more.
-		now, err := pods.Get(ctx, s.pod.Name, metav1.GetOptions{})
+		now, err := pods.Get(ctx, s.pod.Name)
 		if apierrors.IsNotFound(err) || err == nil && now.UID != s.pod.UID {
 			return errSuccessor
 		}
@@ -426,14 +426,11 @@ func (s *site) evict(ctx context.Context) (docket.Acted, error) {
 		ObjectMeta:    metav1.ObjectMeta{Name: s.pod.Name, Namespace: s.pod.Namespace},
 		DeleteOptions: s.deletion(),
 	}
-	// A 429 would be retried silently, for as long as the context lasts.
-	err := s.Kube.PolicyV1().RESTClient().Post().AbsPath("/api/v1").Namespace(s.pod.Namespace).Resource("pods").Name(s.pod.Name).SubResource("eviction").
-		Body(eviction).MaxRetries(0).Do(ctx).Error()
-	return s.removed(ctx, err)
+	return s.removed(ctx, s.Kube.Pods(s.pod.Namespace).Evict(ctx, eviction))
 }
 
 func (s *site) delete(ctx context.Context) (docket.Acted, error) {
-	err := s.Kube.CoreV1().Pods(s.pod.Namespace).Delete(ctx, s.pod.Name, *s.deletion())
+	err := s.Kube.Pods(s.pod.Namespace).Delete(ctx, s.pod.Name, *s.deletion())
 	return s.removed(ctx, err)
 }
 
@@ -466,7 +463,7 @@ func (s *site) removed(ctx context.Context, err error) (docket.Acted, error) {
 	case s.dryRun != nil:
 		return s.done(), nil
 	}
-	now, err := s.Kube.CoreV1().Pods(s.pod.Namespace).Get(ctx, s.pod.Name, metav1.GetOptions{})
+	now, err := s.Kube.Pods(s.pod.Namespace).Get(ctx, s.pod.Name)
 	switch {
 	case apierrors.IsNotFound(err), err == nil && now.UID != s.pod.UID:
 		s.acted.Verified = "the pod is gone"

@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
@@ -33,7 +32,7 @@ func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *docket.Wo
 		return nil, "the cluster: " + err.Error()
 	}
 	w = &docket.Workload{ClusterLabels: bounded(c.Labels), ClusterVersion: c.Version}
-	pod, err := c.Kube.CoreV1().Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name, metav1.GetOptions{})
+	pod, err := c.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
 	if err != nil {
 		return w, "the pod: " + err.Error()
 	}
@@ -51,7 +50,7 @@ func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *docket.Wo
 		said = append(said, "the pod's owner: "+err.Error())
 	}
 	w.Owners = owner.Chain
-	n, err := c.Kube.CoreV1().Nodes().Get(ctx, pod.Spec.NodeName, metav1.GetOptions{})
+	n, err := c.Kube.Nodes().Get(ctx, pod.Spec.NodeName)
 	if err != nil {
 		said = append(said, "the node: "+err.Error())
 	} else {
@@ -107,7 +106,7 @@ func (e Enricher) Lost(ctx context.Context, k docket.Case) docket.Lost {
 	if err != nil {
 		return docket.Lost{}
 	}
-	pod, err := c.Kube.CoreV1().Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name, metav1.GetOptions{})
+	pod, err := c.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return docket.Lost{}
 	}
@@ -150,7 +149,7 @@ func openAgain(ctx context.Context, c *cluster.Cluster, pod *corev1.Pod) string 
 	if pod.Labels[cluster.QuarantineLabel] == "" {
 		return "somebody has taken the quarantine label off the pod"
 	}
-	policy, err := c.Kube.NetworkingV1().NetworkPolicies(pod.Namespace).Get(ctx, cluster.QuarantinePolicy, metav1.GetOptions{})
+	policy, err := c.Kube.NetworkPolicies(pod.Namespace).Get(ctx, cluster.QuarantinePolicy)
 	switch {
 	case apierrors.IsNotFound(err):
 		return "somebody has removed the quarantine policy of the namespace"

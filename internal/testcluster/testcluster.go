@@ -176,9 +176,13 @@ func (c *Cluster) configFor(user string) *rest.Config {
 	return &rest.Config{Host: c.host(), BearerToken: c.tokens[user], TLSClientConfig: rest.TLSClientConfig{CAData: c.pki.PEM}}
 }
 
-// kubeconfig writes one for a user, and answers its path.
+// kubeconfig writes one for a user, once, and answers its path: a program that was
+// started before may be reading it.
 func (c *Cluster) kubeconfig(user string) string {
 	file := c.path(strings.ReplaceAll(user, ":", "-") + ".kubeconfig")
+	if _, err := os.Stat(file); err == nil {
+		return file
+	}
 	body := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":%q,"certificate-authority":%q}}],
 "users":[{"name":"u","user":{"token":%q}}],"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}]}`, c.host(), c.path("ca.crt"), c.tokens[user])
 	if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
