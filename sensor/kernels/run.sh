@@ -2,6 +2,8 @@
 # Runs the sensor's matrix of routes on this kernel and, in an emulator, on
 # Debian's 6.1, 6.12 and newest kernels. Prints a table: kernel x route.
 #   run.sh [--write FILE]   also write the table to FILE (docs/coverage.md's)
+# TESTS='TestMatrix|TestHashOfWhatIsGone' also runs the storm of programs that unlink
+# themselves, on each kernel (five minutes more).
 # With BENCH=1 it counts instructions a fork and exec instead, on 6.12, in an
 # emulator whose clock is the count of instructions.
 # Kernels are kept in the user's cache directory.
@@ -88,7 +90,7 @@ boot() {
 }
 
 failed=0
-tests="-test.run TestMatrix|TestHashOfWhatIsGone" machine="-accel tcg,thread=multi -smp 2"
+tests="-test.run ${TESTS:-TestMatrix}" machine="-accel tcg,thread=multi -smp 2"
 if [ -n "${BENCH:-}" ]; then
 	tests="-test.run ^$ -test.bench BenchmarkInstructions -test.benchtime 1x" machine="-accel tcg,thread=single -smp 1 -icount shift=0"
 	for peer in execsnoop auditctl; do
