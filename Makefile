@@ -76,6 +76,10 @@ bench-contain: deps-kubernetes ## 200 pods contained at once, on a real API serv
 test-terraform: deps-terraform ## the Terraform module: lint, tests, a whole life on a loopback server (8 min; from cold +12 to build the provider and OpenTofu)
 	@bash terraform/test.sh
 
+.PHONY: test-upgrade
+test-upgrade: deps-terraform ## an earlier module (FROM=REVISION), then this one over it, on the loopback server
+	@bash terraform/test.sh --upgrade-from "$(FROM)"
+
 .PHONY: bench-functions
 bench-functions: ## the functions' package: size, start to first answer, memory
 	@go test -run '^$$' -bench BenchmarkFunctions -benchtime 1x ./internal/bundle | sed -n 's/^BENCH\t//p'

@@ -4,6 +4,7 @@
 # validation, then the plans and a whole life on a loopback server (go test). With
 # Terraform where it is on the machine, else OpenTofu; validate and one test under
 # OpenTofu too. Ends with "N passed, N failed".
+#   test.sh --upgrade-from REVISION   only: that state of the module, then this one over it
 set -uo pipefail
 cd "$(dirname "$0")/.."
 build() { bash tools/terraform/build.sh "$1"; }
@@ -30,6 +31,12 @@ if [ -z "$terraform" ]; then
 	terraform=$tofu rc=$work/registry.opentofu.org.rc
 fi
 export TF_CLI_CONFIG_FILE=$rc CHECKPOINT_DISABLE=1 TF_IN_AUTOMATION=1
+if [ "${1:-}" = --upgrade-from ]; then
+	mkdir "$work/from"
+	git archive "$2" terraform workflows | tar -x -C "$work/from"
+	CONTRABAND_TERRAFORM=$terraform CONTRABAND_UPGRADE_FROM=$work/from go test -count=1 -v -run TestUpgrade ./terraform
+	exit
+fi
 # No plan and no test may reach anything.
 export GOOGLE_OAUTH_ACCESS_TOKEN=none HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1
 
