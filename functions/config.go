@@ -5,10 +5,9 @@ import (
 	"github.com/contraband-dev/contraband/functions/raise"
 )
 
-// Config of the functions, read once from the environment. Each function needs
-// only the part that its work needs; what is missing is said by name.
+// Config of the functions, read once from the environment; what is missing is said by name.
 type Config struct {
-	// Target is the function that is served. Empty: all are.
+	// Target is the function that is served. Empty: both are.
 	Target string `env:"FUNCTION_TARGET"`
 
 	Front front.Config

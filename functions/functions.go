@@ -1,23 +1,18 @@
-// Package functions owns the entry points that functions-framework-go serves,
-// their configuration and their wiring. It holds no logic: what a function does
-// is in the room that it calls.
+// Package functions owns the functions that a case goes through, their configuration and
+// their wiring. It holds no logic: what a function does is in the room that it calls.
 //
-//	Raise     Pub/Sub detections -> SCC finding, and the same finding on the findings topic
 //	Respond   Pub/Sub findings   -> a case, as far as it goes now
 //	Advance   HTTP {case}        -> every step that the case is due
-//	Contain   HTTP {case, event} -> what that recorded claim allows
-//	Interact, Sweep              -> see package front
 //
-// The casebook is package book's. It, Raise and those of package front are also programs
-// of their own: they need neither Kubernetes nor the policy, and what is not linked takes
-// no memory. (html/template, which only the casebook has, keeps the linker from leaving
-// out methods that nobody calls.)
+// The other functions are those of the packages below it: raise has Raise, act has
+// Contain, front has Interact and Sweep, book has the Casebook. Each is a program of its
+// own, for what is not linked takes no memory. (html/template, which only the casebook
+// has, keeps the linker from leaving out methods that nobody calls.)
 package functions
 
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,12 +25,9 @@ import (
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casefile"
 	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/contain"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/enrich"
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/page"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
@@ -45,14 +37,11 @@ import (
 // Parts replace what only Google's cloud has, on one machine and in tests.
 // The zero value is the cloud.
 type Parts struct {
-	Front      front.Parts
-	Raise      raise.Parts
-	Executions []option.ClientOption // of Cloud Workflows
-	// Reads reaches clusters with Respond's rights, Acts with Contain's.
-	Reads, Acts cluster.Finder
-	SlackAPI    string // ends in /api/
-	Orders      contain.Orders
-	Upload      func(ctx context.Context, key string, max int64) (*node.Upload, error)
+	Front       front.Parts
+	Raise       raise.Parts
+	Executions  []option.ClientOption                              // of Cloud Workflows
+	Reads       cluster.Finder                                     // reaches clusters, with Respond's rights
+	SlackAPI    string                                             // ends in /api/
 	Incarnation string                                             // part of the holder's name
 	Observe     func(messageID string, outcomes []respond.Outcome) // told what became of a notification
 }
@@ -60,50 +49,36 @@ type Parts struct {
 // Suite is the functions of one deployment.
 type Suite struct {
 	*front.Front
-	*raise.Raiser // nil where nothing is written to SCC
+	*raise.Raiser
 
 	cfg       Config
 	parts     Parts
 	responder *respond.Responder
-	container *contain.Container
 
 	executionsMu sync.Mutex
 	executions   *executions.Client // once a workflow was started
 }
 
-// New wires what the function that is served needs, or all of them, and refuses what
-// is missing.
+// New wires the functions, and refuses what is missing. Advance, served alone, publishes
+// nothing.
 func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
+	rules, err := policy.Load(cfg.Policy)
+	if err != nil {
+		return nil, err
+	}
 	s = &Suite{cfg: cfg, parts: parts}
 	if s.Front, err = front.New(ctx, cfg.Front, parts.Front); err != nil {
 		return nil, err
 	}
-	target := cfg.Target
-	serves := func(names ...string) bool { return target == "" || slices.Contains(names, target) }
-	switch {
-	case serves("Raise", "Respond"):
-		s.Raiser, err = raise.New(ctx, cfg.Raise, parts.Raise)
-	case serves("Advance"):
-		s.Raiser, err = raise.NewWriter(ctx, cfg.Raise, parts.Raise)
+	open := raise.New
+	if cfg.Target == "Advance" {
+		open = raise.NewWriter
 	}
-	if err != nil {
-		return nil, err
+	if s.Raiser, err = open(ctx, cfg.Raise, parts.Raise); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	if serves("Respond", "Advance", "Contain") {
-		rules, err := policy.Load(cfg.Policy)
-		if err != nil {
-			return nil, err
-		}
-		if serves("Respond", "Advance") {
-			if s.responder, err = s.newResponder(rules); err != nil {
-				return nil, err
-			}
-		}
-		if serves("Contain") {
-			if s.container, err = s.newContainer(ctx, rules); err != nil {
-				return nil, err
-			}
-		}
+	if s.responder, err = s.newResponder(rules); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -118,17 +93,6 @@ func (s *Suite) Close() error {
 		errs = append(errs, s.executions.Close())
 	}
 	return errors.Join(append(errs, s.Front.Close())...)
-}
-
-func (s *Suite) newContainer(ctx context.Context, rules *policy.Policy) (*contain.Container, error) {
-	upload := s.parts.Upload
-	if upload == nil {
-		var err error
-		if upload, err = casefile.Uploads(ctx, s.cfg.Front.Store); err != nil {
-			return nil, err
-		}
-	}
-	return &contain.Container{Log: s.Log, Guards: rules.Guards, Clusters: s.parts.Acts, Orders: s.parts.Orders, Upload: upload, Now: time.Now}, nil
 }
 
 func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
@@ -174,11 +138,6 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	return r, nil
 }
 
-type containRequest struct {
-	Case  string `json:"case"`
-	Event int    `json:"event"`
-}
-
 // advanceReply says whether there is anything left to wait for, and how long.
 type advanceReply struct {
 	Done        bool   `json:"done"`
@@ -188,6 +147,6 @@ type advanceReply struct {
 
 func (s *Suite) callContain(ctx context.Context, caseID string, n int) (docket.Acted, error) {
 	var a docket.Acted
-	err := serve.Call(ctx, s.Front.Parts.HTTP, "Contain", s.cfg.ContainURL, containRequest{caseID, n}, &a)
+	err := serve.Call(ctx, s.Front.Parts.HTTP, "Contain", s.cfg.ContainURL, serve.ContainRequest{Case: caseID, Event: n}, &a)
 	return a, err
 }

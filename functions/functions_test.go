@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/contraband-dev/contraband/functions/act"
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
 	"github.com/contraband-dev/contraband/functions/serve"
@@ -212,6 +213,11 @@ func TestErrorsAreNoFormats(t *testing.T) {
 
 func TestRequestsAreHeldToTheirForm(t *testing.T) {
 	s, _, _ := start(t, nil)
+	a, err := act.New(t.Context(), act.Config{Front: front.Config{Store: "mem://"}}, act.Parts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
 	for _, c := range []struct {
 		name, method, body string
 		f                  http.HandlerFunc
@@ -219,8 +225,8 @@ func TestRequestsAreHeldToTheirForm(t *testing.T) {
 	}{
 		{"GET", http.MethodGet, `{}`, s.Advance, http.StatusMethodNotAllowed},
 		{"a decision in the request", http.MethodPost, `{"case": "c", "action": "freeze"}`, s.Advance, http.StatusBadRequest},
-		{"no JSON", http.MethodPost, `x`, s.Contain, http.StatusBadRequest},
-		{"nothing to contain with", http.MethodPost, `{"case": "c", "event": 0}`, s.Contain, http.StatusUnprocessableEntity},
+		{"no JSON", http.MethodPost, `x`, a.Contain, http.StatusBadRequest},
+		{"nothing to contain with", http.MethodPost, `{"case": "c", "event": 0}`, a.Contain, http.StatusUnprocessableEntity},
 		{"a case that is not", http.MethodPost, `{"case": "c"}`, s.Advance, http.StatusOK},
 	} {
 		w := httptest.NewRecorder()

@@ -20,15 +20,3 @@ func (s *Suite) Advance(w http.ResponseWriter, r *http.Request) {
 	answer, err := s.advance(ctx, in)
 	serve.Reply(w, answer, err)
 }
-
-// Contain carries out one recorded claim.
-func (s *Suite) Contain(w http.ResponseWriter, r *http.Request) {
-	var in containRequest
-	if !serve.Read(w, r, &in) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), docket.ActDeadline)
-	defer cancel()
-	acted, err := s.container.Do(ctx, in.Case, in.Event)
-	serve.Reply(w, acted, err)
-}

@@ -23,6 +23,13 @@ type AdvanceRequest struct {
 	Callback  string `json:"callback,omitempty"`
 }
 
+// ContainRequest names a case's event that claims an action: all else is read from the
+// case.
+type ContainRequest struct {
+	Case  string `json:"case"`
+	Event int    `json:"event"`
+}
+
 // Read decodes the body of a request, or answers it with what is wrong.
 func Read(w http.ResponseWriter, r *http.Request, v any) bool {
 	if r.Method != http.MethodPost {

@@ -1,6 +1,6 @@
 // Package bundle makes the zip that Cloud Functions builds: the module's packages that
 // the functions need, their dependencies vendored, and a root package that registers
-// the functions, in four sizes. The same sources make the same bytes.
+// the functions, in five sizes. The same sources make the same bytes.
 //
 // What Google's Go buildpack wants of it: one package at the root, whose files import
 // the functions framework themselves, and funcframework among what is vendored.
@@ -41,15 +41,17 @@ var programs = []program{
 	{"contraband_front", []string{"Interact", "Sweep"}, []string{"functions/front"}},
 	{"contraband_book", []string{"Casebook"}, []string{"functions/book"}},
 	{"contraband_raise", []string{"Raise"}, []string{"functions/raise"}},
-	{"contraband_respond", []string{"Respond", "Advance", "Contain"}, []string{"functions"}},
+	{"contraband_act", []string{"Contain"}, []string{"functions/act"}},
+	{"contraband_respond", []string{"Respond", "Advance"}, []string{"functions"}},
 }
 
 // whole is built where no tag says which: it serves every function, and a build that
 // knows nothing of tags loses nothing but memory.
 func whole() program {
-	p := program{packages: []string{"functions", "functions/book"}}
+	var p program
 	var not []string
 	for _, part := range programs {
+		p.packages = append(p.packages, part.packages...)
 		not = append(not, "!"+part.tag)
 	}
 	p.tag = strings.Join(not, " && ")
@@ -160,7 +162,7 @@ func assemble(ctx context.Context, dir, tree string) error {
 
 // sources are the files of the module that the functions are built of, relative to dir.
 func sources(ctx context.Context, dir string) ([]string, error) {
-	out, err := goCommand(ctx, dir, "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", "./functions", "./functions/book")
+	out, err := goCommand(ctx, dir, "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", "./functions/...")
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/contain"
 	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/testcluster"
 )
 
@@ -74,7 +74,7 @@ func everyAction(t *testing.T, w, sensors *world) {
 	sensors.reach = func(string, bool) bool { return !cut } // until the pod is labelled
 	sensors.mu.Unlock()
 
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	k := w.open(about(pod), docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict)
 	frozen := k.act(c, docket.Freeze, "")
 	if !frozen.Done || frozen.Until.IsZero() || frozen.Processes != 2 {
@@ -254,7 +254,7 @@ func guardsOnCluster(t *testing.T, outer *world) {
 
 	for name, c := range map[string]struct {
 		pod    corev1.Pod
-		change func(k *kase, g *policy.Guards)
+		change func(k *kase, g *guards.Guards)
 		finds  func(f findingPointer)
 		want   string // a part of the refusal; "" when it is done
 	}{
@@ -265,19 +265,19 @@ func guardsOnCluster(t *testing.T, outer *world) {
 		"neither UID nor container":    {pod: pods[0], finds: func(f findingPointer) { f.Pod.UID, f.Container.ID = "", "" }, want: "neither the pod's UID nor a container"},
 		"a pod that is not there":      {pod: pods[0], finds: func(f findingPointer) { f.Pod.Name = "nobody" }, want: "is gone"},
 		"protected namespace":          {pod: system[0], want: "protected"},
-		"a DaemonSet":                  {pod: sensors[0], change: func(_ *kase, g *policy.Guards) { g.Namespaces = []string{} }, want: "system priority"},
-		"a label of the control plane": {pod: labelled[0], change: func(*kase, *policy.Guards) { label(t, w, labelled[0], `{"tier":"control-plane"}`) }},
+		"a DaemonSet":                  {pod: sensors[0], change: func(_ *kase, g *guards.Guards) { g.Namespaces = []string{} }, want: "system priority"},
+		"a label of the control plane": {pod: labelled[0], change: func(*kase, *guards.Guards) { label(t, w, labelled[0], `{"tier":"control-plane"}`) }},
 		"a bare pod":                   {pod: made["bare"], want: "nothing replaces a pod of kind Pod"},
-		"a bare pod, opted in":         {pod: made["bare"], change: func(_ *kase, g *policy.Guards) { g.AllowKinds = []string{"Pod"} }},
-		"too few left":                 {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MinHealthyReplicas = "2" }, want: "would have 1 of 2 replicas ready"},
+		"a bare pod, opted in":         {pod: made["bare"], change: func(_ *kase, g *guards.Guards) { g.AllowKinds = []string{"Pod"} }},
+		"too few left":                 {pod: pods[1], change: func(_ *kase, g *guards.Guards) { g.MinHealthyReplicas = "2" }, want: "would have 1 of 2 replicas ready"},
 		"a disruption budget":          {pod: db[0], want: `disruption budget "db"`},
-		"a spent hour":                 {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MaxContainmentsPerHour = 0 }, want: "max_containments_per_hour"},
-		"a spent workload":             {pod: pods[1], change: func(_ *kase, g *policy.Guards) { g.MaxPerWorkloadPerHour = 0 }, want: "max_per_workload_per_hour"},
+		"a spent hour":                 {pod: pods[1], change: func(_ *kase, g *guards.Guards) { g.MaxContainmentsPerHour = 0 }, want: "max_containments_per_hour"},
+		"a spent workload":             {pod: pods[1], change: func(_ *kase, g *guards.Guards) { g.MaxPerWorkloadPerHour = 0 }, want: "max_per_workload_per_hour"},
 		"a cluster that nobody serves": {pod: pods[0], finds: func(f findingPointer) { f.Cluster = "elsewhere" }, want: "not found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := outer.in(t)
-			g := guards()
+			g := usualGuards()
 			f := about(c.pod)
 			if c.finds != nil {
 				c.finds(&f)
@@ -312,7 +312,7 @@ func guardsOnCluster(t *testing.T, outer *world) {
 func notEnforced(t *testing.T, w, sensors *world) {
 	ns := w.Namespace("open")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 8))
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	isolate := func(i int) docket.Acted { return w.open(about(pods[i]), docket.Isolate).act(c, docket.Isolate, "") }
 
 	sensors.mu.Lock()
@@ -341,7 +341,7 @@ func notEnforced(t *testing.T, w, sensors *world) {
 	defer w.Describe(func(c *containerpb.Cluster) {
 		c.NetworkConfig.DatapathProvider = containerpb.DatapathProvider_ADVANCED_DATAPATH
 	})
-	legacy := w.container(guards())
+	legacy := w.container(usualGuards())
 	k := w.openWith(about(pods[3]), docket.Decision{Rule: "test", Do: []string{docket.Evidence, docket.Isolate}, Otherwise: []string{docket.Evict}})
 	k.act(legacy, docket.Evidence, "")
 	if a := k.act(legacy, docket.Evict, ""); a.Done || !strings.Contains(a.Error, "does not include") {
@@ -387,7 +387,7 @@ func exhaustedBudget(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	k := w.open(about(pods[0]), docket.Evidence, docket.Evict)
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	k.act(c, docket.Evidence, "")
 	began := time.Now()
 	a := k.act(c, docket.Evict, "")
@@ -409,7 +409,7 @@ func exhaustedBudget(t *testing.T, w *world) {
 func dryRun(t *testing.T, w *world) {
 	ns := w.Namespace("dry")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
-	g := guards()
+	g := usualGuards()
 	g.DryRun = true
 	c := w.container(g)
 	k := w.open(about(pods[0]), docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict)
@@ -453,7 +453,7 @@ func faults(t *testing.T, outer, _ *world) {
 			ns := w.Namespace("fault-" + strings.NewReplacer(" ", "", ",", "").Replace(kind))
 			d := testcluster.Deployment(ns, "web", "node-2", 12)
 			pods := w.Deploy(d)
-			g := guards()
+			g := usualGuards()
 			g.MinHealthyReplicas = "0"
 			for i, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete} {
 				for nth := 1; nth <= 3; nth++ {
@@ -474,7 +474,7 @@ func faults(t *testing.T, outer, _ *world) {
 
 // faultOnce has the nth write of an action fail, and sees it through; it answers
 // whether there was such a write.
-func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g policy.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
+func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
 	t.Helper()
 	k := w.open(about(pod), docket.Evidence, action)
 	k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
@@ -534,7 +534,7 @@ func successors(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := guards()
+	g := usualGuards()
 	g.AllowKinds, g.MinHealthyReplicas = []string{"StatefulSet"}, "0"
 	var old types.UID
 	for round := range 12 {
@@ -585,7 +585,7 @@ func successors(t *testing.T, w *world) {
 func twoCases(t *testing.T, w, _ *world) {
 	ns := w.Namespace("two")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 3))
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	a, b := w.open(about(pods[0]), docket.Isolate, docket.Cordon), w.open(about(pods[0]), docket.Isolate, docket.Cordon)
 	for _, k := range []*kase{a, b} {
 		for _, action := range []string{docket.Isolate, docket.Cordon} {
@@ -639,7 +639,7 @@ func noSensor(t *testing.T, w *world) {
 	ns := w.Namespace("nosensor")
 	w.ApplyYAML(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"node-9","labels":{"kubernetes.io/os":"windows"}}}`)
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-9", 2))
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	c.Patience = 500 * time.Millisecond
 	a := w.open(about(pods[0]), docket.Freeze).act(c, docket.Freeze, "")
 	if a.Done || !strings.Contains(a.Error, `sensor of node "node-9" has not taken the order`) {
@@ -655,7 +655,7 @@ func noSensor(t *testing.T, w *world) {
 // an attacker's hands could name any other.
 func notOnAFindingsWord(t *testing.T, w *world) {
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nobody", UID: "00000000-0000-0000-0000-000000000001"}, Spec: testcluster.PodSpec("node-2", 1)}
-	if a := w.open(about(pod), docket.Cordon).act(w.container(guards()), docket.Cordon, ""); a.Done || nodeOf(w, "node-2").Spec.Unschedulable {
+	if a := w.open(about(pod), docket.Cordon).act(w.container(usualGuards()), docket.Cordon, ""); a.Done || nodeOf(w, "node-2").Spec.Unschedulable {
 		t.Errorf("%+v", a)
 	}
 }
@@ -667,7 +667,7 @@ func lateFreeze(t *testing.T, w, sensors *world) {
 	sensors.mu.Lock()
 	sensors.slow = time.Second
 	sensors.mu.Unlock()
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	c.Patience = 300 * time.Millisecond
 	k := w.open(about(pods[0]), docket.Freeze)
 	if a := k.act(c, docket.Freeze, ""); a.Done || !strings.Contains(a.Error, "has not taken the order") {
@@ -691,8 +691,8 @@ func undoneInADryRun(t *testing.T, w *world) {
 	ns := w.Namespace("undry")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
 	k := w.open(about(pods[0]), docket.Isolate)
-	k.act(w.container(guards()), docket.Isolate, "")
-	g := guards()
+	k.act(w.container(usualGuards()), docket.Isolate, "")
+	g := usualGuards()
 	g.DryRun = true
 	if a := k.act(w.container(g), docket.Release, k.press(docket.PressRelease)); !a.Done || w.pod(pods[0]).Labels["app"] != "web" {
 		t.Errorf("%+v", a)

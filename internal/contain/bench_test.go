@@ -28,7 +28,7 @@ func BenchmarkContain(b *testing.B) {
 	for i, n := range nodes {
 		pods = append(pods, w.Deploy(testcluster.Deployment(ns, fmt.Sprintf("web%d", i), n, 20))...)
 	}
-	g := guards()
+	g := usualGuards()
 	g.MinHealthyReplicas = "0"
 	c := w.container(g)
 	cases := make([]*kase, len(pods))

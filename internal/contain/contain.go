@@ -20,7 +20,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
@@ -33,7 +33,7 @@ const binaryItem = "binary"
 // Container contains.
 type Container struct {
 	Log    *casefile.Log // required
-	Guards policy.Guards
+	Guards guards.Guards
 	// Clusters reaches the clusters that findings name; nil: there are none.
 	Clusters cluster.Finder
 	// Orders reaches the sensor of a machine without a cluster; nil: there is none.

@@ -36,7 +36,7 @@ func patch(t *testing.T, w *world, pod corev1.Pod, body string) {
 func notBelieved(t *testing.T, w *world) {
 	ns := w.Namespace("unbelieved")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	forged := `{"metadata":{"labels":{"contraband.dev/quarantine":"mine"},"annotations":{"contraband.dev/quarantine":"{\"cases\":[\"case0000\"],\"labels\":{\"tier\":\"admin\"},\"ownerKind\":\"ReplicaSet\"}"}}}`
 	patch(t, w, pods[0], forged)
 	k := w.open(about(pods[0]), docket.Isolate)
@@ -83,7 +83,7 @@ func usersOwn(t *testing.T, w *world) {
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
 	const evictable, cost = "cluster-autoscaler.kubernetes.io/safe-to-evict", "controller.kubernetes.io/pod-deletion-cost"
 	patch(t, w, pods[0], `{"metadata":{"annotations":{"`+evictable+`":"true","`+cost+`":"7"}}}`)
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	k := w.open(about(pods[0]), docket.Isolate, docket.Cordon)
 	both := w.open(about(pods[0]), docket.Cordon)
 	for _, step := range []struct {
@@ -120,7 +120,7 @@ func usersOwn(t *testing.T, w *world) {
 func anothersWord(t *testing.T, w, sensors *world) {
 	ns := w.Namespace("anothers")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
-	c := w.container(guards())
+	c := w.container(usualGuards())
 	told := func(pod corev1.Pod) finding.Finding {
 		f := about(pod)
 		f.Sensor = &finding.Sensor{}
@@ -161,7 +161,7 @@ func anothersWord(t *testing.T, w, sensors *world) {
 func frozenServeNobody(t *testing.T, w *world) {
 	ns := w.Namespace("few")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
-	c := w.container(guards()) // half of them must stay
+	c := w.container(usualGuards()) // half of them must stay
 	first := w.open(about(pods[0]), docket.Freeze)
 	if a := first.act(c, docket.Freeze, ""); !a.Done {
 		t.Fatalf("%+v", a)
@@ -202,12 +202,12 @@ func doneIsDone(t *testing.T, w *world) {
 			}
 			return resp, err
 		})
-		_, err := w.container(guards()).Do(t.Context(), k.id, n)
+		_, err := w.container(usualGuards()).Do(t.Context(), k.id, n)
 		w.calls.set(nil)
 		if err == nil || lost == 0 {
 			t.Fatalf("%s: nothing was lost", action)
 		}
-		strict := guards()
+		strict := usualGuards()
 		strict.MinHealthyReplicas, strict.MaxContainmentsPerHour, strict.MaxPerWorkloadPerHour = "2", 0, 0
 		a, err := w.container(strict).Do(t.Context(), k.id, n)
 		if err != nil || !a.Done {
@@ -220,7 +220,7 @@ func doneIsDone(t *testing.T, w *world) {
 				t.Errorf("to last longer: %+v", longer)
 			}
 		}
-		if a := k.act(w.container(guards()), docket.Undoing(action), k.press(docket.PressRelease)); !a.Done {
+		if a := k.act(w.container(usualGuards()), docket.Undoing(action), k.press(docket.PressRelease)); !a.Done {
 			t.Errorf("%s: %+v", docket.Undoing(action), a)
 		}
 		w.Eventually("all are ready again", func() error {
@@ -237,7 +237,7 @@ func openedAgain(t *testing.T, w *world) {
 	ns := w.Namespace("reopened")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
 	k := w.open(about(pods[0]), docket.Isolate)
-	k.act(w.container(guards()), docket.Isolate, "")
+	k.act(w.container(usualGuards()), docket.Isolate, "")
 	reader := enrich.Enricher{Clusters: w.Finder(testcluster.RespondUser, nil)}
 	lost := func() docket.Lost {
 		t.Helper()
@@ -264,13 +264,13 @@ func openedAgain(t *testing.T, w *world) {
 		t.Errorf("the label is gone: %+v", l)
 	}
 	k.append(docket.KindLost, l)
-	if a := k.act(w.container(guards()), docket.Release, k.press(docket.PressRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
+	if a := k.act(w.container(usualGuards()), docket.Release, k.press(docket.PressRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
 		t.Errorf("released all the same: %+v", a)
 	}
 	// A container that was frozen, and ended more than once since.
 	other := w.Deploy(testcluster.Deployment(ns, "other", "node-2", 2))[0] // of web one goes now
 	f := w.open(about(other), docket.Freeze)
-	if a := f.act(w.container(guards()), docket.Freeze, ""); !a.Done {
+	if a := f.act(w.container(usualGuards()), docket.Freeze, ""); !a.Done {
 		t.Fatalf("%+v", a)
 	}
 	c, err := docket.Fold(f.id, f.file.Events())

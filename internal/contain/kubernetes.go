@@ -22,7 +22,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
@@ -310,7 +310,7 @@ func (s *site) begun(ctx context.Context) (bool, error) {
 }
 
 // notFrozenAfterAll: a freeze that is refused counts for no other.
-func (s *site) notFrozenAfterAll(ctx context.Context, p policy.Pod) error {
+func (s *site) notFrozenAfterAll(ctx context.Context, p guards.Pod) error {
 	if s.claim.Action != docket.Freeze || p.Name == "" {
 		return nil
 	}
@@ -318,9 +318,9 @@ func (s *site) notFrozenAfterAll(ctx context.Context, p policy.Pod) error {
 }
 
 // seen is the pod as the guards look at it.
-func (s *site) seen(ctx context.Context) (policy.Pod, error) {
+func (s *site) seen(ctx context.Context) (guards.Pod, error) {
 	pod := s.pod
-	p := policy.Pod{
+	p := guards.Pod{
 		Namespace: pod.Namespace, Static: isStatic(pod), Critical: isCritical(pod), Ready: isReady(pod),
 		Terminated: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
 	}

@@ -22,7 +22,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/orders"
-	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/testcluster"
 )
 
@@ -138,11 +138,11 @@ func (w *world) orders(action string) (n int) {
 }
 
 // guards that let the tests' own number of containments pass.
-func guards() policy.Guards {
-	return policy.Guards{Namespaces: []string{"kube-system"}, MaxContainmentsPerHour: 10_000, MaxPerWorkloadPerHour: 1000, MinHealthyReplicas: "50%"}
+func usualGuards() guards.Guards {
+	return guards.Guards{Namespaces: []string{"kube-system"}, MaxContainmentsPerHour: 10_000, MaxPerWorkloadPerHour: 1000, MinHealthyReplicas: "50%"}
 }
 
-func (w *world) container(g policy.Guards) *contain.Container {
+func (w *world) container(g guards.Guards) *contain.Container {
 	return &contain.Container{
 		Log: w.log, Guards: g, Clusters: w.Finder(testcluster.ContainUser, w.calls.wrap), Patience: 5 * time.Second, Now: w.now,
 		Upload: func(_ context.Context, key string, max int64) (*node.Upload, error) {

@@ -32,6 +32,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/contraband-dev/contraband/functions"
+	"github.com/contraband-dev/contraband/functions/act"
 	"github.com/contraband-dev/contraband/functions/book"
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
@@ -99,6 +100,7 @@ type Machine struct {
 	// workflows drives cases with the file that is deployed.
 	workflows *workflowstandin.Server
 	suite     *functions.Suite
+	actor     *act.Actor
 	book      *book.Book
 	sensor    *sensor.Sensor
 	web       *http.Server
@@ -269,7 +271,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		m.slack.Interact = slackstandin.Interactivity{URL: base + "/Interact", SigningSecret: signing}
 	}
 	parts := functions.Parts{
-		SlackAPI: slackAPI, Upload: m.upload.sign, Incarnation: incarnation, Observe: m.done.put,
+		SlackAPI: slackAPI, Incarnation: incarnation, Observe: m.done.put,
 		// The directory is locked: whoever held a case in an earlier process is dead.
 		Front: front.Parts{HTTP: http.DefaultClient, Store: m.store, Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") }},
 		Raise: raise.Parts{PubSub: m.broker.options(), SCC: []option.ClientOption{option.WithEndpoint(m.scc.Addr), option.WithoutAuthentication(),
@@ -286,12 +288,13 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		return "", err
 	}
 	parts.Executions, parts.Front.Callbacks = m.workflows.Options(), m.workflows.CallbackClient()
+	acts := act.Parts{Front: parts.Front, Upload: m.upload.sign}
 	place := finding.Place{Project: "local", Location: "local", Cluster: hostname()}
 	if m.cfg.Cluster != nil {
-		place, parts.Reads, parts.Acts = m.cfg.Cluster.Place, m.cfg.Cluster.Reads, m.cfg.Cluster.Acts
+		place, parts.Reads, acts.Clusters = m.cfg.Cluster.Place, m.cfg.Cluster.Reads, m.cfg.Cluster.Acts
 	}
 	if m.sensor != nil {
-		parts.Orders = contain.HTTPOrders{URL: m.URL, Token: m.Token, Client: http.DefaultClient}
+		acts.Orders = contain.HTTPOrders{URL: m.URL, Token: m.Token, Client: http.DefaultClient}
 	}
 	m.suite, err = functions.New(ctx, functions.Config{
 		Front: front.Config{Store: "dir://", SlackSigningSecret: signing, AdvanceURL: base + "/Advance"},
@@ -304,13 +307,16 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if m.actor, err = act.New(ctx, act.Config{Policy: m.cfg.Policy}, acts); err != nil {
+		return "", err
+	}
 	m.book = book.On(m.suite.Front, casebook.Visitors{May: m.suite.MayPress})
 	topics := secret + "/projects/" + project + "/topics/"
 	err = errors.Join(
 		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicDetections, m.suite.Raise),
 		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicFindings, m.suite.Respond),
 		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Advance", m.suite.Advance),
-		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Contain", m.suite.Contain),
+		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Contain", m.actor.Contain),
 		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Sweep", m.suite.Sweep),
 		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Interact", m.suite.Interact),
 	)

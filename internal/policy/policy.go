@@ -1,5 +1,5 @@
-// Package policy owns the policy file: which rule fits a finding, what it asks
-// for, and the guards. It reads and decides; it never acts.
+// Package policy owns the policy file: which rule fits a finding, and what it asks for;
+// package guards has what bounds it. It reads and decides; it never acts.
 package policy
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/policy/guards"
 )
 
 // File is the policy file. Unknown keys are errors.
@@ -26,7 +27,7 @@ type File struct {
 	// is, the finding is paged.
 	Rules []Rule `yaml:"rules"`
 	// Guards bound what any rule may cause.
-	Guards Guards `yaml:"guards"`
+	Guards guards.Guards `yaml:"guards"`
 }
 
 // Rule says what to do about which findings.
@@ -113,7 +114,7 @@ type (
 // Policy is a compiled file.
 type Policy struct {
 	rules  []Rule
-	Guards Guards
+	Guards guards.Guards
 }
 
 // Load reads a policy file; "" is Default.
@@ -150,7 +151,7 @@ func Parse(body []byte) (*Policy, error) {
 			errs = append(errs, fmt.Errorf("rule %d (%q): %w", i+1, f.Rules[i].Name, err))
 		}
 	}
-	if err := f.Guards.complete(); err != nil {
+	if err := f.Guards.Complete(); err != nil {
 		errs = append(errs, err)
 	}
 	return &Policy{f.Rules, f.Guards}, errors.Join(errs...)

@@ -7,7 +7,7 @@ locals {
     Raise    = "raise"
     Respond  = "respond"
     Advance  = "respond"
-    Contain  = "respond"
+    Contain  = "act"
     Interact = "front"
     Sweep    = "front"
     Casebook = "book"

@@ -1,13 +1,20 @@
-package policy
+// Package guards owns what bounds any containment, whatever rule asks for it. It reads
+// the guards of a policy file and judges; it knows no rules, so that what contains need
+// not have their language.
+package guards
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
@@ -40,7 +47,32 @@ type Guards struct {
 // ReleasedFirst tells whether a released pod is the first that its ReplicaSet removes.
 func (g Guards) ReleasedFirst() bool { return g.ReleasedPod == "first" }
 
-func (g *Guards) complete() error {
+// Load reads the guards of a policy file; "" is those of the built-in policy. Of its
+// rules nothing is judged.
+func Load(path string) (Guards, error) {
+	var f struct {
+		Rules  any    `yaml:"rules"`
+		Guards Guards `yaml:"guards"`
+	}
+	if path != "" {
+		body, err := os.ReadFile(path)
+		if err != nil {
+			return Guards{}, fmt.Errorf("read policy: %w", err)
+		}
+		d := yaml.NewDecoder(bytes.NewReader(body))
+		d.KnownFields(true)
+		if err := d.Decode(&f); err != nil {
+			return Guards{}, fmt.Errorf("policy %q: %w", path, err)
+		}
+	}
+	if err := f.Guards.Complete(); err != nil {
+		return Guards{}, fmt.Errorf("policy %q: %w", path, err)
+	}
+	return f.Guards, nil
+}
+
+// Complete fills in the defaults. Every mistake is told, not the first alone.
+func (g *Guards) Complete() error {
 	var errs []error
 	if g.MaxContainmentsPerHour < 0 || g.MaxPerWorkloadPerHour < 0 {
 		errs = append(errs, errors.New("guards: a number of containments is negative"))
