@@ -21,9 +21,11 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define PATH_MAX_PARTS 32
 #define ARGS_BYTES 512		/* power of two: it masks a length */
 
+#define ROOT_CGROUP 1		/* id of a hierarchy's root */
 #define SHA256_BYTES 32
 #define HASH_ALGO_SHA256 4	/* uapi/linux/hash_info.h */
 #define PROT_EXEC 4
+#define MAP_SHARED 1
 
 /* Set by the loader before the programs are loaded. */
 const volatile __u32 host_mnt_ns;	/* inode number of the host's mount namespace */
@@ -222,25 +224,26 @@ static __always_inline int first_in_window(struct file_key *key, __u64 now, __u6
 	return 1;
 }
 
-/* Hashes between the check of a file and its exec, by thread. */
+/*
+ * What is known between the check of a file and its exec belongs to the task: a map of
+ * all tasks could be full of others'.
+ */
 struct checked { __u64 ino; __u64 ctime_ns; __u32 dev; __u32 pad; __u8 sha256[SHA256_BYTES]; };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32);
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
 	__type(value, struct checked);
 } hashes SEC(".maps");
 
-/* Scripts between their check and the exec of their interpreter, by thread. */
+/* Scripts, until the exec of their interpreter. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 512);
-	__type(key, __u32);
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
 	__type(value, struct event);
 } scripts SEC(".maps");
-
-static const struct event no_event;
 
 /* In a mount namespace other than the host's? */
 static __always_inline __u32 foreign_mount_ns(struct task_struct *p)
@@ -276,9 +279,18 @@ static __always_inline __u32 generation_of(struct inode *inode, __u32 flags)
 	return BPF_CORE_READ(upper, i_generation);
 }
 
+static __always_inline __u64 container_of_task(struct task_struct *p)
+{
+	__u64 cgroup = BPF_CORE_READ(p, cgroups, dfl_cgrp, kn, id);
+
+	if (cgroup <= ROOT_CGROUP) /* cgroup v1 alone: all are in the root of the other hierarchy */
+		cgroup |= (__u64)BPF_CORE_READ(p, nsproxy, mnt_ns, ns.inum) << 32;
+	return cgroup;
+}
+
 static __always_inline void key_of(struct file_key *key, struct task_struct *p, struct inode *inode, __u32 flags)
 {
-	key->cgroup = BPF_CORE_READ(p, cgroups, dfl_cgrp, kn, id);
+	key->cgroup = container_of_task(p);
 	key->ino = BPF_CORE_READ(inode, i_ino);
 	key->ctime_ns = change_time(inode);
 	key->dev = BPF_CORE_READ(inode, i_sb, s_dev);
@@ -303,7 +315,7 @@ static __always_inline void write_file(struct event *e, struct task_struct *p, s
 	struct dentry *d;
 
 	e->start_ns = BPF_CORE_READ(p, group_leader, start_boottime);
-	e->cgroup = key->cgroup;
+	e->cgroup = BPF_CORE_READ(p, cgroups, dfl_cgrp, kn, id);
 	e->ino = key->ino;
 	e->ctime_ns = key->ctime_ns;
 	e->dev = key->dev;
@@ -391,7 +403,7 @@ static __always_inline int consider(struct task_struct *p, struct file *file, co
 /* The script that was checked has become a process: only now is it told. */
 static __always_inline void tell_script(struct task_struct *p, struct event *script)
 {
-	struct file_key key = { .cgroup = script->cgroup, .ino = script->ino, .ctime_ns = script->ctime_ns, .dev = script->dev, .generation = script->generation };
+	struct file_key key = { .cgroup = container_of_task(p), .ino = script->ino, .ctime_ns = script->ctime_ns, .dev = script->dev, .generation = script->generation };
 	__u64 now = bpf_ktime_get_boot_ns();
 
 	if (!first_in_window(&key, now, &script->repeats))
@@ -404,7 +416,7 @@ static __always_inline void tell_script(struct task_struct *p, struct event *scr
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *bprm)
 {
-	__u32 flags, thread = old_pid; /* that of the check: an exec by another thread than the first changes it */
+	__u32 flags;
 	const char *filename;
 	struct event *script;
 	struct file *file;
@@ -416,9 +428,9 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 	if (bprm->interp != filename) {
 		if (!with_lsm) {
 			consider(p, file, filename, SCRIPT | BY_NAME, 0);
-		} else if ((script = bpf_map_lookup_elem(&scripts, &thread))) {
+		} else if ((script = bpf_task_storage_get(&scripts, p, 0, 0))) {
 			tell_script(p, script);
-			bpf_map_delete_elem(&scripts, &thread);
+			bpf_task_storage_delete(&scripts, p);
 		}
 	}
 	flags = judge(file->f_inode, root_of(p));
@@ -426,7 +438,7 @@ int BPF_PROG(on_exec, struct task_struct *p, int old_pid, struct linux_binprm *b
 		count(QUIET);
 		return 0;
 	}
-	return tell(p, file, filename, flags, with_ima ? bpf_map_lookup_elem(&hashes, &thread) : 0);
+	return tell(p, file, filename, flags, with_ima ? bpf_task_storage_get(&hashes, p, 0, 0) : 0);
 }
 
 /* Once at start: what already runs. */
@@ -470,11 +482,11 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 {
 	struct task_struct *p = (void *)bpf_get_current_task_btf();
 	int is_script = bprm->buf[0] == '#' && bprm->buf[1] == '!';
-	struct checked fresh = {};
+	struct checked fresh = {}, *checked;
 	struct file_key key = {};
 	struct event *script;
 	struct inode *inode;
-	__u32 flags, thread;
+	__u32 flags;
 
 	if (!foreign_mount_ns(p))
 		return 0;
@@ -482,9 +494,8 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 	flags = judge(inode, root_of(p));
 	if (!flags && !is_script)
 		return 0;
-	thread = bpf_get_current_pid_tgid();
 	if (bprm->interp == bprm->filename)
-		bpf_map_delete_elem(&scripts, &thread); /* the first stage: what an exec that failed left is void */
+		bpf_task_storage_delete(&scripts, p); /* the first stage: what an exec that failed left is void */
 	if (!flags)
 		return 0;
 	key_of(&key, p, inode, flags);
@@ -492,16 +503,16 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 	fresh.dev = key.dev;
 	fresh.ctime_ns = key.ctime_ns;
 	if (hash(bprm->file, &key, fresh.sha256)) {
-		bpf_map_update_elem(&hashes, &thread, &fresh, BPF_ANY);
+		checked = bpf_task_storage_get(&hashes, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (checked)
+			*checked = fresh;
 		flags |= HASHED;
 	} else {
-		bpf_map_delete_elem(&hashes, &thread); /* of an exec that failed */
+		bpf_task_storage_delete(&hashes, p); /* of an exec that failed */
 	}
 	if (!is_script)
 		return 0;
-	if (bpf_map_update_elem(&scripts, &thread, &no_event, BPF_ANY))
-		return 0;
-	script = bpf_map_lookup_elem(&scripts, &thread);
+	script = bpf_task_storage_get(&scripts, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!script)
 		return 0;
 	write_file(script, p, bprm->file, &key, flags | SCRIPT);
@@ -513,7 +524,7 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 
 /* Whatever is mapped to be executed: libraries, and programs that a loader was given. */
 SEC("lsm.s/mmap_file")
-int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long prot)
+int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long how)
 {
 	struct task_struct *p = (void *)bpf_get_current_task_btf();
 	struct checked fresh = {};
@@ -529,6 +540,9 @@ int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long pro
 		return 0; /* the program itself: told at its exec */
 	flags = judge(inode, root_of(p));
 	if (!flags)
+		return 0;
+	/* Compilers at run time share one piece of memory between a place to write and a place to run; a loader maps privately. */
+	if ((how & MAP_SHARED) && !(flags & ON_OVERLAY) && !inode->i_nlink)
 		return 0;
 	key_of(&key, p, inode, flags);
 	fresh.ino = key.ino;

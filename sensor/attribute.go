@@ -123,8 +123,8 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 	a.mu.Lock()
 	h, ok := a.created[id]
 	a.mu.Unlock()
-	if ok {
-		h.CgroupPath, h.CgroupID = cgroup, cgroupID
+	h.CgroupPath, h.CgroupID = cgroup, cgroupID
+	if ok && h.Runtime == criName {
 		return h, nil
 	}
 	var troubles []error
@@ -141,6 +141,9 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 			if !errors.Is(err, errNotKnown) {
 				troubles = append(troubles, fmt.Errorf("%s: %w", r.name(), err))
 			}
+		}
+		if ok { // it is gone: what was known of it when it was created. (The CRI knows it a moment later than containerd.)
+			return h, nil
 		}
 		if try == 2 || !hex && len(troubles) == 0 {
 			break
@@ -184,7 +187,7 @@ func containerCgroup(cgroup string) (own, id string, hex bool) {
 // idOfCgroup is the event's own where the process was in the container's cgroup
 // itself, and that of the ancestor where it was below.
 func idOfCgroup(own string, e bpf.Event) uint64 {
-	if at, err := cgroupOfID(e.Cgroup); err != nil || at == own {
+	if at, err := cgroupOfID(e.Cgroup); err == nil && at == own {
 		return e.Cgroup
 	}
 	root, err := unifiedRoot()

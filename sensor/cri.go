@@ -26,7 +26,9 @@ type criRuntime struct {
 	conn    *grpc.ClientConn
 }
 
-func (c *criRuntime) name() string { return "cri" }
+const criName = "cri"
+
+func (c *criRuntime) name() string { return criName }
 
 func (c *criRuntime) connect() (cri.RuntimeServiceClient, error) {
 	if _, err := os.Stat(c.address); err != nil {

@@ -3,6 +3,7 @@ package sensor
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,12 +151,27 @@ func goneOr(err error) error {
 	return err
 }
 
-func processesOf(dir string) []string {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
+// maxCgroups is how many cgroups a container may have made below its own and still have
+// all of its processes found.
+const maxCgroups = 1024
+
+// processesOf are those of a cgroup and of those below it: who runs systemd or containers
+// of its own keeps none in its own.
+func processesOf(dir string) (pids []string) {
+	seen := 0
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return nil // what goes meanwhile has no processes
+		}
+		if seen++; seen > maxCgroups {
+			return fs.SkipAll
+		}
+		if b, err := os.ReadFile(filepath.Join(path, "cgroup.procs")); err == nil {
+			pids = append(pids, strings.Fields(string(b))...)
+		}
 		return nil
-	}
-	return strings.Fields(string(b))
+	})
+	return pids
 }
 
 func countProcesses(dir string) int { return len(processesOf(dir)) }

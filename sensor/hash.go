@@ -13,6 +13,25 @@ import (
 	"github.com/contraband-dev/contraband/bpf"
 )
 
+// hashWithin is hash, and does not wait for a file system that does not answer.
+func (s *Sensor) hashWithin(c candidate) (sum, why string, changed bool) {
+	if c.file == nil || c.SHA256 != "" || !mayHang(c.Event) {
+		return s.hash(c)
+	}
+	type hashed struct {
+		sum, why string
+		changed  bool
+	}
+	h, ok := within(s.patience, hashWithin, func() hashed {
+		sum, why, changed := s.hash(c)
+		return hashed{sum, why, changed}
+	}, func(hashed) {})
+	if !ok {
+		return "", errNoAnswer.Error(), false
+	}
+	return h.sum, h.why, h.changed
+}
+
 // hash takes the SHA-256 of the held file, or says why not. changed tells that
 // the file's inode was touched since it ran; when it was not merely unlinked the
 // hash is not of what ran, and none is given.

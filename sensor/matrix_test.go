@@ -66,6 +66,7 @@ var deeds = []deed{
 	{name: "silent: hard link", script: "ln /usr/bin/tool /usr/bin/tool3; /usr/bin/tool3", path: "/usr/bin/tool3"},
 	{name: "silent: rename", script: "mv /usr/bin/tool3 /usr/bin/tool4; /usr/bin/tool4", path: "/usr/bin/tool4"},
 	{name: "silent: chmod of a hard-linked file, then mounted anew", script: "/usr/bin/tool2", path: "/usr/bin/tool2"}, // the chmod is matrix's
+	{name: "silent: a compiler's memory, mapped twice", script: "actor jit vmem", path: "/memfd:vmem"},
 	{name: "silent: chmod of a script", script: "chmod 755 /usr/bin/script; /usr/bin/script", path: "/usr/bin/script"},
 }
 

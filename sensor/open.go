@@ -207,7 +207,7 @@ func visiblePath(e bpf.Event) string {
 
 // scriptKey names one state of a script in one container.
 func scriptKey(e bpf.Event) string {
-	return fmt.Sprint(e.Cgroup, e.Dev, e.Inode, e.ChangeTime)
+	return fmt.Sprint(e.Cgroup, e.MountNS, e.Dev, e.Inode, e.ChangeTime)
 }
 
 // recently remembers what was told within the window. The zero value is ready.

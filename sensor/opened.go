@@ -139,7 +139,7 @@ func (o *openedFiles) markOverlays() {
 			now[dev] = overlay{} // said once
 			continue
 		}
-		now[dev] = parseOverlayOptions(m.VFSOptions).below(hostRoot())
+		now[dev] = parseOverlayOptions(m.VFSOptions, m.Mountpoint).below(hostRoot())
 	}
 	o.marked = now
 }

@@ -47,7 +47,7 @@ func findOverlay(dev uint64) overlay {
 	if err != nil || len(mounts) == 0 {
 		return overlay{}
 	}
-	return parseOverlayOptions(mounts[0].VFSOptions).below(hostRoot())
+	return parseOverlayOptions(mounts[0].VFSOptions, mounts[0].Mountpoint).below(hostRoot())
 }
 
 // hostRoot is where the host's files are from here: below process 1's root when
@@ -73,27 +73,37 @@ func (o overlay) below(root string) overlay {
 }
 
 // parseOverlayOptions reads both spellings of the layers: "lowerdir=a:b" and,
-// since Linux 6.8, "lowerdir+=a,lowerdir+=b". Relative layers cannot be found
-// from here and are left out.
-func parseOverlayOptions(options string) overlay {
+// since Linux 6.8, "lowerdir+=a,lowerdir+=b". Where an image has many layers the options
+// would be too long, and runtimes mount it with relative ones, from their directory of
+// layers: containerd's is two above the upper layer, Docker's two above the mount point,
+// and there the upper layer is relative too.
+func parseOverlayOptions(options, mountpoint string) overlay {
 	var o overlay
 	for _, option := range strings.Split(options, ",") {
 		key, value, _ := strings.Cut(option, "=")
 		switch key {
 		case "lowerdir":
-			for _, dir := range strings.Split(value, ":") {
-				if filepath.IsAbs(dir) {
-					o.lower = append(o.lower, dir)
-				}
-			}
+			o.lower = append(o.lower, strings.Split(value, ":")...)
 		case "lowerdir+":
-			if filepath.IsAbs(value) {
-				o.lower = append(o.lower, value)
-			}
+			o.lower = append(o.lower, value)
 		case "upperdir":
 			o.upper = value
 		}
 	}
+	base := filepath.Dir(filepath.Dir(o.upper))
+	if !filepath.IsAbs(o.upper) {
+		base = filepath.Dir(filepath.Dir(mountpoint))
+	}
+	from := func(dir string) string {
+		if dir == "" || filepath.IsAbs(dir) {
+			return dir
+		}
+		return filepath.Join(base, dir)
+	}
+	for i, dir := range o.lower {
+		o.lower[i] = from(dir)
+	}
+	o.upper = from(o.upper)
 	return o
 }
 
@@ -133,13 +143,16 @@ func openBeneath(root, path string) (*os.File, error) {
 }
 
 // maxLayerEntries bounds the search for a file of the same bytes.
-const maxLayerEntries = 200_000
+const maxLayerEntries = 1_000_000
 
 // findSame looks in the image's layers for a file of the given size and hash,
 // and answers its path in the image, or "".
 func (o overlay) findSame(size int64, sum string) string {
 	seen := 0
 	for _, dir := range o.lower {
+		if !sizes.mayHave(dir, size) {
+			continue
+		}
 		found := ""
 		walk := func(path string, d fs.DirEntry, err error) error {
 			if seen++; err != nil || seen > maxLayerEntries {

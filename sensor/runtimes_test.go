@@ -107,13 +107,15 @@ func TestWhatNoRuntimeKnows(t *testing.T) {
 }
 
 func TestOverlayOptions(t *testing.T) {
+	const at = "/var/lib/docker/overlay2/9/merged"
 	for options, want := range map[string]overlay{
 		"rw,lowerdir=/a:/b,upperdir=/u,workdir=/w": {[]string{"/a", "/b"}, "/u"},
 		"rw,lowerdir+=/a,lowerdir+=/b,upperdir=/u": {[]string{"/a", "/b"}, "/u"},
-		"rw,lowerdir=rel:/b,upperdir=/u":           {[]string{"/b"}, "/u"},
+		"rw,lowerdir=1/fs:/b,upperdir=/s/3/fs":     {[]string{"/s/1/fs", "/b"}, "/s/3/fs"},
+		"rw,lowerdir=l/A:l/B,upperdir=9/diff":      {[]string{"/var/lib/docker/overlay2/l/A", "/var/lib/docker/overlay2/l/B"}, "/var/lib/docker/overlay2/9/diff"},
 		"rw,seclabel":                              {},
 	} {
-		if got := parseOverlayOptions(options); fmt.Sprint(got) != fmt.Sprint(want) {
+		if got := parseOverlayOptions(options, at); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%s: %+v, want %+v", options, got, want)
 		}
 	}

@@ -123,6 +123,7 @@ func (t *selfTest) run(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	t.dev.Store(st.Dev)
+	defer t.dev.Store(0) // before the unmount: the kernel gives the number to the next container
 	if err := errors.Join(os.WriteFile(filepath.Join(root, "added"), program, 0o755), os.Chmod(filepath.Join(root, "copied"), 0o700)); err != nil {
 		return err
 	}

@@ -107,10 +107,12 @@ type Sensor struct {
 	scripts  recently
 	test     selfTest
 	allowed  *allowlist
+	patience patience
 	reads    atomic.Uint64 // events read from the ring buffer
 
 	unattributed atomic.Uint64 // since the last detection told it
-	dropped      atomic.Uint64 // of the kernel's total, already told
+	droppedMu    sync.Mutex
+	droppedTold  uint64 // of the kernel's total
 	stats        Stats
 	statsMu      sync.Mutex
 }
@@ -125,7 +127,8 @@ type Stats struct {
 	Unresolved   uint64       `json:"unresolved"` // scripts, known by name alone, of which nothing could be found any more
 	Allowed      uint64       `json:"allowed"`    // by an exception: counted, not told
 	Unattributed uint64       `json:"unattributed"`
-	Unread       uint64       `json:"unread"`  // sent by the kernel, not yet read by us
+	Unread       uint64       `json:"unread"` // sent by the kernel, not yet read by us
+	Read         uint64       `json:"read"`
 	Lost         uint64       `json:"lost"`    // fanotify events that could not be taken: hashes may be missing
 	Spooled      int          `json:"spooled"` // waiting to be published
 	Overflowed   uint64       `json:"overflowed"`
@@ -140,7 +143,7 @@ func New(cfg Config) (*Sensor, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the sensor's state directory: %w", err)
 	}
-	s := &Sensor{cfg: cfg, who: newAttributor(cfg), held: heldFiles{dir: cfg.StateDir}}
+	s := &Sensor{cfg: cfg, patience: newPatience(), who: newAttributor(cfg), held: heldFiles{dir: cfg.StateDir}}
 	s.test.events = make(chan bpf.Event, 16)
 	if s.allowed, err = openAllowlist(cfg.Exceptions); err != nil {
 		return nil, err
@@ -225,6 +228,9 @@ type candidate struct {
 }
 
 func (s *Sensor) read(candidates chan<- candidate) error {
+	var elsewhere errgroup.Group
+	elsewhere.SetLimit(maxWaiting)
+	defer elsewhere.Wait()
 	for {
 		ev, err := s.kernel.Read()
 		if errors.Is(err, os.ErrClosed) {
@@ -239,13 +245,29 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 		}
 		c := candidate{Event: ev, seen: time.Now(), ranAt: wallTime(ev.Boot), forked: wallTime(ev.Start)}
 		// At once: the process may end at any moment.
-		if ev.Is(bpf.ByName) {
-			c.file = s.openNamedScript(&c.Event)
-		} else if c.file, c.why = openOf(ev); c.file == nil {
-			c.file = s.opened.find(ev)
+		if !mayHang(ev) {
+			candidates <- s.open(c)
+			continue
 		}
-		candidates <- c
+		elsewhere.Go(func() error {
+			opened, ok := within(s.patience, openWithin, func() candidate { return s.open(c) }, func(late candidate) { s.held.release(late.file) })
+			if !ok {
+				opened = c
+				opened.why = errNoAnswer.Error()
+			}
+			candidates <- opened
+			return nil
+		})
 	}
+}
+
+func (s *Sensor) open(c candidate) candidate {
+	if c.Is(bpf.ByName) {
+		c.file = s.openNamedScript(&c.Event)
+	} else if c.file, c.why = openOf(c.Event); c.file == nil {
+		c.file = s.opened.find(c.Event)
+	}
+	return c
 }
 
 func (s *Sensor) examine(ctx context.Context, c candidate) {
@@ -270,7 +292,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	if c.file == nil {
 		c.file, c.why = openInUpper(layers, c.Event, c.why)
 	}
-	sum, why, changed := s.hash(c) // first: what ran may be written over at any moment
+	sum, why, changed := s.hashWithin(c) // first: what ran may be written over at any moment
 	hashed := time.Now()
 	// A stop does not make a container nameless: what is in the queue is named too.
 	home, err := s.who.container(context.WithoutCancel(ctx), c.Event)
@@ -279,9 +301,11 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		return
 	}
 	if err != nil {
+		home = unknownContainer(c.Event, err)
+	}
+	if home.Missing != "" {
 		s.unattributed.Add(1)
 		s.count(func(st *Stats) { st.Unattributed++ })
-		home = unknownContainer(c.Event, err)
 	}
 	attributed := time.Now()
 	origin := judge(c.Event, layers, sum, changed)
@@ -355,8 +379,11 @@ func (s *Sensor) record(d node.Detection, home home, c candidate) {
 // missed takes the gaps that no detection has told yet.
 func (s *Sensor) missed() node.Missed {
 	m := node.Missed{Unattributed: s.unattributed.Swap(0), Overflowed: s.spool.takeOverflow()}
-	if k, err := s.kernel.Counters(); err == nil {
-		m.Dropped = k.Dropped - s.dropped.Swap(k.Dropped)
+	s.droppedMu.Lock()
+	defer s.droppedMu.Unlock()
+	if k, err := s.kernel.Counters(); err == nil && k.Dropped > s.droppedTold {
+		m.Dropped = k.Dropped - s.droppedTold
+		s.droppedTold = k.Dropped
 	}
 	return m
 }
@@ -364,7 +391,9 @@ func (s *Sensor) missed() node.Missed {
 func (s *Sensor) missedAgain(m node.Missed) {
 	s.unattributed.Add(m.Unattributed)
 	s.spool.overflow.Add(m.Overflowed)
-	s.dropped.Add(-m.Dropped)
+	s.droppedMu.Lock()
+	defer s.droppedMu.Unlock()
+	s.droppedTold -= m.Dropped
 }
 
 // Stats of the sensor since its start.
@@ -374,7 +403,8 @@ func (s *Sensor) Stats() (Stats, error) {
 	defer s.statsMu.Unlock()
 	out := s.stats
 	out.Kernel, out.Spooled, out.Overflowed = k, s.spool.waiting(), s.spool.overflowed.Load()
-	out.Unread = k.Sent - min(k.Sent, s.reads.Load())
+	out.Read = s.reads.Load()
+	out.Unread = k.Sent - min(k.Sent, out.Read)
 	out.Lost = s.opened.lostEvents()
 	return out, err
 }

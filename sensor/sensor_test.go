@@ -3,6 +3,7 @@ package sensor_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/node"
@@ -452,6 +455,35 @@ func TestSelfTest(t *testing.T) {
 	}
 	if got := p.paths(); len(got) != 0 {
 		t.Errorf("the self-test's programs were told: %q", got)
+	}
+}
+
+// TestAfterSelfTest: the self-test's overlay is gone, and the kernel gives its device
+// number to the next container, which is watched as any other.
+func TestAfterSelfTest(t *testing.T) {
+	bed := bedtest.Start(t)
+	p := newPublished()
+	s, _ := startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: t.TempDir(), Containerd: []string{bed.Socket}, CRI: []string{}, Docker: []string{}})
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if done, wrong := s.SelfTest(); done && wrong == "" {
+			break
+		} else if wrong != "" || time.Now().After(deadline) {
+			t.Fatalf("done: %v, %s", done, wrong)
+		}
+	}
+	// The self-test had a tmpfs and an overlay: what is mounted next has the numbers of these.
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	for range 2 {
+		box := runBox(t, bed, nil)
+		path := "/tmp/" + strings.ToLower(rand.Text())
+		if err := errors.Join(box.Drop(t.Context(), path, program(t, time.Minute)), box.Start(t.Context(), path)); err != nil {
+			t.Fatal(err)
+		}
+		p.waitFor(t, path)
 	}
 }
 

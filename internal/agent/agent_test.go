@@ -337,11 +337,15 @@ func TestEnvironment(t *testing.T) {
 func TestStalled(t *testing.T) {
 	h, now := &health{}, time.Now()
 	for _, step := range []struct {
-		unread uint64
-		after  time.Duration
-		well   bool
-	}{{0, 0, true}, {5, 0, true}, {5, 59 * time.Second, true}, {5, 61 * time.Second, false}, {4, 62 * time.Second, true}, {4, 130 * time.Second, false}, {0, 131 * time.Second, true}} {
-		if err := h.stalled(step.unread, now.Add(step.after)); (err == nil) != step.well {
+		unread, read uint64
+		after        time.Duration
+		well         bool
+	}{
+		{0, 0, 0, true}, {5, 0, 0, true}, {5, 0, 59 * time.Second, true}, {5, 0, 61 * time.Second, false},
+		{9, 1, 62 * time.Second, true}, // one was read, though more wait
+		{9, 1, 130 * time.Second, false}, {0, 10, 131 * time.Second, true},
+	} {
+		if err := h.stalled(step.unread, step.read, now.Add(step.after)); (err == nil) != step.well {
 			t.Errorf("%d unread after %s: %v", step.unread, step.after, err)
 		}
 	}

@@ -28,9 +28,9 @@ type health struct {
 	publisher *publisher
 	orders    *orders.Watcher // nil outside a cluster
 
-	mu     sync.Mutex
-	unread uint64    // when last looked at
-	since  time.Time // since when it has not shrunk; zero: nothing waits
+	mu    sync.Mutex
+	read  uint64    // events, when last looked at
+	since time.Time // since when no more are; zero: nothing waits
 }
 
 func (h *health) mux(withPprof bool) http.Handler {
@@ -61,19 +61,19 @@ func (h *health) healthy() error {
 	if err != nil {
 		return err
 	}
-	return h.stalled(st.Unread, time.Now())
+	return h.stalled(st.Unread, st.Read, time.Now())
 }
 
 // stalled is an error when events wait and none has been read for too long.
-func (h *health) stalled(unread uint64, now time.Time) error {
+func (h *health) stalled(unread, read uint64, now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if unread == 0 {
 		h.since = time.Time{}
-	} else if h.since.IsZero() || unread < h.unread {
+	} else if h.since.IsZero() || read != h.read {
 		h.since = now
 	}
-	h.unread = unread
+	h.read = read
 	if !h.since.IsZero() && now.Sub(h.since) > stalledAfter {
 		return fmt.Errorf("%d events wait in the ring buffer and none has been read for %s", unread, now.Sub(h.since).Round(time.Second))
 	}

@@ -188,6 +188,11 @@ int main(int argc, char **argv)
 		if (write(fd, body, n) != n)
 			die("write");
 		run(fd);
+	} else if (!strcmp(how, "jit")) { /* as compilers at run time do: one place to write, one to run */
+		fd = memfd_create(argv[2], 0);
+		if (ftruncate(fd, 4096) || mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED ||
+		    mmap(0, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0) == MAP_FAILED)
+			die("map twice");
 	} else if (!strcmp(how, "tmpfile")) {
 		n = contents(argv[2], &body);
 		fd = open("/tmp", O_TMPFILE | O_RDWR, 0755);
