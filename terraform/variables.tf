@@ -193,7 +193,7 @@ variable "casebook" {
 }
 
 variable "bucket" {
-  description = "The case bucket: its name, days of retention and whether that is locked, days after which cases are removed, and what `terraform destroy` does with it (\"keep\" or \"delete\")."
+  description = "The case bucket: its name, days of retention and whether that is locked, days after which evidence is removed, and what `terraform destroy` does with it (\"keep\" or \"delete\")."
   type = object({
     name              = optional(string)
     retention_days    = optional(number, 0)

@@ -32,9 +32,13 @@ func (f *Front) Sweep(w http.ResponseWriter, r *http.Request) {
 // sweep answers how many cases were due. One that fails stays due, or is put off by
 // whoever worked on it.
 func (f *Front) sweep(ctx context.Context) (int, error) {
-	due, _, err := f.Log.Due(ctx)
+	due, ahead, err := f.Log.Due(ctx)
 	if err != nil {
 		return 0, err
+	}
+	before := map[casefile.Wake]bool{}
+	for _, w := range ahead {
+		before[w] = true
 	}
 	wakes, order := map[string][]casefile.Wake{}, []string(nil)
 	for _, w := range due {
@@ -51,7 +55,7 @@ func (f *Front) sweep(ctx context.Context) (int, error) {
 			break
 		}
 		g.Go(func() error {
-			errs[i] = f.sweepOne(ctx, id, wakes[id])
+			errs[i] = f.sweepOne(ctx, id, wakes[id], before)
 			return nil
 		})
 	}
@@ -59,8 +63,9 @@ func (f *Front) sweep(ctx context.Context) (int, error) {
 }
 
 // sweepOne advances a case once, however many wakes it has, and forgets those that
-// were answered: a later one takes their place where something is left to do.
-func (f *Front) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) error {
+// were answered: a later one takes their place where something is left to do. A wake that
+// lay ahead before puts nothing off: it is for something else.
+func (f *Front) sweepOne(ctx context.Context, id string, wakes []casefile.Wake, before map[casefile.Wake]bool) error {
 	turn, cancel := context.WithTimeout(ctx, sweepCase-sweepSpare)
 	defer cancel()
 	err := f.callAdvance(turn, id)
@@ -71,7 +76,7 @@ func (f *Front) sweepOne(ctx context.Context, id string, wakes []casefile.Wake) 
 		}
 		put := false
 		for _, w := range ahead {
-			put = put || w.Case == id
+			put = put || w.Case == id && !before[w]
 		}
 		if !put {
 			return err // the wakes stay

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/api/option"
 
 	"github.com/contraband-dev/contraband/functions/serve"
+	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/escalate"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/node"
@@ -109,6 +110,8 @@ func (r *Raiser) Close() error {
 
 // Raise takes a detection that the sensor has published.
 func (r *Raiser) Raise(ctx context.Context, e cloudevents.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, docket.FunctionTimeout)
+	defer cancel()
 	m, err := serve.ReadMessage(e)
 	if err != nil {
 		return serve.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
@@ -137,6 +140,7 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 	if err != nil {
 		return retry.Permanent(err)
 	}
+	var unwritten error
 	if r.SCC != nil {
 		written, err := r.SCC.Upsert(ctx, f)
 		switch {
@@ -146,8 +150,8 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 			// SCC will never take it: people are told all the same.
 			slog.Error("the finding is not in SCC", "error", err.Error())
 			f.CanonicalName = f.Name
-		default:
-			return err
+		default: // people are told all the same; the message comes again, for SCC
+			f.CanonicalName, unwritten = f.Name, err
 		}
 	}
 	body, err := finding.Notification("", f, &scc.Resource{Name: f.ResourceName})
@@ -155,7 +159,7 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 		return retry.Permanent(err)
 	}
 	_, err = r.findings.Publish(ctx, &pubsub.Message{Data: body}).Get(ctx)
-	return err
+	return errors.Join(unwritten, err)
 }
 
 // place answers whose detections a topic carries.
@@ -172,7 +176,7 @@ func (c Config) place(topic string) (finding.Place, error) {
 func (r *Raiser) Park(ctx context.Context, data []byte, why error) error {
 	reason := why.Error()
 	slog.Error("dead letter", "reason", reason, "bytes", len(data))
-	_, err := r.dead.Publish(ctx, &pubsub.Message{Data: data, Attributes: map[string]string{"reason": reason[:min(len(reason), 1000)]}}).Get(ctx)
+	_, err := r.dead.Publish(ctx, &pubsub.Message{Data: data, Attributes: map[string]string{"reason": strings.ToValidUTF8(reason[:min(len(reason), 1000)], "")}}).Get(ctx)
 	if err != nil {
 		return fmt.Errorf("dead letter: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 
 	"google.golang.org/api/idtoken"
 
@@ -59,6 +60,21 @@ func Reply(w http.ResponseWriter, v any, err error) {
 	}
 }
 
+// clients with our identity token, by the address that it is for.
+var clients sync.Map
+
+func clientFor(ctx context.Context, url string) (*http.Client, error) {
+	if c, ok := clients.Load(url); ok {
+		return c.(*http.Client), nil
+	}
+	c, err := idtoken.NewClient(context.WithoutCancel(ctx), url)
+	if err != nil {
+		return nil, err
+	}
+	kept, _ := clients.LoadOrStore(url, c)
+	return kept.(*http.Client), nil
+}
+
 // Call posts to another function, by its name and address, and reads its reply into
 // out unless that is nil. client nil: one with our identity token.
 func Call(ctx context.Context, client *http.Client, name, url string, in, out any) error {
@@ -67,7 +83,7 @@ func Call(ctx context.Context, client *http.Client, name, url string, in, out an
 	}
 	if client == nil {
 		var err error
-		if client, err = idtoken.NewClient(ctx, url); err != nil {
+		if client, err = clientFor(ctx, url); err != nil {
 			return fmt.Errorf("call %s: %w", name, err)
 		}
 	}

@@ -229,6 +229,15 @@ func (l *Log) Read(ctx context.Context, caseID, holder string) (*File, error) {
 	return f, f.Reload(ctx)
 }
 
+// Exists tells whether there is such a case.
+func (l *Log) Exists(ctx context.Context, caseID string) (bool, error) {
+	_, err := l.Store.Read(ctx, eventKey(caseID, 0))
+	if errors.Is(err, ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Reload reads what others have appended.
 func (f *File) Reload(ctx context.Context) error {
 	keys, err := f.log.Store.List(ctx, "events/"+f.ID+"/")

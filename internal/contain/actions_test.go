@@ -401,6 +401,21 @@ func exhaustedBudget(t *testing.T, w *world) {
 	if err := w.Admin.PolicyV1().PodDisruptionBudgets(ns).Delete(t.Context(), "none", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"one", "two"} { // the API server knows no way with two, however much they allow
+		if _, err := w.Admin.PolicyV1().PodDisruptionBudgets(ns).Create(t.Context(), &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
+		}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := k.act(c, docket.Evict, ""); a.Done || !a.Later.IsZero() || !strings.Contains(a.Error, "more than one") {
+		t.Errorf("two budgets: %+v", a)
+	}
+	for _, name := range []string{"one", "two"} {
+		if err := w.Admin.PolicyV1().PodDisruptionBudgets(ns).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if a := k.act(c, docket.Evict, ""); !a.Done {
 		t.Errorf("without the budget: %+v", a)
 	}

@@ -274,9 +274,12 @@ func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) 
 		return acted, err // another case, or an earlier try, has it
 	}
 	o := t.order(node.Evidence, "")
-	up, err := t.Upload(ctx, casefile.UploadKey(o.ID), MaxEvidence)
-	if err != nil {
+	up, err := t.sign(ctx, casefile.UploadKey(o.ID))
+	if ctx.Err() != nil {
 		return docket.Acted{}, err
+	}
+	if err != nil {
+		return t.failed(err.Error()), nil // what is wrong with a key or a right must not hold back what contains
 	}
 	o.SHA256, o.Upload = t.claim.SHA256, up
 	s, err := orders.Carry(ctx, t.claim.Node, o)
@@ -296,6 +299,27 @@ func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) 
 	}
 	t.acted.Confirmed = true
 	return t.verify(ctx, casefile.UploadKey(o.ID))
+}
+
+// sign makes an address to upload to. What may pass is tried again, for seconds: the
+// containment waits for it.
+func (t task) sign(ctx context.Context, key string) (*node.Upload, error) {
+	var up *node.Upload
+	var err error
+	for pause := 200 * time.Millisecond; ; pause *= 4 {
+		if up, err = t.Upload(ctx, key, MaxEvidence); err == nil || pause > 4*time.Second {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make an address for the upload: %w", err)
+	}
+	return up, nil
 }
 
 // saved answers done when the bytes are among the evidence already.

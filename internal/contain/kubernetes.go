@@ -450,21 +450,38 @@ func (s *site) deletion() *metav1.DeleteOptions {
 // putOff is how long a disruption budget is given before an eviction is tried again.
 const putOff = time.Minute
 
+// severalBudgets tells the API server's refusal, for good, to evict a pod that more than
+// one disruption budget selects: it comes as an internal error and has no reason.
+func severalBudgets(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "more than one PodDisruptionBudget")
+}
+
 // removed makes an outcome of the API server's answer, and sees for itself.
 func (s *site) removed(ctx context.Context, err error) (docket.Acted, error) {
+	conflict := apierrors.IsConflict(err) // another UID, or a budget that others were changing
 	switch {
 	case apierrors.IsTooManyRequests(err):
 		s.acted.Later = s.Now().UTC().Add(putOff)
 		return s.failed("not yet: " + err.Error()), nil
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+	case apierrors.IsNotFound(err):
 		return s.podGone(), nil
-	case err != nil:
+	case severalBudgets(err):
+		return s.failed(err.Error()), nil
+	case err != nil && !conflict:
 		return docket.Acted{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, err)
 	case s.dryRun != nil:
 		return s.done(), nil
 	}
+	said := err
 	now, err := s.Kube.Pods(s.pod.Namespace).Get(ctx, s.pod.Name)
 	switch {
+	case conflict && (apierrors.IsNotFound(err) || err == nil && now.UID != s.pod.UID):
+		return s.podGone(), nil
+	case conflict && err == nil && now.DeletionTimestamp == nil:
+		s.acted.Later = s.Now().UTC().Add(putOff)
+		return s.failed("not yet: " + said.Error()), nil
+	case conflict && err != nil:
+		return docket.Acted{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, errors.Join(said, err))
 	case apierrors.IsNotFound(err), err == nil && now.UID != s.pod.UID:
 		s.acted.Verified = "the pod is gone"
 	case err == nil && now.DeletionTimestamp != nil:

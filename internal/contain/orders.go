@@ -53,6 +53,7 @@ func (s *site) orderObjects() dynamic.ResourceInterface {
 
 func (k clusterOrders) Carry(ctx context.Context, _ string, o node.Order) (node.OrderStatus, error) {
 	o.Node = path.Base(o.Node)
+	ours := ctx
 	ctx, cancel := context.WithTimeout(ctx, k.patience)
 	defer cancel()
 	object, err := k.create(ctx, o)
@@ -73,7 +74,11 @@ func (k clusterOrders) Carry(ctx context.Context, _ string, o node.Order) (node.
 	if ctx.Err() == nil {
 		return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
 	}
-	return k.giveUp(context.WithoutCancel(ctx), o)
+	s, err := k.giveUp(context.WithoutCancel(ctx), o)
+	if retry.IsPermanent(err) && ours.Err() != nil { // the time that was up was our own
+		return s, fmt.Errorf("order %q: %w", o.ID, ours.Err())
+	}
+	return s, err
 }
 
 func (k clusterOrders) create(ctx context.Context, o node.Order) (*unstructured.Unstructured, error) {

@@ -117,14 +117,15 @@ func classify(err error) error {
 
 func (s *Slack) options(c docket.Case) []slack.MsgOption {
 	blocks := s.blocks(c)
-	return []slack.MsgOption{slack.MsgOptionText(headline(c), false), slack.MsgOptionBlocks(blocks...), slack.MsgOptionDisableLinkUnfurl()}
+	return []slack.MsgOption{slack.MsgOptionText(limit(headline(c), maxFallback), false), slack.MsgOptionBlocks(blocks...), slack.MsgOptionDisableLinkUnfurl()}
 }
 
 // Limits of Slack's blocks, in characters.
 const (
-	maxHeader = 150
-	maxText   = 3000
-	maxField  = 2000
+	maxFallback = 300 // of the text for where blocks are not shown; it comes back with every press
+	maxHeader   = 150
+	maxText     = 3000
+	maxField    = 2000
 )
 
 func (s *Slack) blocks(c docket.Case) []slack.Block {

@@ -495,7 +495,7 @@ func (y *year) sweep() bool {
 		return false
 	}
 	r := y.responder()
-	due, _, err := r.Log.Due(y.t.Context())
+	due, before, err := r.Log.Due(y.t.Context())
 	if err != nil || len(due) == 0 {
 		return false
 	}
@@ -505,7 +505,7 @@ func (y *year) sweep() bool {
 			done[w.Case] = r.Advance(y.t.Context(), w.Case) == nil
 			if !done[w.Case] {
 				if _, ahead, err := r.Log.Due(y.t.Context()); err == nil {
-					done[w.Case] = slices.ContainsFunc(ahead, func(a casefile.Wake) bool { return a.Case == w.Case })
+					done[w.Case] = slices.ContainsFunc(ahead, func(a casefile.Wake) bool { return a.Case == w.Case && !slices.Contains(before, a) })
 				}
 			}
 		}

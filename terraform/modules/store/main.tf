@@ -56,8 +56,10 @@ resource "google_storage_bucket" "bucket" {
   dynamic "lifecycle_rule" {
     for_each = each.value.age == null ? [] : [each.value.age]
     content {
+      # A case's events are never removed: one that has lost some cannot be read.
       condition {
-        age = lifecycle_rule.value
+        age            = lifecycle_rule.value
+        matches_prefix = ["evidence/", "notifications/", "budgets/"]
       }
       action {
         type = "Delete"

@@ -37,7 +37,7 @@ variable "lock_retention" {
 }
 
 variable "delete_after_days" {
-  description = "Days after which evidence, and whole cases, are removed. null: kept for ever."
+  description = "Days after which evidence is removed. What a case says stays. null: kept for ever."
   type        = number
   default     = null
 }

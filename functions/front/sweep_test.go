@@ -1,0 +1,33 @@
+package front
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// TestWakeOfSomethingElse: a case that cannot be advanced stays due, though it will be
+// woken for something else in a week.
+func TestWakeOfSomethingElse(t *testing.T) {
+	away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", http.StatusServiceUnavailable) }))
+	defer away.Close()
+	f, err := New(t.Context(), Config{Store: "mem://", AdvanceURL: away.URL}, Parts{HTTP: http.DefaultClient})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const id = "0123456789abcdef"
+	for _, at := range []time.Time{time.Now().Add(-time.Minute), time.Now().Add(7 * 24 * time.Hour)} {
+		if err := f.Log.WakeAt(t.Context(), id, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.sweep(t.Context()); err == nil {
+		t.Error("a case that could not be advanced is no error")
+	}
+	due, ahead, err := f.Log.Due(t.Context())
+	if err != nil || len(due) != 1 || len(ahead) != 1 {
+		t.Errorf("due %v, ahead %v, %v: want one of each", due, ahead, err)
+	}
+}
