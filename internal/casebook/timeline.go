@@ -121,6 +121,11 @@ func moments(e casefile.Event) []Moment {
 		json.Unmarshal(e.Body, &b)
 		return one("waits", b.Execution+b.Error)
 	case docket.KindReminded:
+		var b docket.Reminded
+		json.Unmarshal(e.Body, &b)
+		if b.Graver {
+			return one("warned", "it is graver than the page said")
+		}
 		return one("reminded", "nobody had answered")
 	case docket.KindLost:
 		var b docket.Lost

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cloud.google.com/go/container/apiv1/containerpb"
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -49,6 +50,7 @@ func TestOnRealControlPlane(t *testing.T) {
 	sub("faults", func(t *testing.T, m *world) { faults(t, m, w) })
 	sub("a successor is never touched", successors)
 	sub("two cases hold one pod", func(t *testing.T, m *world) { twoCases(t, m, w) })
+	sub("two cases release one pod at once", releasedAtOnce)
 	sub("no sensor", noSensor)
 	sub("a cordon on a finding's word", notOnAFindingsWord)
 	sub("a freeze that comes too late", func(t *testing.T, m *world) { lateFreeze(t, m, w) })
@@ -646,6 +648,39 @@ func twoCases(t *testing.T, w, _ *world) {
 	}
 	if _, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, []byte(`{"spec":{"unschedulable":null}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// releasedAtOnce: two cases let go of a pod at the same moment, each after it has seen
+// the other; none leaves it to the other.
+func releasedAtOnce(t *testing.T, w *world) {
+	ns := w.Namespace("atonce")
+	c := w.container(usualGuards())
+	for round := range 6 {
+		pod := w.Deploy(testcluster.Deployment(ns, fmt.Sprintf("web%d", round), "node-2", 2))[0]
+		cases := []*kase{w.open(about(pod), docket.Isolate), w.open(about(pod), docket.Isolate)}
+		for _, k := range cases {
+			if a := k.act(c, docket.Isolate, ""); !a.Done {
+				t.Fatalf("%+v", a)
+			}
+		}
+		var g errgroup.Group
+		for _, k := range cases {
+			n := k.claim(docket.Release, k.press(docket.PressRelease))
+			g.Go(func() error {
+				a, err := c.Do(t.Context(), k.id, n)
+				if err == nil && !a.Done {
+					err = errors.New(a.Error)
+				}
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if now := w.pod(pod); now.Labels["app"] == "" || now.Labels[cluster.QuarantineLabel] != "" {
+			t.Fatalf("round %d: released by both, and its labels are %v", round, now.Labels)
+		}
 	}
 }
 

@@ -117,7 +117,10 @@ func (t task) refused() string {
 	if w := d.Facts.Workload; w != nil { // where the finding says less
 		podUID = cmp.Or(podUID, w.PodUID)
 	}
-	if t.claim.ContainerID != containerID || t.claim.PodUID != podUID || t.claim.Node != f.Node || t.claim.SHA256 != f.Process.SHA256 {
+	// What is done to the pod is not about one of its containers, which may have been
+	// replaced since; what is frozen is thawed, whichever it is.
+	ofContainer := action == docket.Freeze || action == docket.Evidence || f.Pod.Name == "" && action != docket.Thaw
+	if ofContainer && t.claim.ContainerID != containerID || t.claim.PodUID != podUID || t.claim.Node != f.Node || t.claim.SHA256 != f.Process.SHA256 {
 		return "the claim is not about what the finding names"
 	}
 	if undone := docket.Undone(action); undone != "" {

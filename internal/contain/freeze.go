@@ -2,6 +2,7 @@ package contain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/retry"
 )
 
 func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
@@ -22,6 +24,9 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 	orders := s.orders().(clusterOrders)
 	orders.keep = true
 	acted, err := s.freezeOrThaw(ctx, orders)
+	if err != nil && (retry.IsPermanent(err) || forGood(err)) { // no order was even made
+		return acted, errors.Join(err, s.notFrozen(ctx, owner.String()))
+	}
 	if err != nil {
 		return acted, err
 	}

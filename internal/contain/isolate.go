@@ -136,6 +136,21 @@ func (s *site) release(ctx context.Context) (docket.Acted, error) {
 	if err := s.letGo(ctx, docket.Isolate); err != nil {
 		return docket.Acted{}, err
 	}
+	if left > 0 { // the others may have let go at the same moment, each leaving it to the other
+		if err := s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) {
+			all, err := s.holds(ctx)
+			if err != nil {
+				return nil, err
+			}
+			_, cases := byAction(all, docket.Isolate)
+			if left = len(cases); left > 0 || pod.Labels[cluster.QuarantineLabel] == "" {
+				return nil, nil
+			}
+			return s.restore(own, len(all) > 0), nil
+		}); err != nil {
+			return docket.Acted{}, err
+		}
+	}
 	if left > 0 {
 		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", left))
 	}

@@ -211,7 +211,7 @@ func (s *site) unconfirmed(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	if slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
-		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Node == s.claim.Node && c.Acted != nil && c.Acted.Confirmed
+		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Node == s.claim.Node && c.ContainerID == s.claim.ContainerID && c.Acted != nil && c.Acted.Confirmed
 	}) {
 		return "", nil
 	}

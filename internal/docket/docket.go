@@ -193,6 +193,7 @@ type Acted struct {
 	RestartsAt  time.Time `json:"restartsAt,omitzero"`   // of a freeze: when the kubelet is likely to restart the container
 	Workload    string    `json:"workload,omitempty"`    // of a freeze: what owned the pod, by whose count it is ready
 	Later       time.Time `json:"later,omitzero"`        // not done now; to be tried again from then on
+	Unknown     bool      `json:"unknown,omitempty"`     // it was given up: it may have taken effect or not
 	Confirmed   bool      `json:"confirmed,omitempty"`   // the sensor of the pod's own node knows the container: no other node's word is all there is
 	Items       []Item    `json:"items,omitempty"`       // of evidence
 }
@@ -217,6 +218,7 @@ type Driven struct {
 type Reminded struct {
 	Timestamp string `json:"ts,omitempty"`
 	Error     string `json:"error,omitempty"`
+	Graver    bool   `json:"graver,omitempty"` // that the verdict is worse than the page said, not that nobody has answered
 }
 
 // Lost is the body of KindLost.
@@ -277,6 +279,7 @@ type Reported struct {
 // Case is what its events add up to.
 type Case struct {
 	ID       string    `json:"id"`
+	First    time.Time `json:"first,omitzero"` // what was found first happened
 	Opened   time.Time `json:"opened"`
 	Updated  time.Time `json:"updated"`
 	Decided  Decided   `json:"decided"`
@@ -288,11 +291,12 @@ type Case struct {
 	Claims    []Claim    `json:"claims,omitempty"`
 	Clicks    []Click    `json:"clicks,omitempty"`
 	Reported  string     `json:"reported,omitempty"`
-	Expired   bool       `json:"expired,omitempty"` // the freeze has
-	Lost      string     `json:"lost,omitempty"`    // why the freeze is no more
-	Open      string     `json:"open,omitempty"`    // why the isolation keeps nothing in or out any more
-	Moves     int        `json:"moves,omitempty"`   // times that a new container of the pod ran the same
-	Reminded  *Reminded  `json:"reminded,omitempty"`
+	Expired   bool       `json:"expired,omitempty"`  // the freeze has
+	Lost      string     `json:"lost,omitempty"`     // why the freeze is no more
+	Open      string     `json:"open,omitempty"`     // why the isolation keeps nothing in or out any more
+	Moves     int        `json:"moves,omitempty"`    // times that a new container of the pod ran the same
+	Reminded  *Reminded  `json:"reminded,omitempty"` // of the decision that stands
+	Warned    *Reminded  `json:"warned,omitempty"`   // likewise, that it is graver than the one before
 	Driven    *Driven    `json:"driven,omitempty"`
 	Judged    int        `json:"judged,omitempty"` // times that the sources were asked again
 	Closed    *Closed    `json:"closed,omitempty"`
@@ -300,6 +304,16 @@ type Case struct {
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
 
 	decided time.Time // the decision that stands
+	graver  bool      // than the one before it
+}
+
+// DecidedAt is when the decision that stands was taken.
+func (c Case) DecidedAt() time.Time { return c.decided }
+
+// ToWarn tells whether people were paged about something less grave than is known now,
+// and nobody has told them: an edited message notifies nobody.
+func (c Case) ToWarn() bool {
+	return c.graver && c.Warned == nil && c.Closed == nil && c.Decided.Decision.Includes(Page) && c.Paged != nil && c.Paged.Error == ""
 }
 
 // Claim is an action with what came of it, once known.
@@ -309,6 +323,9 @@ type Claim struct {
 	At    time.Time `json:"at"`
 	Acted *Acted    `json:"acted,omitempty"`
 }
+
+// Open tells whether nobody knows what came of a claim.
+func (k Claim) Open() bool { return k.Acted == nil || k.Acted.Unknown }
 
 // Fold adds up the events of a case.
 func Fold(id string, events []casefile.Event) (Case, error) {
@@ -374,7 +391,14 @@ func (c *Case) add(e casefile.Event) error {
 	case KindDriven:
 		return json.Unmarshal(e.Body, &c.Driven)
 	case KindReminded:
-		return json.Unmarshal(e.Body, &c.Reminded)
+		var b Reminded
+		err := json.Unmarshal(e.Body, &b)
+		if b.Graver {
+			c.Warned = &b
+		} else {
+			c.Reminded = &b
+		}
+		return err
 	case KindLost:
 		var b Lost
 		err := json.Unmarshal(e.Body, &b)
@@ -407,7 +431,7 @@ func (c *Case) decide(e casefile.Event) error {
 		c.LastSeen = d.Finding.EventTime
 	}
 	if c.Opened.IsZero() {
-		c.Opened, c.decided, c.Decided = e.At, e.At, d
+		c.Opened, c.decided, c.Decided, c.First = e.At, e.At, d, d.Finding.EventTime
 		return nil
 	}
 	if d.Again {
@@ -419,7 +443,9 @@ func (c *Case) decide(e casefile.Event) error {
 		c.move(d)
 		return nil
 	}
+	c.graver = d.Verdict.Level.Graver(c.Decided.Verdict.Level)
 	c.Decided.Verdict, c.Decided.Decision, c.decided = d.Verdict, d.Decision, e.At
+	c.Reminded, c.Warned = nil, nil
 	return nil
 }
 
@@ -429,7 +455,7 @@ func (c *Case) move(d Decided) {
 		c.Lost = "the container that was frozen is no more: another of the pod runs the same"
 	}
 	c.Moves++
-	c.Decided.Finding.Container = d.Finding.Container
+	c.Decided.Finding.Container, c.Decided.Finding.EventTime = d.Finding.Container, d.Finding.EventTime
 }
 
 // ContainerID is of the container that the case is about; "" when nobody could say.
@@ -500,7 +526,7 @@ func (c Case) undone(claim *Claim) bool {
 // was undone: nobody knows whether it holds.
 func (c Case) Pending() bool {
 	return slices.ContainsFunc(c.Claims, func(k Claim) bool {
-		return undoing[k.Action] != "" && k.Acted == nil && !c.undone(&k)
+		return undoing[k.Action] != "" && k.Open() && !c.undone(&k)
 	})
 }
 

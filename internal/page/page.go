@@ -76,11 +76,12 @@ func (s *Slack) Edit(ctx context.Context, c docket.Case) (docket.Paged, error) {
 }
 
 func (s *Slack) find(ctx context.Context, c docket.Case) (docket.Paged, error) {
-	return s.findOf(ctx, c, eventType)
+	return s.findOf(ctx, c, eventType, nil)
 }
 
-// findOf looks for our message of a kind about a case.
-func (s *Slack) findOf(ctx context.Context, c docket.Case, kind string) (docket.Paged, error) {
+// findOf looks for our message of a kind about a case; of tells it from others of the
+// kind, and is nil where there is one.
+func (s *Slack) findOf(ctx context.Context, c docket.Case, kind string, of any) (docket.Paged, error) {
 	p := slack.GetConversationHistoryParameters{ChannelID: s.Channel, IncludeAllMetadata: true, Limit: 200,
 		Oldest: fmt.Sprintf("%d.000000", c.Opened.Add(-time.Minute).Unix())}
 	for {
@@ -89,7 +90,7 @@ func (s *Slack) findOf(ctx context.Context, c docket.Case, kind string) (docket.
 			return docket.Paged{}, classify(fmt.Errorf("search Slack channel %q: %w", s.Channel, err))
 		}
 		for _, m := range h.Messages {
-			if m.Metadata.EventType == kind && m.Metadata.EventPayload["case"] == c.ID {
+			if m.Metadata.EventType == kind && m.Metadata.EventPayload["case"] == c.ID && m.Metadata.EventPayload["of"] == of {
 				found := docket.Paged{Channel: s.Channel, Timestamp: m.Timestamp}
 				found.Link, _ = s.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: s.Channel, Ts: m.Timestamp})
 				return found, nil // its digest is not known: an edit follows
@@ -205,14 +206,18 @@ func confirmations(c docket.Case) map[string]string {
 const reminderType = "contraband_reminder"
 
 // Remind tells the channel again, below the case's message and beside it, that an
-// answer is waited for.
-func (s *Slack) Remind(ctx context.Context, c docket.Case) (string, error) {
-	if p, err := s.findOf(ctx, c, reminderType); err == nil && p.Timestamp != "" {
+// answer is waited for, or that it is graver than was told.
+func (s *Slack) Remind(ctx context.Context, c docket.Case, graver bool) (string, error) {
+	of := fmt.Sprintf("%s of the decision of %s", map[bool]string{true: "warning", false: "reminder"}[graver], c.DecidedAt().UTC().Format(time.RFC3339Nano))
+	if p, err := s.findOf(ctx, c, reminderType, of); err == nil && p.Timestamp != "" {
 		return p.Timestamp, nil // an earlier try's, whose answer was lost
 	}
-	text := fmt.Sprintf("<!channel> Nobody has answered for %s: %s", time.Since(c.Opened).Round(time.Minute), headline(c))
+	text := fmt.Sprintf("<!channel> Nobody has answered for %s: %s", time.Since(c.DecidedAt()).Round(time.Minute), headline(c))
+	if graver {
+		text = "<!channel> It is graver than was told: " + headline(c)
+	}
 	options := []slack.MsgOption{slack.MsgOptionText(text, false),
-		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: reminderType, EventPayload: map[string]any{"case": c.ID}})}
+		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: reminderType, EventPayload: map[string]any{"case": c.ID, "of": of}})}
 	if c.Paged != nil && c.Paged.Timestamp != "" {
 		options = append(options, slack.MsgOptionTS(c.Paged.Timestamp), slack.MsgOptionBroadcast())
 	}

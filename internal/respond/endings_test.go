@@ -221,7 +221,7 @@ func TestGraverVerdictDecidesAnew(t *testing.T) {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	c := w.check(id)
-	if c.Decided.Verdict.Level != docket.Malicious || c.Joined != 1 {
+	if c.Decided.Verdict.Level != docket.Malicious || c.Joined != 1 || c.Warned == nil {
 		t.Errorf("verdict %s, %d joined", c.Decided.Verdict.Level, c.Joined)
 	}
 }

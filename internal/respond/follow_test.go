@@ -1,6 +1,7 @@
 package respond_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/respond"
 )
 
 // inPod is a finding about a container of a pod.
@@ -69,6 +71,78 @@ func TestNewContainerOfThePod(t *testing.T) {
 	}
 	if late := deliver(w.inPod("c9", "u1", now.Add(2*time.Hour))); late != first {
 		t.Errorf("news of the first pod joined %s, want %s", late, first)
+	}
+}
+
+// TestNotAReplacement: what takes a case to another container is one of the same name, of
+// the same pod, on the same node, later, and only when the one before is no more.
+func TestNotAReplacement(t *testing.T) {
+	w := newWorld(t, memory(t))
+	now := time.Now()
+	there := true
+	process := func() *respond.Responder {
+		r := w.process()
+		r.Now = func() time.Time { return now.Add(10 * time.Second) }
+		r.Lost = func(context.Context, docket.Case) docket.Lost {
+			if there {
+				return docket.Lost{}
+			}
+			return docket.Lost{Why: "restarted"}
+		}
+		return r
+	}
+	first := w.inPod("c1", "u1", now.Add(-time.Minute))
+	first.Container.Name = "app"
+	o, err := process().Finding(t.Context(), first)
+	if err != nil || !w.read(o.Case).Frozen() {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	for name, change := range map[string]func(*finding.Finding){
+		"another container of the pod": func(f *finding.Finding) { f.Container.Name = "sidecar" },
+		"no pod UID":                   func(f *finding.Finding) { f.Pod.UID = "" },
+		"another node":                 func(f *finding.Finding) { f.Node = "n9" },
+		"earlier":                      func(f *finding.Finding) { f.EventTime = now.Add(-2 * time.Minute) },
+		"the frozen one is there":      func(*finding.Finding) {},
+	} {
+		f := w.inPod("c2", "u1", now)
+		f.Container.Name = "app"
+		f.CanonicalName += name
+		change(&f)
+		if _, err := process().Finding(t.Context(), f); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if c := w.read(o.Case); c.Moves != 0 || !c.Frozen() || c.ContainerID() != "c1" {
+			t.Errorf("%s: %d moves, frozen %v, %q", name, c.Moves, c.Frozen(), c.ContainerID())
+		}
+	}
+	there = false // the API server has seen it now
+	if err := process().Advance(t.Context(), o.Case); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.read(o.Case); c.Moves != 1 || !c.Frozen() || c.Claim(docket.Freeze).ContainerID != "c2" {
+		t.Errorf("%d moves, frozen %v, %+v, lost %q", c.Moves, c.Frozen(), c.Claim(docket.Freeze), c.Lost)
+	}
+}
+
+// TestWordOfAnEpisodeBefore: SCC says of a finding that it is over, and means what ran
+// before; the case about what ran since stays.
+func TestWordOfAnEpisodeBefore(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page]}]"
+	now := time.Now()
+	f := w.inPod("c1", "u1", now)
+	o, err := w.process().Finding(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := f
+	over.State, over.EventTime = "INACTIVE", now.Add(-time.Hour)
+	if got, err := w.process().Finding(t.Context(), over); err != nil || got.Acknowledged == "" || w.read(o.Case).Closed != nil {
+		t.Errorf("%+v, %v: the case is %q", got, err, w.read(o.Case).Status())
+	}
+	over.EventTime = now
+	if got, err := w.process().Finding(t.Context(), over); err != nil || w.read(o.Case).Closed == nil {
+		t.Errorf("%+v, %v: the case is %q", got, err, w.read(o.Case).Status())
 	}
 }
 

@@ -43,8 +43,9 @@ type Escalator interface {
 type Pager interface {
 	Post(ctx context.Context, c docket.Case, again bool) (docket.Paged, error)
 	Edit(ctx context.Context, c docket.Case) (docket.Paged, error)
-	// Remind tells again that an answer is waited for, once.
-	Remind(ctx context.Context, c docket.Case) (timestamp string, err error)
+	// Remind tells again, once a decision, that an answer is waited for, or that it is
+	// graver than the page said.
+	Remind(ctx context.Context, c docket.Case, graver bool) (timestamp string, err error)
 	Digest(c docket.Case) string
 }
 
@@ -163,6 +164,13 @@ func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error
 	if len(file.Events()) == 0 {
 		return Outcome{Acknowledged: why + ", and no case is open for it"}, nil
 	}
+	c, err := docket.Fold(file.ID, file.Events())
+	if err != nil {
+		return Outcome{}, err
+	}
+	if f.EventTime.Before(c.First) {
+		return Outcome{Acknowledged: why + ", and what the open case is about came later"}, nil
+	}
 	names, err := r.findingsOf(ctx, file.ID)
 	if err != nil {
 		return Outcome{}, err
@@ -277,10 +285,8 @@ func (w *work) lookAtHolds(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, docket.StepDeadline)
 	defer cancel()
-	if w.lost = w.Responder.Lost(ctx, c); w.lost.Why != "" {
-		return nil
-	}
-	return w.Log.WakeAt(ctx, c.ID, next)
+	w.lost = w.Responder.Lost(ctx, c)
+	return w.Log.WakeAt(ctx, c.ID, next) // one may hold no more, and the other still
 }
 
 // Wait is what a case waits for: nothing when Done, else for a press, at most For.
@@ -360,7 +366,7 @@ func (r *Responder) looks(c docket.Case) (out []time.Time) {
 		out = append(out, at.Add(time.Second))
 	}
 	if c.Asking() && c.Reminded == nil {
-		out = append(out, c.Opened.Add(remindAfter+time.Second))
+		out = append(out, c.DecidedAt().Add(remindAfter+time.Second))
 	}
 	return out
 }

@@ -30,8 +30,11 @@ func (r *Responder) due(c docket.Case, lost docket.Lost) []step {
 	if d.Includes(docket.Page) && c.Paged == nil {
 		steps = append(steps, step{"page", page})
 	}
-	if c.Asking() && c.Reminded == nil && r.Now().After(c.Opened.Add(remindAfter)) {
-		steps = append(steps, step{"tell again", remind})
+	if c.ToWarn() {
+		steps = append(steps, step{"tell that it is graver", func(ctx context.Context, w *work, c docket.Case) error { return tellAgain(ctx, w, c, true) }})
+	}
+	if c.Asking() && c.Reminded == nil && r.Now().After(c.DecidedAt().Add(remindAfter)) {
+		steps = append(steps, step{"tell again", func(ctx context.Context, w *work, c docket.Case) error { return tellAgain(ctx, w, c, false) }})
 	}
 	if times := c.AskAgain(); len(times) > 0 && r.Now().After(times[0]) {
 		steps = append(steps, step{"ask the sources again", judgeLater})
@@ -88,6 +91,9 @@ func nextAction(c docket.Case, now time.Time) (action, click string) {
 			return undo, ""
 		}
 	}
+	if evict := dueEviction(c, now); evict != "" { // also where the release has failed
+		return docket.Evict, evict
+	}
 	if accepted(c, docket.PressRelease) != "" {
 		return "", "" // what was released is not taken again
 	}
@@ -106,12 +112,19 @@ func nextAction(c docket.Case, now time.Time) (action, click string) {
 			return action, ""
 		}
 	}
-	if evict := accepted(c, docket.PressEvict); evict != "" {
-		if claim := c.Claim(docket.Evict); claim == nil || claim.Click != evict && claim.Acted != nil && !claim.Acted.Done || isDue(c, docket.Evict, now) {
-			return docket.Evict, evict
-		}
-	}
 	return "", ""
+}
+
+// dueEviction answers the click that asks for an eviction that is due.
+func dueEviction(c docket.Case, now time.Time) (click string) {
+	evict := accepted(c, docket.PressEvict)
+	if evict == "" {
+		return ""
+	}
+	if claim := c.Claim(docket.Evict); claim == nil || claim.Click != evict && claim.Acted != nil && !claim.Acted.Done || isDue(c, docket.Evict, now) {
+		return evict
+	}
+	return ""
 }
 
 // dueExtension answers the hold that a person wants to last longer, and the click:
@@ -160,7 +173,7 @@ func dueUndoing(c docket.Case, held, click string) string {
 	tried := slices.ContainsFunc(c.Claims, func(k docket.Claim) bool {
 		return k.Action == undo && k.N > claim.N && k.Click == click
 	})
-	if (claim.Acted == nil || c.InForce(held)) && !tried {
+	if (claim.Open() || c.InForce(held)) && !tried {
 		return undo
 	}
 	return ""
@@ -222,10 +235,28 @@ func (w *work) steps(ctx context.Context) error {
 			})
 		}
 		wg.Wait()
+		w.lost = docket.Lost{} // it was of what held the pod before
 		if err := errors.Join(errs...); err != nil {
-			return err
+			return errors.Join(err, w.show(ctx))
 		}
 	}
+}
+
+// show has the page and SCC say how far it came where a step has failed: what is tried
+// again for hours is not hidden meanwhile.
+func (w *work) show(ctx context.Context) error {
+	c, err := w.fold()
+	if err != nil || w.file.IsClosed() {
+		return err
+	}
+	var errs []error
+	if c.Paged != nil && c.Paged.Error == "" && c.Paged.Digest != w.Pager.Digest(c) {
+		errs = append(errs, edit(ctx, w, c))
+	}
+	if w.SCC != nil && c.Reported != c.Status() {
+		errs = append(errs, report(ctx, w, c))
+	}
+	return errors.Join(errs...)
 }
 
 func escalate(ctx context.Context, w *work, c docket.Case) error {
@@ -254,17 +285,26 @@ func page(ctx context.Context, w *work, c docket.Case) error {
 		}
 		p = docket.Paged{Error: err.Error()}
 	}
+	if err := w.wakeForLater(ctx, c); err != nil {
+		return err
+	}
+	_, err = w.file.Append(ctx, docket.KindPaged, p)
+	return err
+}
+
+// wakeForLater has somebody look when the sources are to be asked again and when an
+// answer has been waited for long enough.
+func (w *work) wakeForLater(ctx context.Context, c docket.Case) error {
 	wakes := c.AskAgain()
 	if c.Asking() {
-		wakes = append(wakes, c.Opened.Add(remindAfter))
+		wakes = append(wakes, c.DecidedAt().Add(remindAfter))
 	}
 	for _, at := range wakes {
 		if err := w.Log.WakeAt(ctx, c.ID, at.Add(time.Second)); err != nil {
 			return err
 		}
 	}
-	_, err = w.file.Append(ctx, docket.KindPaged, p)
-	return err
+	return nil
 }
 
 // judgeLater asks the indicator sources again about bytes that they did not know. A
@@ -284,10 +324,16 @@ func judgeLater(ctx context.Context, w *work, c docket.Case) error {
 // remindAfter is how long an answer is waited for before people are told again.
 const remindAfter = 30 * time.Minute
 
-// remind tells again what nobody has answered. It never acts.
-func remind(ctx context.Context, w *work, c docket.Case) error {
-	ts, err := w.Pager.Remind(ctx, c)
-	body := docket.Reminded{Timestamp: ts}
+// tellAgain tells again what nobody has answered, or what is graver than was told. It
+// never acts.
+func tellAgain(ctx context.Context, w *work, c docket.Case, graver bool) error {
+	if graver { // what was decided later is waited for anew
+		if err := w.wakeForLater(ctx, c); err != nil {
+			return err
+		}
+	}
+	ts, err := w.Pager.Remind(ctx, c, graver)
+	body := docket.Reminded{Timestamp: ts, Graver: graver}
 	if err != nil {
 		if !retry.IsPermanent(err) {
 			return err
@@ -343,7 +389,7 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 		if !retry.IsPermanent(err) && !tried {
 			return err
 		}
-		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC()}
+		acted = docket.Acted{Claim: n, Action: action, Error: err.Error(), At: w.Now().UTC(), Unknown: !retry.IsPermanent(err)}
 	}
 	looks := []time.Time{acted.Until, acted.Later} // somebody has to look then
 	if !acted.RestartsAt.IsZero() {
@@ -356,7 +402,7 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 		if at.IsZero() {
 			continue
 		}
-		if err := w.Log.WakeAt(ctx, c.ID, at); err != nil {
+		if err := w.Log.WakeAt(ctx, c.ID, at.Add(time.Second)); err != nil { // and then it is due
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package respond
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ type work struct {
 	file     *casefile.File
 	opened   bool // by this invocation: nobody can have paged before
 	lost     docket.Lost
+	later    map[string]bool // findings, by key, that are taken in by a later invocation
 }
 
 // learn does the reading: facts and verdict at once, then the policy.
@@ -275,7 +277,9 @@ func (w *work) unhandled(ctx context.Context) (occurrences []finding.Finding, cl
 		if err := json.Unmarshal(e.Body, &f); err != nil {
 			return nil, nil, fmt.Errorf("case %q, occurrence %q: %w", w.file.ID, e.Name, err)
 		}
-		occurrences = append(occurrences, f)
+		if !w.later[f.Key()] {
+			occurrences = append(occurrences, f)
+		}
 	}
 	entries, err = w.Log.Clicks(ctx, w.file.ID, c.Handled)
 	if err != nil {
@@ -296,13 +300,14 @@ func (w *work) takeIn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if occurrences, err = w.judgeAgain(ctx, occurrences); err != nil {
+	joining, err := w.judgeAgain(ctx, occurrences)
+	if err != nil {
 		return err
 	}
-	if occurrences, err = w.follow(ctx, occurrences); err != nil {
+	if joining, err = w.follow(ctx, occurrences, joining); err != nil {
 		return err
 	}
-	if len(occurrences) > 0 {
+	if occurrences = joining; len(occurrences) > 0 {
 		var j docket.Joined
 		for _, f := range occurrences {
 			j.Keys = append(j.Keys, f.Key())
@@ -351,23 +356,58 @@ func (w *work) judgeAgain(ctx context.Context, joining []finding.Finding) ([]fin
 // is restarted for ever is not frozen for ever.
 const maxMoves = 5
 
+// settleTime is how long the API server is given to show that a container was replaced.
+const (
+	settleTime  = time.Minute
+	settleCheck = 5 * time.Second
+)
+
 // follow has the case go on to a new container of its pod that runs the same: what
-// was done to the one before does not hold this one. It answers the other findings.
-func (w *work) follow(ctx context.Context, joining []finding.Finding) ([]finding.Finding, error) {
+// was done to the one before does not hold this one. Of all that came it looks at the
+// newest; it answers which of those that were to join still are. Where the frozen one is
+// still there as far as the cluster shows, it is looked at again in a moment: a finding's
+// word alone takes nobody's hold away.
+func (w *work) follow(ctx context.Context, all, joining []finding.Finding) ([]finding.Finding, error) {
 	c, err := w.fold()
-	if err != nil || len(joining) == 0 || c.Moves >= maxMoves || len(docket.InOrder(c.Decided.Decision.Do)) == 0 {
+	if err != nil || len(all) == 0 || c.Moves >= maxMoves || len(docket.InOrder(c.Decided.Decision.Do)) == 0 {
 		return joining, err
 	}
-	newest := slices.MaxFunc(joining, func(a, b finding.Finding) int { return a.EventTime.Compare(b.EventTime) })
-	id := newest.Container.ID
-	if id == "" || id == c.ContainerID() || !newest.EventTime.After(c.Decided.Finding.EventTime) {
+	newest := slices.MaxFunc(all, func(a, b finding.Finding) int { return a.EventTime.Compare(b.EventTime) })
+	if !replaces(newest, c) {
 		return joining, nil
+	}
+	but := func() []finding.Finding {
+		return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == newest.Key() })
+	}
+	if c.InForce(docket.Freeze) && w.Responder.Lost != nil && c.Decided.Finding.Pod.Name != "" {
+		if lost := w.Responder.Lost(ctx, c); lost.Why == "" || lost.Action != "" {
+			if w.Now().Sub(newest.EventTime) > settleTime || c.Handled[newest.Key()] {
+				return joining, nil
+			}
+			if w.later == nil {
+				w.later = map[string]bool{}
+			}
+			w.later[newest.Key()] = true
+			return but(), w.Log.WakeAt(ctx, c.ID, w.Now().Add(settleCheck))
+		}
 	}
 	d := docket.Decided{Key: newest.Key(), Finding: newest, Verdict: c.Decided.Verdict, Decision: c.Decided.Decision, Received: w.received, Moved: true}
 	if _, err := w.file.Append(ctx, docket.KindDecided, d); err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == d.Key }), nil
+	return but(), nil
+}
+
+// replaces tells whether a finding is about a container that has taken the place of the
+// case's: of the same name, of the same pod, on the same node, and later.
+func replaces(f finding.Finding, c docket.Case) bool {
+	was := c.Decided.Finding
+	uid := was.Pod.UID
+	if facts := c.Decided.Facts.Workload; facts != nil {
+		uid = cmp.Or(uid, facts.PodUID)
+	}
+	return f.Container.ID != "" && f.Container.ID != c.ContainerID() && f.EventTime.After(was.EventTime) &&
+		f.Container.Name == was.Container.Name && f.Node == was.Node && f.Pod.UID == uid
 }
 
 func refuses(c docket.Case, k docket.Click) string {

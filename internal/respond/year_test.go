@@ -299,7 +299,7 @@ func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error)
 	paged.Digest = p.Digest(c)
 	return paged, nil
 }
-func (p *yearPager) Remind(context.Context, docket.Case) (string, error) {
+func (p *yearPager) Remind(context.Context, docket.Case, bool) (string, error) {
 	if p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
