@@ -363,8 +363,8 @@ const (
 )
 
 // follow has the case go on to a new container of its pod that runs the same: what
-// was done to the one before does not hold this one. Of all that came it looks at the
-// newest; it answers which of those that were to join still are. Where the frozen one is
+// was done to the one before does not hold this one. Of all that tell of such a container
+// it looks at the newest; it answers which of those that were to join still are. Where the frozen one is
 // still there as far as the cluster shows, it is looked at again in a moment: a finding's
 // word alone takes nobody's hold away.
 func (w *work) follow(ctx context.Context, all, joining []finding.Finding) ([]finding.Finding, error) {
@@ -372,10 +372,11 @@ func (w *work) follow(ctx context.Context, all, joining []finding.Finding) ([]fi
 	if err != nil || len(all) == 0 || c.Moves >= maxMoves || len(docket.InOrder(c.Decided.Decision.Do)) == 0 {
 		return joining, err
 	}
-	newest := slices.MaxFunc(all, func(a, b finding.Finding) int { return a.EventTime.Compare(b.EventTime) })
-	if !replaces(newest, c) {
+	successors := slices.DeleteFunc(slices.Clone(all), func(f finding.Finding) bool { return !replaces(f, c) })
+	if len(successors) == 0 {
 		return joining, nil
 	}
+	newest := slices.MaxFunc(successors, func(a, b finding.Finding) int { return a.EventTime.Compare(b.EventTime) })
 	but := func() []finding.Finding {
 		return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == newest.Key() })
 	}
