@@ -39,6 +39,7 @@ const (
 	Running     = uint32(execEventFlagsRUNNING)      // it ran before the sensor started
 	Script      = uint32(execEventFlagsSCRIPT)       // the file is a script, and its interpreter runs
 	ByName      = uint32(execEventFlagsBY_NAME)      // of a Script only Filename is known; all else is about the interpreter
+	Local       = uint32(execEventFlagsLOCAL)        // its file system is of this machine, and answers
 	Mapped      = uint32(execEventFlagsMAPPED)       // mapped to be executed by another program: a library, or a loader's argument
 )
 

@@ -52,6 +52,7 @@ enum event_flags {
 	MAPPED = 512,		/* the file was mapped to be executed, by a program that is another file */
 	HASHED = 1024,		/* sha256 is that of the file as it ran */
 	BY_NAME = 2048,		/* of a SCRIPT only filename is known; the inode is the interpreter's */
+	LOCAL = 4096,		/* the file system is of this machine's memory or disks: it answers */
 };
 
 struct event {
@@ -309,6 +310,25 @@ static __always_inline void write_process(struct event *e, struct task_struct *p
 	e->args_len = bpf_probe_read_user(e->args, len, (void *)start) == 0 ? len : 0;
 }
 
+/* Others may be of the network, or served by somebody in a container, and never answer. */
+static __always_inline __u32 local(struct inode *inode)
+{
+	switch (BPF_CORE_READ(inode, i_sb, s_magic)) {
+	case OVERLAYFS_MAGIC:
+	case 0x01021994: /* tmpfs, memfd */
+	case 0x858458f6: /* ramfs */
+	case 0x958458f6: /* hugetlbfs */
+	case 0xef53: /* ext4 */
+	case 0x58465342: /* xfs */
+	case 0x9123683e: /* btrfs */
+	case 0xf2f52010: /* f2fs */
+	case 0x73717368: /* squashfs */
+	case 0xe0f5e1e2: /* erofs */
+		return LOCAL;
+	}
+	return 0;
+}
+
 static __always_inline void write_file(struct event *e, struct task_struct *p, struct file *file, struct file_key *key, __u32 flags)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode), *upper;
@@ -334,7 +354,7 @@ static __always_inline void write_file(struct event *e, struct task_struct *p, s
 	e->ppid = BPF_CORE_READ(p, real_parent, tgid);
 	e->uid = BPF_CORE_READ(p, cred, uid.val);
 	e->gid = BPF_CORE_READ(p, cred, gid.val);
-	e->flags = flags;
+	e->flags = flags | local(inode);
 	e->args_len = 0;
 	e->comm[0] = 0;
 	e->filename[0] = 0;

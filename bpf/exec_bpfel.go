@@ -76,6 +76,7 @@ const (
 	execEventFlagsMAPPED       execEventFlags = 512
 	execEventFlagsHASHED       execEventFlags = 1024
 	execEventFlagsBY_NAME      execEventFlags = 2048
+	execEventFlagsLOCAL        execEventFlags = 4096
 )
 
 type execFileKey struct {

@@ -47,7 +47,7 @@ var deeds = []deed{
 	{name: "modified: an image file written to", script: "printf x >> /usr/bin/written; /usr/bin/written", path: "/usr/bin/written", route: node.Modified},
 	{name: "deleted: unlinked, then run", script: "cp /data/p /tmp/gone; actor unlinked /tmp/gone", path: "/tmp/gone", route: node.Deleted, unsure: true},
 	{name: "volume: tmpfs", script: "cp /data/p /vol/t; /vol/t; sleep 0.05", path: "/vol/t", route: node.Volume, unsure: true},
-	{name: "volume: bind mount of a host directory", script: "cp /data/p /data/b; /data/b; sleep 0.05", path: "/data/b", route: node.Volume, unsure: true},
+	{name: "volume: bind mount of a host directory", script: "cp /data/p /data/b; /data/b; sleep 0.05", path: "/data/b", route: node.Volume},
 	{name: "memory: memfd and execveat", script: "actor memfd /data/p", path: "/memfd:hidden", route: node.Memory, unsure: true},
 	{name: "script: added", script: "printf '#!/bin/sh\nexit 0\n#x' > /tmp/s.sh; chmod 755 /tmp/s.sh; /tmp/s.sh", path: "/tmp/s.sh", route: node.Script},
 	{name: "script: added, called by a relative name", script: "cd /tmp; printf '#!/bin/sh\nsleep 0.1\n' > r.sh; chmod 755 r.sh; ./r.sh", path: "/tmp/r.sh", route: node.Script},

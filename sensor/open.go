@@ -41,18 +41,29 @@ func throughProcess(e bpf.Event) (*os.File, error) {
 	if !e.Is(bpf.Script) && !e.Is(bpf.Mapped) {
 		return os.Open(fmt.Sprintf("/proc/%d/exe", e.PID))
 	}
-	return openInside(e.PID, mountedPath(e))
+	return openSeenBy(e.PID, e)
 }
 
-// openInside opens a path as a process sees it. Links are followed within the
-// process's root: they are the container's.
-func openInside(pid uint32, path string) (*os.File, error) {
+// openSeenBy opens an event's file where a process sees it. The kernel's path has no
+// links: one that is there by now leads elsewhere, perhaps to where nothing answers. So
+// does a mount in the way of a file of the root.
+func openSeenBy(pid uint32, e bpf.Event) (*os.File, error) {
+	resolve := uint64(unix.RESOLVE_NO_SYMLINKS)
+	if e.Is(bpf.OnRoot) {
+		resolve |= unix.RESOLVE_NO_XDEV
+	}
+	return openInside(pid, pathSeenBy(pid, e), resolve)
+}
+
+// openInside opens a path as a process sees it. Links, where they are followed, are so
+// within the process's root: they are the container's.
+func openInside(pid uint32, path string, resolve uint64) (*os.File, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(root)
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | resolve}
 	fd, err := unix.Openat2(root, path, &how)
 	if err != nil {
 		return nil, err
@@ -65,13 +76,13 @@ func openInside(pid uint32, path string) (*os.File, error) {
 	return f, nil
 }
 
-// mountedPath is an event's path as the container sees it: the kernel tells the
-// path within the file's file system, and the process's mounts tell where that is.
-func mountedPath(e bpf.Event) string {
+// pathSeenBy is an event's path as a process sees it: the kernel tells the path
+// within the file's file system, and the process's mounts tell where that is.
+func pathSeenBy(pid uint32, e bpf.Event) string {
 	if e.Is(bpf.OnRoot) || e.Is(bpf.ByName) { // of a named script the path is the container's already
 		return e.Path
 	}
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", e.PID))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
 		return e.Path
 	}
@@ -96,7 +107,7 @@ func deviceOf(dev uint64) (major, minor int) {
 // the caller gave: through the process, or as fanotify told of it.
 func (s *Sensor) openNamedScript(e *bpf.Event) *os.File {
 	e.Path = insidePath(*e)
-	if f, err := openInside(e.PID, e.Path); err == nil {
+	if f, err := openInside(e.PID, e.Path, 0); err == nil {
 		return f
 	}
 	return s.opened.findScript(*e)
@@ -185,6 +196,26 @@ func openInUpper(layers overlay, e bpf.Event, why string) (*os.File, string) {
 	return f, ""
 }
 
+// openInVolume finds a file of a volume that the process, which has ended, can show no
+// more: by its parent, or on the host, where the kubelet mounts what pods have.
+func openInVolume(e bpf.Event, why string) (*os.File, string) {
+	host := uint32(1)
+	if hostRoot() == "" {
+		host = uint32(os.Getpid())
+	}
+	for _, pid := range []uint32{e.PPID, host} {
+		f, err := openSeenBy(pid, e)
+		if err != nil {
+			continue
+		}
+		if info, err := f.Stat(); err == nil && inode(info) == e.Inode && info.Sys().(*syscall.Stat_t).Dev == e.Dev {
+			return f, ""
+		}
+		f.Close()
+	}
+	return nil, why
+}
+
 func isFileOf(f *os.File, e bpf.Event) bool {
 	ino := inodeOf(f)
 	return ino != 0 && (ino == e.Inode || ino == e.UpperInode)
@@ -192,7 +223,7 @@ func isFileOf(f *os.File, e bpf.Event) bool {
 
 // visiblePath is the path as the container sees it, as far as the event tells.
 func visiblePath(e bpf.Event) string {
-	if path := mountedPath(e); path != e.Path || e.Is(bpf.OnRoot) && path != "" {
+	if path := pathSeenBy(e.PID, e); path != e.Path || e.Is(bpf.OnRoot) && path != "" {
 		return path
 	}
 	byFD := strings.HasPrefix(e.Filename, "/dev/fd/") || strings.HasPrefix(e.Filename, "/proc/")

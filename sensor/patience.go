@@ -2,7 +2,6 @@ package sensor
 
 import (
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/contraband-dev/contraband/bpf"
@@ -18,11 +17,13 @@ const (
 	hashWithin = 30 * time.Second
 )
 
-// mayHang tells whether a file is of a file system that need not ever answer: one of the
-// network, or one that somebody in a container serves. Where a script of which only the
-// name is known lies, nobody knows.
+// mayHang tells whether opening a file may lead to a file system that need not ever
+// answer: one of the network, or one that somebody in a container serves. A file that is
+// known by its path alone lies beyond whatever is mounted there by now, and an overlay
+// that is not the container's may have layers of any kind.
 func mayHang(e bpf.Event) bool {
-	return e.Is(bpf.ByName) || !e.Is(bpf.OnOverlay) && !strings.HasPrefix(e.Path, "/memfd:")
+	elsewhere := e.Is(bpf.Script) || e.Is(bpf.Mapped) || e.Is(bpf.OnOverlay)
+	return !e.Is(bpf.Local) || e.Is(bpf.ByName) || elsewhere && !e.Is(bpf.OnRoot)
 }
 
 // patience bounds how many wait for such a file system: each takes a thread.

@@ -270,6 +270,17 @@ func (s *Sensor) open(c candidate) candidate {
 	return c
 }
 
+func (s *Sensor) openInVolume(c *candidate) {
+	e, why := c.Event, c.why
+	opened, ok := within(s.patience, openWithin, func() candidate {
+		f, why := openInVolume(e, why)
+		return candidate{file: f, why: why}
+	}, func(late candidate) { s.held.release(late.file) })
+	if ok {
+		c.file, c.why = opened.file, opened.why
+	}
+}
+
 func (s *Sensor) examine(ctx context.Context, c candidate) {
 	defer func() { s.held.release(c.file) }()
 	layers := findOverlay(c.RootDev)
@@ -291,6 +302,9 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	}
 	if c.file == nil {
 		c.file, c.why = openInUpper(layers, c.Event, c.why)
+	}
+	if c.file == nil && c.Is(bpf.Local) && !c.Is(bpf.OnRoot) {
+		s.openInVolume(&c)
 	}
 	sum, why, changed := s.hashWithin(c) // first: what ran may be written over at any moment
 	hashed := time.Now()

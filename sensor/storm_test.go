@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -45,6 +46,29 @@ func TestHashOfWhatIsGone(t *testing.T) {
 	st, err := s.Stats()
 	if err != nil || st.Kernel.Dropped != 0 {
 		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// Programs of a volume end before the sensor can ask them for their file, which stays. It
+// is found on the host, also when the last one's parent is gone by then; what the host has
+// not mounted is found by the parent.
+func TestHashOnVolumes(t *testing.T) {
+	b := startBundle(t, fixture(t))
+	p := newPublished()
+	startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: t.TempDir(), Tier: sensor.CoreTier, CRI: []string{}, Containerd: []string{}, Docker: []string{}})
+	const n = 100
+	run := fmt.Sprintf(`i=0; while [ $i -lt %d ]; do cp /usr/bin/actor $0/v$i; echo $i >> $0/v$i; $0/v$i exit; i=$((i+1)); done`, n)
+	b.sh(t, fmt.Sprintf(`sh -c '%s' /data`, run))
+	b.sh(t, fmt.Sprintf(`sh -c '%s; sleep 3' /vol`, run))
+	if !p.waitCount(2*n, time.Minute) {
+		t.Fatalf("%d of %d were told", len(p.paths()), 2*n)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.got {
+		if d.File.SHA256 == "" || d.Route != node.Volume {
+			t.Errorf("%s: %s, not hashed: %s", d.Process.Path, d.Route, d.File.Unhashed)
+		}
 	}
 }
 
