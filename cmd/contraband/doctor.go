@@ -110,7 +110,7 @@ func programs() []check {
 	s, err := sensor.New(sensor.Config{Node: "doctor", StateDir: dir, Publish: publish, CRI: []string{}, Containerd: []string{}, Docker: []string{},
 		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return []check{fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "), "root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE) is needed, and a kernel of 5.8 or later with BTF")}
+		return []check{fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "), "root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE) is needed, and a kernel of 5.12 or later with BTF")}
 	}
 	wrong, err := s.Check(10 * time.Second)
 	if err := errors.Join(err, s.Close()); err != nil {
