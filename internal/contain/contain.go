@@ -204,11 +204,11 @@ func (t task) nextHour(why string) docket.Acted {
 	return t.failed("refused: " + why)
 }
 
-// slot creates a free one of n keys; a key that is who's already will do. Each looks
+// slot creates a free one of a budget's keys; a key that is who's already will do. Each looks
 // from a place of its own on, so that a large budget is not searched from its start.
-func (t task) slot(ctx context.Context, prefix string, n int, who string) (bool, error) {
+func (t task) slot(ctx context.Context, prefix string, budget guards.Budget, who string) (bool, error) {
 	sum := sha256.Sum256([]byte(who))
-	from := int(binary.BigEndian.Uint32(sum[:]))
+	from, n := int(binary.BigEndian.Uint32(sum[:])), int(budget)
 	for i := range n {
 		key := fmt.Sprintf("%s/%d", prefix, (from+i)%n)
 		err := t.Log.Store.Create(ctx, key, []byte(who))

@@ -631,6 +631,8 @@ func (c Case) Trouble(now time.Time) string {
 		return c.Claim(Isolate).Acted.NotEnforced
 	case c.Decided.Decision.EscalateAtEnd && c.InForce(Isolate) && now.After(isolated.Until):
 		return "the isolation has reached its end"
+	case c.Decided.Decision.EscalateAtEnd && c.Expired:
+		return "the freeze has reached its end"
 	}
 	return ""
 }

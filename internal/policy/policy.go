@@ -200,6 +200,9 @@ func (r *Rule) compile(env *cel.Env) error {
 	if r.AtEnd == atEndOtherwise && len(r.Otherwise) == 0 {
 		return errors.New("at_end: otherwise is empty")
 	}
+	if r.AtEnd != "" && !slices.Contains(r.Do, docket.Freeze) && !slices.Contains(r.Do, docket.Isolate) {
+		return errors.New("at_end: nothing in do ends by itself: freeze and isolate do")
+	}
 	if r.When == "" {
 		r.When = "true"
 	}

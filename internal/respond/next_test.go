@@ -30,6 +30,7 @@ func TestNextAction(t *testing.T) {
 		done          []deed
 		clicks        []docket.Click
 		lost          string
+		expired       bool
 		want          string
 	}{
 		"the order is what each destroys":  {do: all, want: "freeze"},
@@ -46,6 +47,8 @@ func TestNextAction(t *testing.T) {
 		"freeze lost: otherwise":           {do: []string{"freeze"}, otherwise: []string{"isolate"}, done: []deed{did("freeze", ok)}, lost: "restarted", want: "isolate"},
 		"isolation over: released":         {do: []string{"isolate"}, done: []deed{did("isolate", over)}, want: "release"},
 		"isolation over: otherwise":        {do: []string{"isolate"}, otherwise: []string{"evict"}, atEnd: true, done: []deed{did("isolate", over)}, want: "evict"},
+		"freeze over: nothing":             {do: []string{"freeze"}, otherwise: []string{"evict"}, done: []deed{did("freeze", over)}, expired: true},
+		"freeze over: otherwise":           {do: []string{"freeze"}, otherwise: []string{"evict"}, atEnd: true, done: []deed{did("freeze", over)}, expired: true, want: "evict"},
 		"to last longer, half done":        {do: []string{"isolate"}, done: []deed{did("isolate", over), did("release", failed), {action: "isolate", click: "click0"}}, clicks: press("extend"), want: "isolate"},
 		"released once":                    {do: []string{"isolate"}, done: []deed{did("isolate", over), did("release", ok)}},
 		"release undoes the last first":    {do: all, done: []deed{did("freeze", ok), did("isolate", ok), did("cordon", ok)}, clicks: press("release"), want: "uncordon"},
@@ -59,7 +62,7 @@ func TestNextAction(t *testing.T) {
 		"an ending uncordons":              {do: []string{"cordon"}, done: []deed{did("cordon", ok)}, clicks: press("remediated"), want: "uncordon"},
 		"an ending begins nothing":         {do: all, clicks: press("benign")},
 	} {
-		k := docket.Case{Clicks: c.clicks, Lost: c.lost, Decided: docket.Decided{Decision: docket.Decision{Do: c.do, Otherwise: c.otherwise, EscalateAtEnd: c.atEnd}}}
+		k := docket.Case{Clicks: c.clicks, Lost: c.lost, Expired: c.expired, Decided: docket.Decided{Decision: docket.Decision{Do: c.do, Otherwise: c.otherwise, EscalateAtEnd: c.atEnd}}}
 		for n, p := range c.done {
 			k.Claims = append(k.Claims, docket.Claim{N: n, Claimed: docket.Claimed{Action: p.action, Click: p.click}, Acted: p.acted})
 		}

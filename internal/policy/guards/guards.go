@@ -26,10 +26,10 @@ type Guards struct {
 	// Namespaces whose pods are never contained; * stands for any characters.
 	// Default: kube-system, gke-*, gmp-*, contraband.
 	Namespaces []string `yaml:"namespaces"`
-	// MaxContainmentsPerHour over all cases and clusters. 0: the default, 5.
-	MaxContainmentsPerHour int `yaml:"max_containments_per_hour"`
-	// MaxPerWorkloadPerHour of the pods of one owner. 0: the default, 2.
-	MaxPerWorkloadPerHour int `yaml:"max_per_workload_per_hour"`
+	// MaxContainmentsPerHour over all cases and clusters. Default: 5.
+	MaxContainmentsPerHour Budget `yaml:"max_containments_per_hour"`
+	// MaxPerWorkloadPerHour of the pods of one owner. Default: 2.
+	MaxPerWorkloadPerHour Budget `yaml:"max_per_workload_per_hour"`
 	// MinHealthyReplicas is what a containment leaves of the owner's ready
 	// replicas: a number, or a percentage of those wanted, rounded up. Default: 50%.
 	MinHealthyReplicas string `yaml:"min_healthy_replicas"`
@@ -42,6 +42,23 @@ type Guards struct {
 	// DryRun decides and pages, and contains nothing. On Kubernetes each change is
 	// still sent as a dry run, so that its refusal is seen.
 	DryRun bool `yaml:"dry_run"`
+}
+
+// Budget is a number of containments, at least 1; 0: the default. A file that says 0 is
+// refused: whoever wrote it wants none, and would get the default.
+type Budget int
+
+// UnmarshalYAML reads a Budget.
+func (b *Budget) UnmarshalYAML(n *yaml.Node) error {
+	var i int
+	if err := n.Decode(&i); err != nil {
+		return err
+	}
+	if i < 1 {
+		return fmt.Errorf("line %d: %d containments an hour: give 1 or more; dry_run: true contains nothing", n.Line, i)
+	}
+	*b = Budget(i)
+	return nil
 }
 
 // ReleasedFirst tells whether a released pod is the first that its ReplicaSet removes.
@@ -74,9 +91,6 @@ func Load(path string) (Guards, error) {
 // Complete fills in the defaults. Every mistake is told, not the first alone.
 func (g *Guards) Complete() error {
 	var errs []error
-	if g.MaxContainmentsPerHour < 0 || g.MaxPerWorkloadPerHour < 0 {
-		errs = append(errs, errors.New("guards: a number of containments is negative"))
-	}
 	if g.MaxContainmentsPerHour == 0 {
 		g.MaxContainmentsPerHour = 5
 	}

@@ -22,6 +22,7 @@ func TestLoad(t *testing.T) {
 		"rules:\n  - {name: a, when: 'verdict.level == \"malicious\"', do: [freeze]}\nguards: {max_containments_per_hour: 7}": "",
 		"rules: []":                              "",
 		"guards: {max_containments_per_hour: x}": "cannot unmarshal",
+		"guards: {max_containments_per_hour: 0}": "dry_run: true",
 		"guards: {max_per_hour: 7}":              "not found",
 		"guard: {max_containments_per_hour: 7}":  "not found",
 		"guards: {min_healthy_replicas: most}":   "neither a number",
