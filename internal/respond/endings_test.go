@@ -186,9 +186,10 @@ func TestOnlyBenignAndRemediatedEndTheFinding(t *testing.T) {
 	}
 }
 
-// TestFreezeThatEndsByItself is told.
+// TestFreezeThatEndsByItself is told, and what the rule says for that is begun.
 func TestFreezeThatEndsByItself(t *testing.T) {
 	w := newWorld(t, memory(t))
+	w.yaml = `rules: [{name: all, do: [page, freeze, evidence], otherwise: [cordon], at_end: otherwise}]`
 	now := time.Now()
 	r := w.process()
 	_, id := w.open(r, "c1")
@@ -202,6 +203,9 @@ func TestFreezeThatEndsByItself(t *testing.T) {
 	messages, err := w.slack.Messages()
 	if err != nil || w.read(id).Status() != "freeze expired" || !strings.Contains(string(messages[0].Blocks), "RUNS again") {
 		t.Errorf("the case is %q, the page %s (%v)", w.read(id).Status(), messages[0].Blocks, err)
+	}
+	if w.read(id).Claim(docket.Cordon) == nil {
+		t.Error("the rule's otherwise is not begun")
 	}
 }
 
