@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the image has no certificates of its own
@@ -29,7 +30,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	cmd := agent.Command()
-	cmd.Use = "contraband-sensor"
+	cmd.Use, cmd.Example = "contraband-sensor", strings.ReplaceAll(cmd.Example, "contraband sensor", "contraband-sensor")
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "contraband-sensor:", err)

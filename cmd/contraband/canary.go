@@ -61,7 +61,7 @@ put an identity token into CONTRABAND_TOKEN. Exit status 1 when no page came.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&in, "in", "", `command that runs a program in your container ("docker exec -i web")`)
-	f.StringVar(&casebookURL, "casebook", "", "address of a deployed casebook (default: the running `contraband up`)")
+	f.StringVar(&casebookURL, "casebook", "", casebookFlag)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
 	f.DurationVar(&timeout, "timeout", 60*time.Second, "how long to wait for the page")
 	return cmd
@@ -74,9 +74,12 @@ type canaryResult struct {
 	PagedMS    float64 `json:"paged_ms"`    // exec to the page (or, in a case already open, to its edit)
 }
 
+const casebookFlag = "address of a deployed casebook (default: the running `contraband up`)"
+
+// casebookOf is where cases are asked for: a deployed casebook, or what runs here.
 func casebookOf(url string) (local.Client, error) {
 	if url != "" {
-		return local.Client{URL: strings.TrimSuffix(url, "/"), Token: os.Getenv("CONTRABAND_TOKEN")}, nil
+		return local.Client{URL: strings.TrimSuffix(url, "/"), Token: os.Getenv("CONTRABAND_TOKEN"), Remote: true}, nil
 	}
 	c, err := local.Find(local.RuntimeFile())
 	if err != nil {

@@ -16,14 +16,20 @@ import (
 )
 
 func caseCommand() *cobra.Command {
+	var casebookURL string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "case [ID]",
 		Short: "List the cases, or show one",
-		Long:  `Asks the running "contraband up" over loopback. Without an ID it lists all cases, the newest first.`,
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Without an ID it lists all cases, the newest first. It asks the running "contraband
+up" over loopback; for a real deployment give --casebook and put an identity token
+into CONTRABAND_TOKEN.`,
+		Example: `  contraband case
+  contraband case 0123456789abcdef
+  CONTRABAND_TOKEN=$(gcloud auth print-identity-token) contraband case --casebook https://contraband-casebook-xyz.run.app`,
+		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			c, err := local.Find(local.RuntimeFile())
+			c, err := casebookOf(casebookURL)
 			if err != nil || len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
@@ -38,9 +44,9 @@ func caseCommand() *cobra.Command {
 			return ids, cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := local.Find(local.RuntimeFile())
+			c, err := casebookOf(casebookURL)
 			if err != nil {
-				return fmt.Errorf("%w: start it with `sudo contraband up`", err)
+				return err
 			}
 			if len(args) == 0 {
 				all, err := c.Cases(cmd.Context())
@@ -63,6 +69,7 @@ func caseCommand() *cobra.Command {
 			return showCase(cmd.OutOrStdout(), v)
 		},
 	}
+	cmd.Flags().StringVar(&casebookURL, "casebook", "", casebookFlag)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -32,9 +32,11 @@ func doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "What works here, and what to do about the rest",
-		Long: `Looks at the kernel, the container runtimes, the rights and the configuration.
-What the kernel can do is found out by doing it. Exit status 1 when "contraband
+		Long: `Looks at this machine: the kernel, the container runtimes, the rights, and the
+configuration of "contraband up". What the kernel can do is found out by doing it. Exit status 1 when "contraband
 up" cannot watch this machine.`,
+		Example: `  sudo contraband doctor
+  sudo contraband doctor --json | jq '.[] | select(.state != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			checks := examine(cmd.Context())
@@ -69,7 +71,7 @@ func tell(out io.Writer, checks []check, asJSON bool) error {
 }
 
 func examine(ctx context.Context) []check {
-	return append(append([]check{rights(), kernel()}, programs()...), append(append([]check{cgroups()}, runtimes()...), containers(), running(ctx), slack(), virusTotal(), cloud())...)
+	return append(append([]check{rights(), kernel()}, programs()...), append(append([]check{cgroups()}, runtimes()...), containers(), running(ctx), slack(), virusTotal())...)
 }
 
 func ok(name, what string) check { return check{Name: name, State: "ok", What: what} }
@@ -205,15 +207,4 @@ func virusTotal() check {
 		return ok("virustotal", "hashes are looked up; nothing is uploaded")
 	}
 	return warn("virustotal", "no VT_API_KEY: only the local indicator list is asked", "bring a key whose terms allow business workflows, or give --indicators")
-}
-
-func cloud() check {
-	if os.Getenv("CONTRABAND_STORE") == "" {
-		return warn("google cloud", "no CONTRABAND_STORE: this machine works on its own, with stand-ins for Google's services", "deployment to Google Cloud is not part of this version yet")
-	}
-	if os.Getenv("CONTRABAND_SCC_SOURCE") == "" {
-		return warn("google cloud", "cases are kept in "+os.Getenv("CONTRABAND_STORE")+"; no CONTRABAND_SCC_SOURCE: nothing is written to Security Command Center, escalation lives in the case and on the page",
-			"sources are made at organisation level: ask for one, and set CONTRABAND_SCC_SOURCE to its name")
-	}
-	return ok("google cloud", "cases are kept in "+os.Getenv("CONTRABAND_STORE")+", findings written to "+os.Getenv("CONTRABAND_SCC_SOURCE"))
 }

@@ -6,6 +6,7 @@
 //	contraband canary    run a harmless program and measure kernel to page
 //	contraband replay    feed recorded notifications
 //	contraband case      list and show cases
+//	contraband policy    check a policy file
 //	contraband sensor    watch a node and publish to Pub/Sub, as the DaemonSet does
 //	contraband package   make the zip of the functions that Terraform deploys
 //	contraband doctor    what works here, and what to do about the rest
@@ -63,7 +64,7 @@ Begin with:
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), doctorCommand(), packageCommand(), agent.Command())
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), policyCommand(), doctorCommand(), packageCommand(), agent.Command())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

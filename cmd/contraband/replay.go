@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,9 +23,12 @@ func replayCommand() *cobra.Command {
 		Long: `Publishes each file's bytes as one notification, waits, and prints one line a
 file: the case it led to, or that it was acknowledged and why, or dead-lettered
 and why. Needs no root and no kernel support. With "contraband up" running the
-files go there; else a pipeline is started for them, in a temporary directory.
+files go there; with --policy, or without one running, a pipeline is started for
+them in a temporary directory, and ends with the command.
 
 Exit status 0 when each has an outcome, 1 when one has none.`,
+		Example: `  contraband replay finding.json
+  contraband replay --policy policy.yaml findings/*.json`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
 			c, stop, err := someMachine(cmd.Context(), policy)
@@ -47,17 +51,22 @@ Exit status 0 when each has an outcome, 1 when one has none.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&policy, "policy", "", "policy file of the pipeline that is started when none is running")
+	cmd.Flags().StringVar(&policy, "policy", "", "policy file: a pipeline with it is started for the files, also where one runs")
 	return cmd
 }
 
-// someMachine is the running one, else one for this command alone.
+// someMachine is the running one, else, or with a policy, one for this command alone.
 func someMachine(ctx context.Context, policy string) (local.Client, func(), error) {
-	c, err := local.Find(local.RuntimeFile())
-	if err == nil {
-		if _, err = c.Status(ctx); err == nil {
+	var c local.Client
+	if policy == "" {
+		c, err := local.Find(local.RuntimeFile())
+		if err == nil {
+			_, err = c.Status(ctx)
+		}
+		if err == nil {
 			return c, func() {}, nil
 		}
+		slog.Info("a pipeline is started for these files alone: " + err.Error())
 	}
 	dir, err := os.MkdirTemp("", "contraband-replay")
 	if err != nil {

@@ -52,8 +52,9 @@ Pub/Sub for each program that runs and is not of the container's image. It loads
 as many tiers as the kernel takes, says which, and tests itself at the start.
 
 Detections are kept on disk until they are published; publishing is tried again
-for ever. Rights: root, or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH,
-CAP_SYS_ADMIN (self-test, fanotify), CAP_KILL; the host's PID namespace.
+for ever. Rights: root, or the capabilities BPF, PERFMON, SYS_PTRACE, SYS_ADMIN,
+SYS_CHROOT, SYS_RESOURCE, DAC_OVERRIDE and DAC_READ_SEARCH (docs/sensor.md says what
+each is for), and the host's PID namespace.
 
 Every flag can also be given in the environment, such as
 CONTRABAND_SENSOR_TOPIC for --topic. PUBSUB_EMULATOR_HOST is obeyed.`,

@@ -212,6 +212,9 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	k := docket.Click{ID: uuid.NewString(), What: what, By: who, At: time.Now().UTC()}
 	if b.visitors.May != nil && !b.visitors.May(who) {
 		k.Refused = "not among those who may press"
+		if b.visitors.Who == nil {
+			k.Refused = "who presses is not known here, and only approvers may: put Identity-Aware Proxy before the casebook, or press in Slack"
+		}
 	}
 	body, err := json.Marshal(k)
 	if err == nil {

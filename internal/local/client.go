@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,6 +22,8 @@ import (
 type Client struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`
+	// Remote is a deployment's casebook, which has the cases and nothing else.
+	Remote bool `json:"-"`
 }
 
 // ErrNotRunning means that no `contraband up` was found.
@@ -29,6 +32,8 @@ var ErrNotRunning = errors.New("no `contraband up` is running here")
 // ErrNotFound means that what was asked for is not there, or not yet.
 var ErrNotFound = errors.New("not found")
 
+const rootsFile = "/run/contraband/up.json"
+
 // RuntimeFile is where a running Machine announces itself: $CONTRABAND_RUNTIME,
 // else a place that only this user can read.
 func RuntimeFile() string {
@@ -36,7 +41,7 @@ func RuntimeFile() string {
 		return f
 	}
 	if os.Geteuid() == 0 {
-		return "/run/contraband/up.json"
+		return rootsFile
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
 		return filepath.Join(dir, "contraband", "up.json")
@@ -47,14 +52,25 @@ func RuntimeFile() string {
 // Find finds the running Machine.
 func Find(file string) (Client, error) {
 	body, err := os.ReadFile(file)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist) && mayBeRoots(file):
+		return Client{}, fmt.Errorf("%w that you can reach (root may have one: ask with sudo)", ErrNotRunning)
+	case errors.Is(err, fs.ErrNotExist):
 		return Client{}, ErrNotRunning
+	case err != nil:
+		return Client{}, fmt.Errorf("find `contraband up`: %w", err)
 	}
 	var c Client
 	if err := json.Unmarshal(body, &c); err != nil {
 		return Client{}, fmt.Errorf("read %q: %w", file, err)
 	}
 	return c, nil
+}
+
+// mayBeRoots tells whether root's Machine may run, seen by another user.
+func mayBeRoots(file string) bool {
+	_, err := os.Stat(rootsFile)
+	return file != rootsFile && os.Getenv("CONTRABAND_RUNTIME") == "" && !errors.Is(err, fs.ErrNotExist)
 }
 
 // Key is the address of the pages for a browser.
@@ -68,6 +84,9 @@ func (c Client) do(ctx context.Context, method, path string, body []byte, out an
 	req.Header.Set("Authorization", "Bearer "+c.Token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
+		if c.Remote {
+			return fmt.Errorf("ask the casebook: %w", err)
+		}
 		return fmt.Errorf("%w (%v)", ErrNotRunning, err)
 	}
 	defer resp.Body.Close()

@@ -41,7 +41,8 @@ type Rule struct {
 	// They are done in that order, whatever the order here. Required.
 	Do []string `yaml:"do"`
 	// Otherwise is done as well when what was done does not hold: the kubelet has
-	// restarted what was frozen, or nothing enforces the isolation.
+	// restarted what was frozen, nothing enforces the isolation, or, with AtEnd, For has
+	// passed.
 	Otherwise []string `yaml:"otherwise"`
 	// Ask has a person approve, by a button of the page, before anything is
 	// contained. Half an hour of silence tells again, and never acts.
@@ -49,7 +50,8 @@ type Rule struct {
 	// For is how long a freeze and an isolation last when nobody releases them,
 	// such as 12h. Default: 24h.
 	For time.Duration `yaml:"for"`
-	// AtEnd of For the pod is released, unless it says otherwise. Default: release.
+	// AtEnd of For the pod runs again and is released; or Otherwise is done, where this
+	// says otherwise. Default: release.
 	AtEnd string `yaml:"at_end"`
 
 	program cel.Program
@@ -113,7 +115,8 @@ type (
 
 // Policy is a compiled file.
 type Policy struct {
-	rules  []Rule
+	// Rules, in order. Whoever reads them changes none.
+	Rules  []Rule
 	Guards guards.Guards
 }
 
@@ -226,7 +229,7 @@ func (r *Rule) compile(env *cel.Env) error {
 // fails open.
 func (p *Policy) Decide(f finding.Finding, v docket.Verdict) docket.Decision {
 	vars := variables(f, v)
-	for _, r := range p.rules {
+	for _, r := range p.Rules {
 		out, _, err := r.program.Eval(vars)
 		if err != nil {
 			return docket.Decision{Rule: r.Name, Do: []string{docket.Page}, Why: fmt.Sprintf("the rule could not be evaluated, so nothing is contained: %v", err)}
