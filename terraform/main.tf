@@ -284,12 +284,22 @@ resource "google_secret_manager_secret_iam_member" "reads" {
   member    = local.member[each.value.who]
 }
 
-# The policy is no secret, but it is mounted like one: a version of it is what runs.
-resource "google_secret_manager_secret" "policy" {
-  count = var.policy == null ? 0 : 1
+# The policy and the indicator list are no secrets, but are mounted like them: a version
+# of each is what runs.
+locals {
+  file_texts = { policy = var.policy, indicators = var.indicators }
+  files      = toset([for name, text in local.file_texts : name if text != null])
+  file_readers = {
+    policy     = ["respond", "advance", "contain"]
+    indicators = ["respond", "advance"]
+  }
+}
+
+resource "google_secret_manager_secret" "file" {
+  for_each = local.files
 
   project   = var.project_id
-  secret_id = "${var.name}-policy"
+  secret_id = "${var.name}-${each.key}"
   labels    = local.labels
 
   replication {
@@ -310,24 +320,24 @@ resource "google_secret_manager_secret" "policy" {
   depends_on = [google_project_service.api]
 }
 
-resource "google_secret_manager_secret_version" "policy" {
-  count = var.policy == null ? 0 : 1
+resource "google_secret_manager_secret_version" "file" {
+  for_each = local.files
 
-  secret      = google_secret_manager_secret.policy[0].id
-  secret_data = var.policy
+  secret      = google_secret_manager_secret.file[each.key].id
+  secret_data = local.file_texts[each.key]
 
   lifecycle {
     create_before_destroy = true
   }
 }
 
-resource "google_secret_manager_secret_iam_member" "policy" {
-  for_each = var.policy == null ? toset([]) : toset(["respond", "advance", "contain"])
+resource "google_secret_manager_secret_iam_member" "file" {
+  for_each = merge([for name in local.files : { for who in local.file_readers[name] : "${name} ${who}" => { file = name, who = who } }]...)
 
   project   = var.project_id
-  secret_id = google_secret_manager_secret.policy[0].secret_id
+  secret_id = google_secret_manager_secret.file[each.value.file].secret_id
   role      = "roles/secretmanager.secretAccessor"
-  member    = local.member[each.key]
+  member    = local.member[each.value.who]
 }
 
 # ---- functions
@@ -418,7 +428,7 @@ locals {
     object          = google_storage_bucket_object.package.name
     repository      = google_artifact_registry_repository.functions.id
   }
-  policy = var.policy == null ? null : { secret = google_secret_manager_secret.policy[0].secret_id, version = google_secret_manager_secret_version.policy[0].version }
+  file = { for name in local.files : name => { secret = google_secret_manager_secret.file[name].secret_id, version = google_secret_manager_secret_version.file[name].version } }
 
   common = {
     GOOGLE_CLOUD_PROJECT = var.project_id
@@ -461,7 +471,7 @@ locals {
       what        = "Takes a finding to its case, and the case as far as it goes."
       environment = merge(local.case_environment, var.keep_notifications ? { CONTRABAND_KEEP_NOTIFICATIONS = "true" } : {})
       secrets     = local.case_secrets
-      policy      = local.policy
+      files       = { for name, f in local.file : name => f if name == "policy" }
       invokers    = { push = local.member.push-respond }
       memory      = "512Mi"
       min         = var.min_instances
@@ -470,7 +480,7 @@ locals {
       what        = "Takes every step that a case is due."
       environment = local.case_environment
       secrets     = local.case_secrets
-      policy      = local.policy
+      files       = { for name, f in local.file : name => f if name == "policy" }
       invokers    = { for f in ["workflow", "sweep", "interact", "casebook"] : f => local.member[f] }
       ingress     = "ALLOW_ALL" # another function is not internal to it; its callers' identities are the gate
       memory      = "512Mi"
@@ -478,7 +488,7 @@ locals {
     contain = {
       what        = "Carries out one claim that is on record; alone may change a cluster."
       environment = local.common
-      policy      = local.policy
+      files       = { for name, f in local.file : name => f if name == "policy" }
       invokers    = { for f in ["respond", "advance"] : f => local.member[f] }
       seconds     = local.step_seconds
       memory      = "512Mi"
@@ -523,7 +533,7 @@ module "function" {
   build           = local.build
   environment     = each.value.environment
   secrets         = try(each.value.secrets, {})
-  policy          = try(each.value.policy, null)
+  files           = try(each.value.files, {})
   invokers        = each.value.invokers
   timeout_seconds = try(each.value.seconds, local.function_seconds)
   memory          = try(each.value.memory, "256Mi")
@@ -535,7 +545,7 @@ module "function" {
 
   depends_on = [
     google_project_iam_member.builds, google_artifact_registry_repository_iam_member.builds, google_storage_bucket_iam_member.builds,
-    google_secret_manager_secret_iam_member.reads, google_secret_manager_secret_iam_member.policy, google_secret_manager_secret_version.secret,
+    google_secret_manager_secret_iam_member.reads, google_secret_manager_secret_iam_member.file, google_secret_manager_secret_version.secret,
   ]
 }
 

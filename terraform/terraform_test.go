@@ -163,6 +163,7 @@ const project = `
 const common = `
   secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "s1gn1ng-value", virustotal_key = "vt-secret" }
   virustotal = true
+  indicators = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner"
   casebook   = { viewers = ["group:security@example.com"] }
   deletion_protection = false
   clusters = {

@@ -76,9 +76,8 @@ variable "clusters" {
     project_number  = string
     location        = string
     name            = string
-    namespace       = optional(string, "contraband")
     service_account = optional(string, "contraband-sensor")
-    canary          = optional(bool, false) # `contraband canary` runs there on a schedule: silence is an alert
+    canary          = optional(bool, false) # a job of yours runs `contraband canary` there every hour: silence is an alert
   }))
 
   validation {
@@ -87,13 +86,8 @@ variable "clusters" {
   }
 
   validation {
-    condition     = length(distinct([for c in var.clusters : "${c.project_id}/${c.namespace}/${c.service_account}"])) == length(var.clusters)
-    error_message = "Two clusters of one project have sensors with the same namespace and service account: they would be one identity, and either could speak for the other. Give one of them another service_account."
-  }
-
-  validation {
-    condition     = alltrue([for c in var.clusters : c.namespace == "contraband"])
-    error_message = "namespace is \"contraband\": orders are read there. Tell sensors of one project apart by service_account."
+    condition     = length(distinct([for c in var.clusters : "${c.project_id}/${c.service_account}"])) == length(var.clusters)
+    error_message = "Two clusters of one project have sensors with the same service account: they would be one identity, and either could speak for the other. Give one of them another service_account."
   }
 }
 
@@ -122,10 +116,31 @@ variable "policy" {
     condition     = length(coalesce(var.policy, "-")) <= 65536
     error_message = "policy is longer than a secret can be (64 KiB)."
   }
+
+  validation {
+    condition     = can(yamldecode(coalesce(var.policy, "{}")))
+    error_message = "policy is no YAML. `contraband policy FILE` tells every mistake with its place."
+  }
+}
+
+variable "indicators" {
+  description = "Text of a list of your own of known malware, lines of \"SHA-256 label\": file(\"indicators.txt\"). Without it, and without VirusTotal, only our own test program is ever malicious."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = length(coalesce(var.indicators, "-")) <= 65536
+    error_message = "indicators is longer than a secret can be (64 KiB, about 700 lines): VirusTotal knows more."
+  }
+
+  validation {
+    condition     = alltrue([for line in split("\n", coalesce(var.indicators, "#")) : can(regex("^\\s*(#.*|[0-9a-fA-F]{64}(\\s.*)?)?$", line))])
+    error_message = "indicators has a line that is neither \"SHA-256 label\" nor a comment (#)."
+  }
 }
 
 variable "slack" {
-  description = "The Slack app: the id of the channel, and ids of users (and, for the casebook, e-mail addresses) who may press buttons; none: whoever sees the channel. public: the endpoint for buttons can be called by anybody, and verifies Slack's signature; false where an organization policy forbids allUsers (docs/install.md says what to do instead)."
+  description = "The Slack app: the id of the channel, and ids of users (and, for the casebook, e-mail addresses) who may press buttons; none: whoever sees the channel. public: the endpoint for buttons can be called by anybody, and verifies Slack's signature; false where an organization policy forbids allUsers (docs/permissions.md says what to do instead)."
   type = object({
     channel       = string
     approvers     = optional(list(string), [])
@@ -189,6 +204,11 @@ variable "casebook" {
   validation {
     condition     = alltrue([for m in var.casebook.viewers : can(regex("^(user|group|serviceAccount|domain):", m))])
     error_message = "casebook.viewers are members such as group:security@example.com; never allUsers: cases hold what attackers wrote and what your people did."
+  }
+
+  validation {
+    condition     = var.slack.public || length(var.slack.approvers) == 0 || var.casebook.iap_audience != null
+    error_message = "Nobody could press a button: slack.public is false, and the casebook knows who presses only behind Identity-Aware Proxy (casebook.iap_audience). Give that, or no slack.approvers."
   }
 }
 

@@ -39,12 +39,11 @@ const (
 	Malicious   Level = "malicious"
 	Suspicious  Level = "suspicious"
 	Unknown     Level = "unknown"
-	KnownGood   Level = "known-good"
 	NotLookedUp Level = "not-looked-up"
 )
 
 // gravity orders the levels.
-var gravity = map[Level]int{Malicious: 4, Suspicious: 3, KnownGood: 2, Unknown: 1}
+var gravity = map[Level]int{Malicious: 4, Suspicious: 2, Unknown: 1}
 
 // Graver tells whether l is worse news than other.
 func (l Level) Graver(other Level) bool { return gravity[l] > gravity[other] }

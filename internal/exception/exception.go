@@ -1,7 +1,6 @@
 // Package exception owns the allowlist as reviewed code: which programs may run
 // that are not of their image, each with an owner, a reason and an end. The
-// sensor reads it so that what is expected never leaves the node, and the policy
-// file has the same entries.
+// sensor reads it so that what is expected never leaves the node.
 package exception
 
 import (

@@ -123,6 +123,42 @@ run "slack_that_must_not_be_public" {
   }
 }
 
+run "nobody_could_press" {
+  command         = plan
+  expect_failures = [var.casebook]
+  variables {
+    slack = { channel = "C0123456789", public = false, approvers = ["ann@example.com"] }
+  }
+}
+
+run "files_of_your_own" {
+  command = plan
+  variables {
+    policy     = "rules: [{name: all, do: [page]}]"
+    indicators = "# ours\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner\n"
+  }
+  assert {
+    condition     = keys(google_secret_manager_secret_iam_member.file) == ["indicators advance", "indicators respond", "policy advance", "policy contain", "policy respond"]
+    error_message = "Each file is read by those who need it, and by nobody else."
+  }
+}
+
+run "indicators_that_are_none" {
+  command         = plan
+  expect_failures = [var.indicators]
+  variables {
+    indicators = "aaaa a miner"
+  }
+}
+
+run "a_policy_that_is_no_yaml" {
+  command         = plan
+  expect_failures = [var.policy]
+  variables {
+    policy = "rules: [{name: all"
+  }
+}
+
 run "two_scopes" {
   command         = plan
   expect_failures = [var.scope]

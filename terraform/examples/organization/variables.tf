@@ -21,7 +21,7 @@ variable "clusters" {
     location        = string
     name            = string
     service_account = optional(string, "contraband-sensor")
-    canary          = optional(bool, true)
+    canary          = optional(bool, false)
   }))
 }
 

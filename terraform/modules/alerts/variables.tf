@@ -35,7 +35,7 @@ variable "workflow" {
 }
 
 variable "detections_topics" {
-  description = "Detections topics that must not fall silent, by the cluster's key: names of topics. A sensor says nothing while nothing is wrong: list a cluster here when `contraband canary` runs in it on a schedule."
+  description = "Detections topics that must not fall silent, by the cluster's key: names of topics. A sensor says nothing while nothing is wrong: list a cluster here when a job of yours runs `contraband canary` in it every hour."
   type        = map(string)
   default     = {}
 }

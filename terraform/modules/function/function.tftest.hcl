@@ -10,7 +10,7 @@ variables {
   build           = { runtime = "go126", service_account = "projects/p/serviceAccounts/b@p.iam.gserviceaccount.com", bucket = "b", object = "o", repository = "projects/p/locations/europe-west1/repositories/r" }
   environment     = { A = "b" }
   secrets         = { SLACK_TOKEN = "contraband-slack-token" }
-  policy          = { secret = "contraband-policy", version = "3" }
+  files           = { policy = { secret = "contraband-policy", version = "3" } }
   invokers        = { push = "serviceAccount:p@p.iam.gserviceaccount.com" }
 }
 
@@ -22,7 +22,7 @@ run "no_trigger" {
     error_message = "An Eventarc trigger cannot dead-letter."
   }
   assert {
-    condition     = google_cloudfunctions2_function.this.service_config[0].environment_variables["CONTRABAND_POLICY"] == "/etc/contraband/policy.yaml" && one(google_cloudfunctions2_function.this.service_config[0].secret_volumes[0].versions).version == "3"
+    condition     = google_cloudfunctions2_function.this.service_config[0].environment_variables["CONTRABAND_POLICY"] == "/etc/contraband/policy/text" && one(google_cloudfunctions2_function.this.service_config[0].secret_volumes[0].versions).version == "3"
     error_message = "The policy that runs is a version of it."
   }
   assert {

@@ -50,7 +50,7 @@ resource "google_cloudfunctions2_function" "this" {
     max_instance_count             = var.max_instances
     ingress_settings               = var.ingress
     all_traffic_on_latest_revision = true
-    environment_variables          = merge(var.environment, var.policy == null ? {} : { CONTRABAND_POLICY = "/etc/contraband/policy.yaml" })
+    environment_variables          = merge(var.environment, { for name, _ in var.files : "CONTRABAND_${upper(name)}" => "/etc/contraband/${name}/text" })
     direct_vpc_egress              = var.network == null ? null : "VPC_EGRESS_PRIVATE_RANGES_ONLY"
 
     dynamic "secret_environment_variables" {
@@ -64,14 +64,14 @@ resource "google_cloudfunctions2_function" "this" {
     }
 
     dynamic "secret_volumes" {
-      for_each = var.policy == null ? [] : [var.policy]
+      for_each = var.files
       content {
-        mount_path = "/etc/contraband"
+        mount_path = "/etc/contraband/${secret_volumes.key}"
         project_id = var.project_id
         secret     = secret_volumes.value.secret
 
         versions {
-          path    = "policy.yaml"
+          path    = "text"
           version = secret_volumes.value.version
         }
       }

@@ -56,13 +56,13 @@ variable "secrets" {
   default     = {}
 }
 
-variable "policy" {
-  description = "The secret and version that hold the policy file; null: the function needs none."
-  type = object({
+variable "files" {
+  description = "Files that it reads, policy and indicators, by name: the secret and version that hold each. CONTRABAND_POLICY, for one, is where it finds it."
+  type = map(object({
     secret  = string
     version = string
-  })
-  default = null
+  }))
+  default = {}
 }
 
 variable "invokers" {

@@ -3,7 +3,7 @@ mock_provider "google" {}
 variables {
   topic_project = "acme-security"
   topic         = "contraband-detections-prod"
-  cluster       = { project_id = "acme-shop", project_number = "2109", namespace = "contraband", service_account = "contraband-sensor" }
+  cluster       = { project_id = "acme-shop", project_number = "2109", service_account = "contraband-sensor" }
 }
 
 run "its_own_topic" {

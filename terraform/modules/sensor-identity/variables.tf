@@ -13,7 +13,6 @@ variable "cluster" {
   type = object({
     project_id      = string
     project_number  = string
-    namespace       = string
     service_account = string
   })
 }
