@@ -323,12 +323,19 @@ func TestBrowser(t *testing.T) {
 	if !box.Frozen() {
 		t.Fatal("the container is not frozen before the button is pressed")
 	}
-	if err := chromedp.Do(tab, chromedp.Click("#release"), chromedp.WaitNotPresent("#release"), chromedp.WaitReady("#status")); err != nil {
+	if err := chromedp.Do(tab, chromedp.Click("#release")); err != nil {
 		t.Fatal(err)
 	}
-	status, err := chromedp.Run(tab, chromedp.Text("#status"))
-	if err != nil {
-		t.Fatal(err)
+	// The page asks anew by itself until what was pressed is done. Between two
+	// pages there is nothing to read, which is no failure.
+	var status string
+	for tab.Err() == nil && !strings.Contains(status, "released") {
+		short, cancel := context.WithTimeout(tab, time.Second)
+		if now, err := chromedp.Run(short, chromedp.Text("#status")); err == nil {
+			status = now
+		}
+		cancel()
+		time.Sleep(50 * time.Millisecond)
 	}
 	if box.Frozen() || !strings.Contains(status, "released") {
 		t.Errorf("after release: the kernel says frozen %v, the page %q", box.Frozen(), status)
