@@ -1,6 +1,7 @@
 package sensor_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -154,8 +155,8 @@ func benchPaired(b *testing.B, dir string) {
 		{"nothing, again (the noise floor)", nothing},
 		{"this sensor, as it comes", func() func() { return startForBench(b, sensor.DefaultTiers) }},
 		{"this sensor, core tier", func() func() { return startForBench(b, sensor.CoreTier) }},
-		{"bpftrace, printing every exec", startPeer(b, "bpftrace", "-e", `tracepoint:sched:sched_process_exec { printf("%d %s\n", pid, comm); }`)},
-		{"execsnoop (libbpf-tools)", startPeer(b, "execsnoop")},
+		{"bpftrace, printing every exec", startBpftrace(b)},
+		{"execsnoop (libbpf-tools)", startPeer(b, "", "execsnoop")},
 	}
 	row("(c) fork+exec+wait of an image file in a container, paired", "median ratio to nothing", "lower and upper quartile", "rounds")
 	for _, w := range watchers {
@@ -189,8 +190,13 @@ func startForBench(b *testing.B, tier sensor.Tier) func() {
 	return stop
 }
 
-// startPeer answers nil when the peer is not on this machine.
-func startPeer(b *testing.B, program string, args ...string) func() func() {
+func startBpftrace(b *testing.B) func() func() {
+	return startPeer(b, "ready", "bpftrace", "-B", "line", "-e", `BEGIN { printf("ready\n"); } tracepoint:sched:sched_process_exec { printf("%d %s\n", pid, comm); }`)
+}
+
+// startPeer answers nil when the peer is not on this machine. ready is the line of its
+// output that says that it watches; "" where there is none, and it is given two seconds.
+func startPeer(b *testing.B, ready, program string, args ...string) func() func() {
 	if _, err := exec.LookPath(program); err != nil {
 		return nil
 	}
@@ -203,11 +209,34 @@ func startPeer(b *testing.B, program string, args ...string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cmd := exec.CommandContext(ctx, program, args...)
-		if err := cmd.Start(); err != nil {
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
 			b.Fatal(err)
 		}
-		time.Sleep(2 * time.Second) // it compiles its program
-		return func() { cancel(); _ = cmd.Wait() }
+		watches, read := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(read)
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				if ready != "" && lines.Text() == ready {
+					close(watches)
+				}
+			}
+		}()
+		patience := 2 * time.Second
+		if ready != "" {
+			patience = 5 * time.Minute // it compiles its program, in an emulator slowly
+		}
+		select {
+		case <-watches:
+		case <-time.After(patience):
+			if ready != "" {
+				b.Fatalf("%s has not said %q within %s", program, ready, patience)
+			}
+		}
+		return func() { cancel(); <-read; _ = cmd.Wait() }
 	}
 }
 
@@ -351,7 +380,8 @@ func BenchmarkInstructions(b *testing.B) {
 		}},
 		{"this sensor, as it comes", func() func() { return startForBench(b, sensor.DefaultTiers) }},
 		{"this sensor, all its tiers", func() func() { return startForBench(b, sensor.AllTiers) }},
-		{"execsnoop (libbpf-tools)", startPeer(b, "execsnoop")},
+		{"bpftrace, printing every exec", startBpftrace(b)},
+		{"execsnoop (libbpf-tools)", startPeer(b, "", "execsnoop")},
 		{"auditd's execve rule (auditctl)", auditRule(b)},
 	}
 	row("(b) instructions a fork+exec+wait of an image file in a container", "instructions", "more than nothing", "lower and upper quartile")

@@ -471,7 +471,7 @@ locals {
       what        = "Takes a finding to its case, and the case as far as it goes."
       environment = merge(local.case_environment, var.keep_notifications ? { CONTRABAND_KEEP_NOTIFICATIONS = "true" } : {})
       secrets     = local.case_secrets
-      files       = { for name, f in local.file : name => f if name == "policy" }
+      files       = local.file
       invokers    = { push = local.member.push-respond }
       memory      = "512Mi"
       min         = var.min_instances
@@ -480,7 +480,7 @@ locals {
       what        = "Takes every step that a case is due."
       environment = local.case_environment
       secrets     = local.case_secrets
-      files       = { for name, f in local.file : name => f if name == "policy" }
+      files       = local.file
       invokers    = { for f in ["workflow", "sweep", "interact", "casebook"] : f => local.member[f] }
       ingress     = "ALLOW_ALL" # another function is not internal to it; its callers' identities are the gate
       memory      = "512Mi"

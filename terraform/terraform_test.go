@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -200,6 +202,7 @@ func TestWholeLife(t *testing.T) {
 		}
 	})
 	step("each function is built as its program", func(t *testing.T) { programs(t, g) })
+	step("what a function may read it is given", func(t *testing.T) { secretsGiven(t, g) })
 	step("times nest", func(t *testing.T) { timesNest(t, g) })
 	step("our own escalations do not come back", func(t *testing.T) { filtered(t, g) })
 	step("no secret is in the state", func(t *testing.T) {
@@ -426,6 +429,31 @@ func programs(t *testing.T, g *googleapis.Server) {
 	}
 	if built != 7 {
 		t.Errorf("%d functions are built, want 7", built)
+	}
+}
+
+// secretsGiven: a function has each secret that it may read, and none that it may not.
+func secretsGiven(t *testing.T, g *googleapis.Server) {
+	granted, given := map[string]bool{}, map[string]bool{}
+	for resource, roles := range g.Policies() {
+		if secret, ok := strings.CutPrefix(resource, "secrets projects/acme-security/secrets/"); ok {
+			for _, member := range roles["roles/secretmanager.secretAccessor"] {
+				granted[secret+" to "+strings.TrimPrefix(member, "serviceAccount:")] = true
+			}
+		}
+	}
+	for _, name := range g.Names() {
+		service, _ := g.Object(name)["serviceConfig"].(map[string]any)
+		for _, form := range []string{"secretEnvironmentVariables", "secretVolumes"} {
+			all, _ := service[form].([]any)
+			for _, one := range all {
+				secret, _ := one.(map[string]any)["secret"].(string)
+				given[fmt.Sprintf("%s to %s", secret, service["serviceAccountEmail"])] = true
+			}
+		}
+	}
+	if len(granted) < 8 || !maps.Equal(granted, given) {
+		t.Errorf("granted: %q\ngiven:   %q", slices.Sorted(maps.Keys(granted)), slices.Sorted(maps.Keys(given)))
 	}
 }
 

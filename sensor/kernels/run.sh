@@ -95,7 +95,7 @@ failed=0
 tests="-test.run ${TESTS:-TestMatrix}" machine="-accel tcg,thread=single -smp 2"
 if [ -n "${BENCH:-}" ]; then
 	tests="-test.run ^$ -test.bench BenchmarkInstructions -test.benchtime 1x" machine="-accel tcg,thread=single -smp 1 -icount shift=0"
-	for peer in execsnoop auditctl; do
+	for peer in bpftrace execsnoop auditctl; do
 		command -v $peer >/dev/null || continue
 		cp "$(command -v $peer)" "$guest/bin/"
 		ldd "$(command -v $peer)" | grep -o '/[^ ]*' | while read -r f; do mkdir -p "$guest$(dirname "$f")"; cp -L "$f" "$guest$f"; done

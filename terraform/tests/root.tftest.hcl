@@ -141,6 +141,10 @@ run "files_of_your_own" {
     condition     = keys(google_secret_manager_secret_iam_member.file) == ["indicators advance", "indicators respond", "policy advance", "policy contain", "policy respond"]
     error_message = "Each file is read by those who need it, and by nobody else."
   }
+  assert {
+    condition     = keys(local.function.respond.files) == ["indicators", "policy"] && keys(local.function.advance.files) == ["indicators", "policy"] && keys(local.function.contain.files) == ["policy"]
+    error_message = "Each file is mounted where it is read."
+  }
 }
 
 run "indicators_that_are_none" {
