@@ -76,6 +76,13 @@ bench-contain: deps-kubernetes ## 200 pods contained at once, on a real API serv
 test-terraform: deps-terraform ## the Terraform module: lint, tests, a whole life on a loopback server (8 min; from cold +12 to build the provider and OpenTofu)
 	@bash terraform/test.sh
 
+.PHONY: terraform-docs
+terraform-docs: ## write the tables of the Terraform READMEs anew (needed after a change of variables or outputs)
+	@lint=$$(bash tools/terraform/build.sh lint)
+	for d in terraform terraform/modules/*/ terraform/examples/*/; do
+		"$$lint/terraform-docs" markdown table --config=terraform/.terraform-docs.yml $$d
+	done
+
 .PHONY: test-upgrade
 test-upgrade: deps-terraform ## an earlier module (FROM=REVISION), then this one over it, on the loopback server
 	@bash terraform/test.sh --upgrade-from "$(FROM)"
