@@ -133,7 +133,7 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 		r.Drive = s.drive
 	}
 	if s.parts.Reads != nil {
-		r.Lost = facts.Lost
+		r.Lost, r.Has = facts.Lost, facts.Has
 	}
 	return r, nil
 }

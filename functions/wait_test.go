@@ -184,6 +184,7 @@ func TestSweepSuffices(t *testing.T) {
 	advance := httptest.NewServer(http.HandlerFunc(d.Advance)) // it is back
 	t.Cleanup(advance.Close)
 	d.Config.AdvanceURL = advance.URL
+	d.Log.Now = func() time.Time { return time.Now().Add(2 * time.Second) } // the next minute's sweep
 	sweep := httptest.NewRecorder()
 	d.Sweep(sweep, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
 	f, err := d.Log.Read(t.Context(), caseID, "look")

@@ -213,6 +213,7 @@ func (s *spool) prune(now time.Time) error {
 		old := func(t time.Time, err error) bool { return err != nil || t.Before(limit) }
 		return errors.Join(err,
 			forget(tx.Bucket(bucketFiles), func(_ string, v []byte) bool { return old(time.Parse(time.RFC3339, string(v))) }),
+			forget(tx.Bucket(bucketRan), func(_ string, v []byte) bool { return old(time.Parse(time.RFC3339, string(v))) }),
 			forget(tx.Bucket(bucketHomes), func(k string, v []byte) bool {
 				var h home
 				err := json.Unmarshal(v, &h)

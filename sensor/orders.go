@@ -56,6 +56,15 @@ func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.Ord
 	if why := notOurs(o, h, s.cfg.Node); why != "" {
 		return node.OrderStatus{}, fmt.Errorf("%w: order %q: %s", errRefused, o.ID, why)
 	}
+	if o.SHA256 != "" && o.Action != node.Evidence { // a finding that names another program is not of this sensor
+		ran, err := s.spool.ran(o.ContainerID, o.SHA256)
+		if err != nil {
+			return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
+		}
+		if !ran {
+			return node.OrderStatus{}, fmt.Errorf("%w: this sensor has detected no program with the hash %s in container %q", errRefused, o.SHA256, o.ContainerID)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
 	status := node.OrderStatus{ID: o.ID}

@@ -281,7 +281,11 @@ func TestFreezeEvidenceThaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := p.waitFor(t, "/tmp/x")
-	order := node.Order{ID: "c1-freeze", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute)}
+	other := node.Order{ID: "c1-other", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute), SHA256: strings.Repeat("a", 64)}
+	if _, err := s.Carry(t.Context(), other); err == nil || !strings.Contains(err.Error(), "no program with the hash") {
+		t.Errorf("frozen for a program that never ran there: %v", err)
+	}
+	order := node.Order{ID: "c1-freeze", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute), SHA256: d.File.SHA256}
 	for range 2 { // the same order twice is one freeze
 		status, err := s.Carry(t.Context(), order)
 		if err != nil || !status.Done || status.Process < 2 {

@@ -22,6 +22,7 @@ import (
 //	detections  sequence -> Detection, until it is published
 //	files       fileKey -> when it was detected; keeps a restart from telling the same run twice
 //	homes       container id -> home, for the orders that may follow
+//	ran         container id/hash -> when it was detected, for the same
 //	orders      order id -> its status
 //	freezes     container id/case/order id -> freeze, while it lasts
 type spool struct {
@@ -37,6 +38,7 @@ var (
 	bucketDetections = []byte("detections")
 	bucketFiles      = []byte("files")
 	bucketHomes      = []byte("homes")
+	bucketRan        = []byte("ran")
 	bucketOrders     = []byte("orders")
 	bucketFreezes    = []byte("freezes")
 
@@ -54,7 +56,7 @@ func openSpool(path string, max int) (*spool, error) {
 	db.MaxBatchDelay = time.Millisecond // company is welcome, waiting for it is not
 	s := &spool{db: db, max: max, news: make(chan struct{}, 1)}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketOrders, bucketFreezes} {
+		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketRan, bucketOrders, bucketFreezes} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -99,7 +101,11 @@ func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
 				return nil
 			}
 			h.Detected = time.Now().UTC()
-			err := files.Put(key, []byte(h.Detected.Format(time.RFC3339)))
+			at := []byte(h.Detected.Format(time.RFC3339))
+			err := files.Put(key, at)
+			if sum := d.File.SHA256; sum != "" {
+				err = errors.Join(err, tx.Bucket(bucketRan).Put(ranKey(d.Container.ID, sum), at))
+			}
 			if err := errors.Join(err, putJSON(tx.Bucket(bucketHomes), d.Container.ID, h)); err != nil {
 				return err
 			}
@@ -225,6 +231,17 @@ func (s *spool) home(container string) (home, error) {
 	var h home
 	err := s.db.View(func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketHomes), container, &h) })
 	return h, err
+}
+
+func ranKey(container, sum string) []byte { return []byte(container + "/" + sum) }
+
+// ran tells whether a program was detected in a container, by its hash.
+func (s *spool) ran(container, sum string) (ran bool, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		ran = tx.Bucket(bucketRan).Get(ranKey(container, sum)) != nil
+		return nil
+	})
+	return ran, err
 }
 
 var errAbsent = errors.New("absent")

@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/slack-go/slack"
@@ -81,6 +83,7 @@ func verified(h http.Header, body []byte, secret string) error {
 // press is one button that somebody pressed.
 type press struct {
 	caseID, what, by, userID string
+	decision                 *int   // that was shown with the button; nil: it did not say
 	id                       string // the same for the same click, however often it comes
 	at                       time.Time
 }
@@ -103,21 +106,39 @@ func interaction(body []byte) ([]press, error) {
 	}
 	var out []press
 	for _, a := range in.ActionCallback.BlockActions {
-		if !docket.IsButton(a.ActionID) || !caseForm(a.Value) {
-			return nil, fmt.Errorf("there is no button %q of case %q", a.ActionID, a.Value)
+		id, decision, err := readValue(a.Value)
+		if err != nil || !docket.IsButton(a.ActionID) {
+			return nil, fmt.Errorf("there is no button %q with the value %q", a.ActionID, a.Value)
 		}
 		name := in.User.Name
 		if name == "" {
 			name = in.User.Username
 		}
 		sum := sha256.Sum256([]byte(a.ActionTs + "\x00" + in.User.ID + "\x00" + a.ActionID + "\x00" + a.Value + "\x00" + in.TriggerID))
-		out = append(out, press{caseID: a.Value, what: a.ActionID, userID: in.User.ID, by: fmt.Sprintf("%s (%s in Slack)", name, in.User.ID),
+		out = append(out, press{caseID: id, decision: decision, what: a.ActionID, userID: in.User.ID, by: fmt.Sprintf("%s (%s in Slack)", name, in.User.ID),
 			id: "slack-" + hex.EncodeToString(sum[:16]), at: time.Now().UTC()})
 	}
 	if len(out) == 0 {
 		return nil, errors.New("the payload names no action")
 	}
 	return out, nil
+}
+
+// readValue reads a button's value: the case, and the decision that was shown with it.
+func readValue(value string) (caseID string, decision *int, err error) {
+	caseID, n, said := strings.Cut(value, "/")
+	if !caseForm(caseID) {
+		return "", nil, errors.New("no case")
+	}
+	if said {
+		i, err := strconv.ParseUint(n, 10, 31)
+		if err != nil {
+			return "", nil, err
+		}
+		shown := int(i)
+		decision = &shown
+	}
+	return caseID, decision, nil
 }
 
 // caseForm bounds what becomes part of a key.
@@ -131,7 +152,7 @@ func caseForm(id string) bool {
 // makes a replay harmless: the same click has the same key. Where the case cannot
 // be reached in time its wake brings it on.
 func (f *Front) take(ctx context.Context, p press) error {
-	k := docket.Click{ID: p.id, What: p.what, By: p.by, At: p.at}
+	k := docket.Click{ID: p.id, What: p.what, By: p.by, At: p.at, Decision: p.decision}
 	if !f.MayPress(p.userID) {
 		k.Refused = "not among those who may press (CONTRABAND_APPROVERS)"
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -101,18 +102,19 @@ func TestInteract(t *testing.T) {
 		secret string
 		want   int
 	}{
-		"another secret":         {good, time.Now(), "guessed", http.StatusUnauthorized},
-		"too old":                {good, time.Now().Add(-6 * time.Minute), "", http.StatusUnauthorized},
-		"from the future":        {good, time.Now().Add(6 * time.Minute), "", http.StatusUnauthorized},
-		"too large":              {bytes.Repeat([]byte("x"), maxInteraction+1), time.Now(), "", http.StatusRequestEntityTooLarge},
-		"no form":                {[]byte("payload=%zz"), time.Now(), "", http.StatusBadRequest},
-		"no payload":             {[]byte("x=y"), time.Now(), "", http.StatusBadRequest},
-		"no JSON":                {body("<"), time.Now(), "", http.StatusBadRequest},
-		"another kind":           {body(`{"type":"view_submission","user":{"id":"U1"}}`), time.Now(), "", http.StatusBadRequest},
-		"nobody":                 {body(strings.Replace(pressOf("release", caseID), "U1", "", 1)), time.Now(), "", http.StatusBadRequest},
-		"no such button":         {body(pressOf("explode", caseID)), time.Now(), "", http.StatusBadRequest},
-		"a case that is a path":  {body(pressOf("release", "../../findings/x")), time.Now(), "", http.StatusBadRequest},
-		"a case that is not one": {body(pressOf("release", "ffffffffffffffff")), time.Now(), "", http.StatusOK},
+		"another secret":          {good, time.Now(), "guessed", http.StatusUnauthorized},
+		"too old":                 {good, time.Now().Add(-6 * time.Minute), "", http.StatusUnauthorized},
+		"from the future":         {good, time.Now().Add(6 * time.Minute), "", http.StatusUnauthorized},
+		"too large":               {bytes.Repeat([]byte("x"), maxInteraction+1), time.Now(), "", http.StatusRequestEntityTooLarge},
+		"no form":                 {[]byte("payload=%zz"), time.Now(), "", http.StatusBadRequest},
+		"no payload":              {[]byte("x=y"), time.Now(), "", http.StatusBadRequest},
+		"no JSON":                 {body("<"), time.Now(), "", http.StatusBadRequest},
+		"another kind":            {body(`{"type":"view_submission","user":{"id":"U1"}}`), time.Now(), "", http.StatusBadRequest},
+		"nobody":                  {body(strings.Replace(pressOf("release", caseID), "U1", "", 1)), time.Now(), "", http.StatusBadRequest},
+		"no such button":          {body(pressOf("explode", caseID)), time.Now(), "", http.StatusBadRequest},
+		"a case that is a path":   {body(pressOf("release", "../../findings/x")), time.Now(), "", http.StatusBadRequest},
+		"a decision that is none": {body(pressOf("approve", caseID+"/x")), time.Now(), "", http.StatusBadRequest},
+		"a case that is not one":  {body(pressOf("release", "ffffffffffffffff")), time.Now(), "", http.StatusOK},
 	} {
 		secret := d.slack.Interact.SigningSecret
 		if c.secret != "" {
@@ -138,9 +140,9 @@ func TestInteract(t *testing.T) {
 	if d.advanced.Load() == 0 {
 		t.Error("the case was not brought on")
 	}
-	due, _, err := d.Log.Due(t.Context())
-	if err != nil || len(due) == 0 || due[0].Case != caseID {
-		t.Errorf("no wake stands by: %v, %v", due, err)
+	due, ahead, err := d.Log.Due(t.Context())
+	if all := slices.Concat(due, ahead); err != nil || len(all) == 0 || all[0].Case != caseID || time.Until(all[0].At) > time.Second {
+		t.Errorf("no wake stands by: %v, %v", all, err)
 	}
 }
 
@@ -191,6 +193,17 @@ func TestApprovers(t *testing.T) {
 	}
 	if refused[true] != 1 || refused[false] != 1 {
 		t.Errorf("%+v, want one of two refused", d.clicks())
+	}
+}
+
+// TestInteractKnowsWhatWasShown: an approval is of the decision that its button showed.
+func TestInteractKnowsWhatWasShown(t *testing.T) {
+	d := newDesk(t)
+	if status, err := d.slack.Send(t.Context(), body(pressOf(docket.PressApprove, caseID+"/7")), time.Now()); err != nil || status != http.StatusOK {
+		t.Fatalf("%d, %v", status, err)
+	}
+	if got := d.clicks(); len(got) != 1 || got[0].Decision == nil || *got[0].Decision != 7 {
+		t.Errorf("clicks %+v, want one of decision 7", got)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -210,6 +211,14 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	}
 	who, _ := r.Context().Value(visitorKey{}).(string)
 	k := docket.Click{ID: uuid.NewString(), What: what, By: who, At: time.Now().UTC()}
+	if shown := r.PostFormValue("decision"); shown != "" {
+		n, err := strconv.Atoi(shown)
+		if err != nil {
+			http.Error(w, "there is no such decision", http.StatusBadRequest)
+			return
+		}
+		k.Decision = &n
+	}
 	if b.visitors.May != nil && !b.visitors.May(who) {
 		k.Refused = "not among those who may press"
 		if b.visitors.Who == nil {

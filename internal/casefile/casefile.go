@@ -21,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 	"slices"
 	"sort"
@@ -134,7 +135,9 @@ func (l *Log) Click(ctx context.Context, caseID, id string, body []byte) error {
 	if err := l.Store.Create(ctx, "clicks/"+caseID+"/"+id+".json", body); err != nil && !errors.Is(err, ErrExists) {
 		return err
 	}
-	return l.WakeAt(ctx, caseID, l.now())
+	// A wake of this second may be another click's, and just be answered: who sees one of
+	// the next has begun after this click was written.
+	return l.WakeAt(ctx, caseID, l.now().Add(time.Second))
 }
 
 // Clicks of a case, but for those whose names are in except.
@@ -395,7 +398,8 @@ func (l *Log) Due(ctx context.Context) (due, ahead []Wake, err error) {
 	for _, key := range keys {
 		w := Wake{Case: path.Base(key), key: key}
 		if w.At, err = time.Parse(wakeForm, path.Base(path.Dir(key))); err != nil {
-			return nil, nil, fmt.Errorf("read %q: %w", key, err)
+			slog.Warn("not a wake, and not looked at", "key", key, "error", err.Error())
+			continue // one that nobody can read keeps no other case from its turn
 		}
 		if key <= limit {
 			due = append(due, w)
@@ -404,6 +408,24 @@ func (l *Log) Due(ctx context.Context) (due, ahead []Wake, err error) {
 		}
 	}
 	return due, ahead, nil
+}
+
+// WakesWithin tells whether somebody is to look at a case after one time and until another,
+// hours apart at most.
+func (l *Log) WakesWithin(ctx context.Context, caseID string, after, until time.Time) (bool, error) {
+	from, to := wakeKey(after, "\xff"), wakeKey(until, "\xff")
+	for hour := after.UTC().Truncate(time.Hour); !hour.After(until); hour = hour.Add(time.Hour) {
+		keys, err := l.Store.List(ctx, "wakes/"+hour.Format("2006-01-02T15:"))
+		if err != nil {
+			return false, err
+		}
+		for _, key := range keys {
+			if path.Base(key) == caseID && key > from && key <= to {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // Woken forgets a wake that was answered.

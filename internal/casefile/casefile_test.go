@@ -329,6 +329,22 @@ func TestWakes(t *testing.T) {
 	if due, _, err = log.Due(t.Context()); err != nil || len(due) != 1 || due[0].Case != "c1h0m0s" {
 		t.Errorf("later due %v, %v", due, err)
 	}
+	// What no calendar knows keeps no case from its turn.
+	if err := log.Store.Create(t.Context(), "wakes/10000-01-01T00:00:00/c9", nil); err != nil {
+		t.Fatal(err)
+	}
+	if due, _, err = log.Due(t.Context()); err != nil || len(due) != 1 {
+		t.Errorf("beside a key that is no wake: due %v, %v", due, err)
+	}
+	now = now.Add(-2 * time.Hour)
+	for until, want := range map[time.Duration]bool{time.Minute: false, 59 * time.Minute: false, time.Hour: true, 3 * time.Hour: true} {
+		if got, err := log.WakesWithin(t.Context(), "c1h0m0s", now, now.Add(until)); err != nil || got != want {
+			t.Errorf("a wake within %s: %v, %v", until, got, err)
+		}
+	}
+	if got, err := log.WakesWithin(t.Context(), "c1h0m0s", now.Add(time.Hour), now.Add(3*time.Hour)); err != nil || got {
+		t.Errorf("one that has come is not ahead: %v, %v", got, err)
+	}
 }
 
 func TestAppendWhoseAnswerWasLost(t *testing.T) {

@@ -67,6 +67,32 @@ func (t task) done() docket.Acted {
 	return t.acted
 }
 
+// maxAgain is how often what may be otherwise in a while is put off.
+const maxAgain = 6
+
+// tryAgain is when that is tried again: after a minute, then twice as long each time, for
+// about an hour in all; zero after that.
+func (t task) tryAgain() time.Time {
+	tries := 0
+	for _, k := range t.kase.Claims {
+		if k.Action == t.claim.Action && k.Click == t.claim.Click && k.ContainerID == t.claim.ContainerID {
+			tries++
+		}
+	}
+	if tries < 1 || tries > maxAgain {
+		return time.Time{}
+	}
+	return t.Now().UTC().Add(time.Minute << (tries - 1))
+}
+
+// notCarried is what became of an order that no sensor has carried out, for good or for now.
+func (t task) notCarried(err error) docket.Acted {
+	if errors.As(err, new(untaken)) {
+		t.acted.Later = t.tryAgain()
+	}
+	return t.failed(err.Error())
+}
+
 // Do carries out the claim that is event n of a case. A refusal and a failure
 // for good are answers; an error is something that may pass: the same call
 // again is safe, since every effect has a key of its own.
@@ -113,10 +139,7 @@ func (c *Container) Do(ctx context.Context, caseID string, n int) (docket.Acted,
 func (t task) refused() string {
 	d := t.kase.Decided
 	f, action := d.Finding, t.claim.Action
-	containerID, podUID := t.kase.ContainerID(), f.Pod.UID
-	if w := d.Facts.Workload; w != nil { // where the finding says less
-		podUID = cmp.Or(podUID, w.PodUID)
-	}
+	containerID, podUID := t.kase.ContainerID(), t.kase.PodUID() // also where the finding says less
 	// What is done to the pod is not about one of its containers, which may have been
 	// replaced since; what is frozen is thawed, whichever it is.
 	ofContainer := action == docket.Freeze || action == docket.Evidence || f.Pod.Name == "" && action != docket.Thaw
@@ -238,31 +261,74 @@ func (t task) order(action node.Action, name string) node.Order {
 }
 
 func (t task) freezeOrThaw(ctx context.Context, orders Orders) (docket.Acted, error) {
-	o := t.order(node.Action(t.claim.Action), "")
+	o, beyond := t.order(node.Action(t.claim.Action), ""), time.Duration(0)
 	if t.claim.Action == docket.Freeze {
-		o.Expires = t.Now().UTC().Add(t.kase.Decided.Decision.Lasts())
+		if t.kase.Decided.Decision.EscalateAtEnd {
+			beyond = handover
+		}
+		o.Expires = t.Now().UTC().Add(t.kase.Decided.Decision.Lasts() + beyond)
+		o.SHA256 = t.toConfirm()
 	}
 	s, err := orders.Carry(ctx, t.claim.Node, o)
 	switch {
 	case retry.IsPermanent(err):
-		return t.failed(err.Error()), nil
+		return t.notCarried(err), nil
 	case err != nil:
 		return docket.Acted{}, err
 	case !s.Done && !s.Gone:
+		if !s.Refused { // it has tried: the next try may do it
+			t.acted.Later = t.tryAgain()
+		}
 		return t.failed(s.Error), nil
 	}
-	t.acted.Done, t.acted.At, t.acted.Processes, t.acted.Gone = s.Done && !s.Gone, s.At, s.Process, s.Gone
+	t.acted.Done, t.acted.Processes, t.acted.Gone = s.Done && !s.Gone, s.Process, s.Gone
+	t.acted.At = t.between(t.claimedAt(), s.At, t.Now().UTC())
 	t.acted.Confirmed = true
 	if s.Gone {
 		t.acted.Error = "the container is gone"
 	}
 	if t.claim.Action == docket.Freeze {
-		t.acted.Until = s.Until // an earlier try's order may end earlier than this one would
-		if s.Until.IsZero() {   // a sensor of an earlier version
-			t.acted.Until = o.Expires
+		until := s.Until // an earlier try's order may end earlier than this one would
+		if until.IsZero() {
+			until = o.Expires
 		}
+		t.acted.Until = t.between(t.acted.At, until, o.Expires).Add(-beyond)
 	}
 	return t.acted, nil
+}
+
+// handover is how much longer a container stays frozen than its time, where something
+// else is to be done at the end of it: it must not run in between.
+const handover = 2 * time.Minute
+
+// toConfirm is the hash that the pod's own sensor must have seen run in the container:
+// another node's word could be about any program. Of findings of others it has seen
+// nothing.
+func (t task) toConfirm() string {
+	if t.kase.Decided.Finding.Sensor == nil {
+		return ""
+	}
+	return t.claim.SHA256
+}
+
+func (t task) claimedAt() time.Time {
+	for _, k := range t.kase.Claims {
+		if k.N == t.n {
+			return k.At.UTC()
+		}
+	}
+	return t.Now().UTC()
+}
+
+// between bounds a time that a node tells: it could be any, and others rely on it.
+func (task) between(from, at, to time.Time) time.Time {
+	if at.Before(from) {
+		return from
+	}
+	if at.After(to) {
+		return to
+	}
+	return at
 }
 
 // program has the sensor send what ran, and verifies what arrived.
@@ -291,7 +357,7 @@ func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) 
 		if acted, arrived := t.verify(ctx, casefile.UploadKey(o.ID)); arrived == nil && acted.Done {
 			return acted, nil
 		}
-		return t.failed(err.Error()), nil
+		return t.notCarried(err), nil
 	case err != nil:
 		return docket.Acted{}, err
 	case s.Gone:

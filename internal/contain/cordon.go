@@ -21,6 +21,7 @@ import (
 type cordonOf struct {
 	Cases     []string `json:"cases"`
 	ScaleDown *string  `json:"scaleDown,omitempty"` // the annotation's value before; nil: none
+	Theirs    bool     `json:"theirs,omitempty"`    // somebody else had cordoned it
 }
 
 func readCordon(n *corev1.Node) *cordonOf {
@@ -33,29 +34,31 @@ func readCordon(n *corev1.Node) *cordonOf {
 
 // cordon keeps new pods from the node, and the node and the pod from the autoscaler.
 func (s *site) cordon(ctx context.Context) (docket.Acted, error) {
-	others := ""
-	err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
+	theirs := false
+	n, err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
 		c := readCordon(n)
-		switch {
-		case c != nil && slices.Contains(c.Cases, s.kase.ID):
+		if c != nil && slices.Contains(c.Cases, s.kase.ID) {
+			theirs = c.Theirs
 			return nil, nil
-		case c == nil && n.Spec.Unschedulable:
-			others = "somebody else had cordoned the node: it stays cordoned at the release"
-			return nil, nil
-		case c == nil:
-			c = &cordonOf{}
+		}
+		if c == nil {
+			c = &cordonOf{Theirs: n.Spec.Unschedulable}
 			if before, ok := n.Annotations[noScaleDown]; ok {
 				c.ScaleDown = &before
 			}
 		}
+		theirs = c.Theirs
 		c.Cases = append(c.Cases, s.kase.ID)
 		return map[string]any{"unschedulable": true}, map[string]any{cordonNote: mustJSON(c), noScaleDown: "true"}
 	})
 	if err != nil {
 		return docket.Acted{}, err
 	}
-	if others != "" {
-		s.acted.Notes = append(s.acted.Notes, others)
+	if n.Spec.Unschedulable && n.Annotations[noScaleDown] == "true" {
+		s.acted.Verified = "the node takes no pods, and the autoscaler leaves it"
+	}
+	if theirs {
+		s.acted.Notes = append(s.acted.Notes, "somebody else had cordoned the node: it stays cordoned at the release")
 	}
 	if s.pod != nil { // the node is cordoned: that the pod cannot be protected is only told
 		if err := s.protect(ctx); err != nil {
@@ -102,13 +105,28 @@ func (s *site) unprotect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.letGo(ctx, docket.Cordon)
+	if err := s.letGo(ctx, docket.Cordon); err != nil {
+		return err
+	}
+	return s.evictableAgain(ctx, own)
+}
+
+// evictableAgain gives the pod's annotation back where the last two that held it let go at
+// the same moment, each leaving it to the other.
+func (s *site) evictableAgain(ctx context.Context, own hold) error {
+	return s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) {
+		all, err := s.holds(ctx)
+		if before := own.Annotations[safeToEvict]; err != nil || len(all) > 0 || pod.Annotations[safeToEvict] != "false" || before != nil && *before == "false" {
+			return nil, err
+		}
+		return map[string]any{"annotations": map[string]any{safeToEvict: own.backTo()[safeToEvict]}}, nil
+	})
 }
 
 // uncordon undoes only what we have done, when no other case holds the node.
 func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
 	left := 0
-	err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
+	_, err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
 		c := readCordon(n)
 		if c == nil || !slices.Contains(c.Cases, s.kase.ID) {
 			return nil, nil
@@ -121,7 +139,10 @@ func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
 		if c.ScaleDown != nil {
 			before = *c.ScaleDown
 		}
-		return map[string]any{"unschedulable": nil}, map[string]any{cordonNote: nil, noScaleDown: before}
+		if !c.Theirs {
+			spec = map[string]any{"unschedulable": nil}
+		}
+		return spec, map[string]any{cordonNote: nil, noScaleDown: before}
 	})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -139,30 +160,30 @@ func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
 	return s.done(), nil
 }
 
-// editNode changes the node as it is when it is changed.
-func (s *site) editNode(ctx context.Context, change func(*corev1.Node) (spec, annotations map[string]any)) error {
+// editNode changes the node as it is when it is changed, and answers it as it is then.
+func (s *site) editNode(ctx context.Context, change func(*corev1.Node) (spec, annotations map[string]any)) (*corev1.Node, error) {
 	name := path.Base(s.claim.Node)
 	nodes := s.Kube.Nodes()
 	for range 10 {
 		n, err := nodes.Get(ctx, name)
 		if err != nil {
-			return fmt.Errorf("read node %q: %w", name, err)
+			return nil, fmt.Errorf("read node %q: %w", name, err)
 		}
 		spec, annotations := change(n)
 		if spec == nil && annotations == nil {
-			return nil
+			return n, nil
 		}
 		patch := map[string]any{"metadata": map[string]any{"uid": n.UID, "resourceVersion": n.ResourceVersion, "annotations": annotations}}
 		if spec != nil {
 			patch["spec"] = spec
 		}
-		_, err = nodes.Patch(ctx, name, types.MergePatchType, []byte(mustJSON(patch)), metav1.PatchOptions{DryRun: s.dryRun})
+		n, err = nodes.Patch(ctx, name, types.MergePatchType, []byte(mustJSON(patch)), metav1.PatchOptions{DryRun: s.dryRun})
 		if err == nil {
-			return nil
+			return n, nil
 		}
 		if !apierrors.IsConflict(err) {
-			return fmt.Errorf("change node %q: %w", name, err)
+			return nil, fmt.Errorf("change node %q: %w", name, err)
 		}
 	}
-	return fmt.Errorf("change node %q: it changes faster than it can be read", name)
+	return nil, fmt.Errorf("change node %q: it changes faster than it can be read", name)
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/redact"
@@ -230,7 +231,10 @@ func (l logOf) name() string {
 
 func (s *site) saveLogs(ctx context.Context) error {
 	var logs []*logOf
-	for _, c := range s.pod.Status.ContainerStatuses {
+	for _, c := range cluster.Containers(s.pod) {
+		if c.State.Waiting != nil && c.RestartCount == 0 { // it has never run
+			continue
+		}
 		logs = append(logs, &logOf{container: c.Name})
 		if c.RestartCount > 0 {
 			logs = append(logs, &logOf{container: c.Name, previous: true})

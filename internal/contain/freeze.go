@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
@@ -41,7 +43,7 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 			acted.Notes = append(acted.Notes, err.Error())
 		}
 	}
-	if life, probe := freezeLife(s.pod); life > 0 {
+	if life, probe := freezeLife(s.pod, s.claim.ContainerID); life > 0 {
 		acted.RestartsAt = acted.At.Add(life)
 		acted.Notes = append(acted.Notes, fmt.Sprintf("the kubelet's %s cannot be answered while it is frozen: it restarts the container in about %s, and what was in memory is lost then", probe, life))
 	}
@@ -51,34 +53,40 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 // thaw gives the container back, and removes the orders that say it is frozen.
 func (s *site) thaw(ctx context.Context) (docket.Acted, error) {
 	acted, err := s.freezeOrThaw(ctx, s.orders())
-	if err != nil || !acted.Done && !acted.Gone {
+	if err != nil {
 		return acted, err
 	}
+	ended := acted.Done || acted.Gone
 	for _, c := range s.kase.Claims {
-		if c.Action == docket.Freeze {
-			if s.pod != nil && c.Acted != nil && c.Acted.Workload != "" {
-				if err := s.notFrozen(ctx, c.Acted.Workload); err != nil {
-					return docket.Acted{}, err
-				}
+		if c.Action != docket.Freeze {
+			continue
+		}
+		if ended && s.pod != nil && c.Acted != nil && c.Acted.Workload != "" {
+			if err := s.notFrozen(ctx, c.Acted.Workload); err != nil {
+				return docket.Acted{}, err
 			}
-			object, err := s.orderObjects().Get(ctx, fmt.Sprintf("%s.%d", s.kase.ID, c.N), metav1.GetOptions{})
-			if err == nil {
-				clusterOrders{orders: s.orderObjects()}.forget(ctx, object)
-			}
+		}
+		object, err := s.orderObjects().Get(ctx, fmt.Sprintf("%s.%d", s.kase.ID, c.N), metav1.GetOptions{})
+		if err != nil {
+			continue
+		}
+		clusterOrders{orders: s.orderObjects()}.forget(ctx, object)
+		if !ended {
+			acted.Notes = append(acted.Notes, "the order of the freeze is withdrawn: the sensor lets the container go on when it sees that")
 		}
 	}
 	return acted, nil
 }
 
-// freezeLife is how long a frozen pod stays before the kubelet restarts one of
-// its containers for not answering, and the probe that ends it; 0 when nothing
-// does. A TCP probe is answered by the kernel, frozen or not; an exec probe errs,
+// freezeLife is how long a frozen container stays before the kubelet restarts it for not
+// answering, and the probe that ends it; 0 when nothing does. A TCP probe is answered by the kernel, frozen or not; an exec probe errs,
 // as nothing can be executed in a paused container, which the kubelet does not
 // count as a failure (seen with kubelet 1.37 and runc 1.1).
-func freezeLife(pod *corev1.Pod) (life time.Duration, probe string) {
-	for _, c := range pod.Spec.Containers {
+func freezeLife(pod *corev1.Pod, containerID string) (life time.Duration, probe string) {
+	name := cluster.ContainerName(pod, containerID)
+	for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) { // a sidecar is among the latter
 		p := c.LivenessProbe
-		if p == nil || p.HTTPGet == nil && p.GRPC == nil {
+		if c.Name != name && name != "" || p == nil || p.HTTPGet == nil && p.GRPC == nil {
 			continue
 		}
 		grace := pod.Spec.TerminationGracePeriodSeconds

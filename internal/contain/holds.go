@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/cluster"
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
@@ -140,10 +141,11 @@ func without(all map[holder]hold, who holder) map[holder]hold {
 // frozenPod is on record while a pod is frozen: it may count as ready, and serves
 // nobody.
 type frozenPod struct {
-	Name  string    `json:"name"`
-	UID   string    `json:"uid"`
-	Since time.Time `json:"since"`
-	Until time.Time `json:"until"`
+	Name      string    `json:"name"`
+	UID       string    `json:"uid"`
+	Container string    `json:"container"` // its id
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until"`
 }
 
 func (s *site) frozenPrefix(workload string) string {
@@ -216,6 +218,8 @@ func (s *site) countsAsReady(ctx context.Context, other frozenPod) (counts, over
 		return false, true, nil
 	case err != nil:
 		return false, false, fmt.Errorf("read pod %q: %w", other.Name, err)
+	case cluster.Ended(pod, other.Container):
+		return false, true, nil // the kubelet has restarted it: it serves again
 	}
 	return isReady(pod) && metav1.GetControllerOf(pod) != nil, false, nil
 }
@@ -229,7 +233,7 @@ func (s *site) isFrozen(ctx context.Context, workload string, until time.Time) e
 	if err := s.notFrozen(ctx, workload); err != nil {
 		return err
 	}
-	body := mustJSON(frozenPod{s.pod.Name, string(s.pod.UID), s.Now().UTC(), until.UTC()})
+	body := mustJSON(frozenPod{s.pod.Name, string(s.pod.UID), s.claim.ContainerID, s.Now().UTC(), until.UTC()})
 	return s.Log.Store.Create(ctx, s.frozenKey(workload), []byte(body))
 }
 

@@ -5,8 +5,10 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +18,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/enrich"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/testcluster"
 )
 
@@ -154,6 +157,26 @@ func anothersWord(t *testing.T, w, sensors *world) {
 	for _, undo := range []string{docket.Uncordon, docket.Release} {
 		k.act(c, undo, click)
 	}
+	// It is asked about the very program.
+	sensors.mu.Lock()
+	confirm := slices.DeleteFunc(slices.Clone(sensors.asked), func(o node.Order) bool { return !strings.HasSuffix(o.ID, ".confirm") })
+	sensors.unwell = "the spool cannot be read"
+	sensors.mu.Unlock()
+	if len(confirm) == 0 || slices.ContainsFunc(confirm, func(o node.Order) bool { return o.SHA256 != hashThatRan }) {
+		t.Errorf("asked %+v", confirm)
+	}
+	// A sensor that cannot say confirms nothing; it is asked again.
+	well := w.Deploy(testcluster.Deployment(ns, "well", "node-1", 2)) // of web one goes now
+	k = w.open(told(well[0]), docket.Isolate)
+	if a := k.act(c, docket.Isolate, ""); a.Done || a.Confirmed || a.Later.IsZero() || !strings.Contains(a.Error, "cannot confirm") {
+		t.Errorf("a sensor that cannot say: %+v", a)
+	}
+	sensors.mu.Lock()
+	sensors.unwell = ""
+	sensors.mu.Unlock()
+	if a := k.act(c, docket.Isolate, ""); !a.Done || !a.Confirmed {
+		t.Errorf("it can again: %+v", a)
+	}
 }
 
 // frozenServeNobody: a frozen pod that counts as ready leaves its owner fewer than it
@@ -181,6 +204,94 @@ func frozenServeNobody(t *testing.T, w *world) {
 	again.act(c, docket.Thaw, again.press(docket.PressRelease))
 	if a := second.act(c, docket.Freeze, ""); !a.Done {
 		t.Errorf("the first is thawed: %+v", a)
+	}
+	// The kubelet restarts it: it serves again, and the first can be frozen.
+	now := w.pod(pods[1])
+	now.Status.ContainerStatuses[0].ContainerID = "containerd://restarted"
+	if _, err := w.Admin.CoreV1().Pods(ns).UpdateStatus(t.Context(), now, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.open(about(pods[0]), docket.Freeze).act(c, docket.Freeze, ""); !a.Done {
+		t.Errorf("a freeze that was lost still counts: %+v", a)
+	}
+}
+
+// isolatedAgain: what a pod was like before it was first isolated is what a release
+// brings back, though somebody has taken the label off in between.
+func isolatedAgain(t *testing.T, w *world) {
+	ns := w.Namespace("twice")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
+	g := usualGuards()
+	g.AllowKinds = []string{"Pod"} // its ReplicaSet has let it go
+	c := w.container(g)
+	k := w.open(about(pods[0]), docket.Isolate)
+	if a := k.act(c, docket.Isolate, ""); !a.Done {
+		t.Fatalf("%+v", a)
+	}
+	patch(t, w, pods[0], `{"metadata":{"labels":{"contraband.dev/quarantine":null}}}`)
+	if a := k.act(c, docket.Isolate, k.press(docket.PressExtend)); !a.Done || w.pod(pods[0]).Labels[cluster.QuarantineLabel] == "" {
+		t.Fatalf("again: %+v, labels %v", a, w.pod(pods[0]).Labels)
+	}
+	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
+		t.Errorf("%+v, labels %v, want %v", a, w.pod(pods[0]).Labels, pods[0].Labels)
+	}
+	if _, there := w.pod(pods[0]).Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"]; there {
+		t.Error("what we have annotated stays")
+	}
+}
+
+// lies: a node's word about time is bounded by what was asked of it.
+func lies(t *testing.T, w, sensors *world) {
+	ns := w.Namespace("lies")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
+	c := w.container(usualGuards())
+	for i, until := range []time.Time{time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), time.Date(1970, 1, 1, 0, 0, 1, 0, time.UTC)} {
+		sensors.mu.Lock()
+		sensors.until = until
+		sensors.mu.Unlock()
+		before := time.Now().Add(-time.Second)
+		a := w.open(about(pods[i]), docket.Freeze).act(c, docket.Freeze, "")
+		if !a.Done || a.At.Before(before) || a.At.After(time.Now()) || a.Until.After(time.Now().Add(time.Hour)) || a.Until.Before(a.At) {
+			t.Errorf("at %s, until %s", a.At, a.Until)
+		}
+	}
+	sensors.mu.Lock()
+	sensors.until = time.Time{}
+	sensors.mu.Unlock()
+}
+
+// budgets: so many pods an hour, and no more; a pod that has a place in them needs no
+// other, and the next hour brings new ones.
+func budgets(t *testing.T, w *world) {
+	ns := w.Namespace("spent")
+	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
+	other := w.Deploy(testcluster.Deployment(ns, "other", "node-1", 4))
+	g := usualGuards()
+	g.MaxContainmentsPerHour, g.MaxPerWorkloadPerHour, g.MinHealthyReplicas = 3, 2, "0"
+	c := w.container(g)
+	now := time.Now().Add(48 * time.Hour) // an hour in which no other test has contained anything
+	c.Now = func() time.Time { return now }
+	isolate := func(pod corev1.Pod) docket.Acted {
+		t.Helper()
+		return w.open(about(pod), docket.Isolate).act(c, docket.Isolate, "")
+	}
+	for i, step := range []struct {
+		pod  corev1.Pod
+		want string // a part of the refusal
+	}{
+		{pods[0], ""}, {pods[1], ""}, {pods[2], "max_per_workload_per_hour"}, {pods[0], ""}, {other[0], ""}, {other[1], "max_containments_per_hour"},
+	} {
+		a := isolate(step.pod)
+		if a.Done != (step.want == "") || !strings.Contains(a.Error, step.want) {
+			t.Errorf("step %d: %+v, want %q", i, a, step.want)
+		}
+		if next := now.UTC().Truncate(time.Hour).Add(time.Hour); !a.Done && !a.Later.After(next) {
+			t.Errorf("step %d: tried again at %s, the next hour begins at %s", i, a.Later, next)
+		}
+	}
+	now = now.Add(time.Hour)
+	if a := isolate(other[1]); !a.Done {
+		t.Errorf("the next hour: %+v", a)
 	}
 }
 
@@ -250,6 +361,11 @@ func openedAgain(t *testing.T, w *world) {
 	if l := lost(); l.Why != "" {
 		t.Errorf("nobody has touched it: %+v", l)
 	}
+	label(t, w, pods[0], `{"selects":"something"}`)
+	if l := lost(); l.Action != docket.Isolate || !strings.Contains(l.Why, "put labels on") {
+		t.Errorf("another label: %+v", l)
+	}
+	label(t, w, pods[0], `{"selects":null}`)
 	policies := w.Admin.NetworkingV1().NetworkPolicies(ns)
 	if err := policies.Delete(t.Context(), cluster.QuarantinePolicy, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

@@ -85,7 +85,7 @@ func (s *site) strip(ctx context.Context, pod *corev1.Pod, owner cluster.Owner) 
 		before = &hold{Labels: labels, OwnerKind: owner.Kind, OwnerName: owner.String()}
 		value = s.kase.ID
 	}
-	if own, held := all[me]; held && labelled { // of an earlier try
+	if own, held := all[me]; held { // what it was like before we touched it, whatever it is like now
 		before = &own
 	} else if err := s.keep(ctx, docket.Isolate, pod, others, &hold{
 		Labels: before.Labels, OwnerKind: before.OwnerKind, OwnerName: before.OwnerName, Annotations: map[string]*string{},
@@ -116,13 +116,13 @@ func (s *site) release(ctx context.Context) (docket.Acted, error) {
 		}
 		return s.done(), nil
 	}
-	left := 0
+	left, others := 0, map[holder]hold(nil)
 	err := s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) {
 		all, err := s.holds(ctx)
 		if err != nil {
 			return nil, err
 		}
-		others := without(all, s.me(docket.Isolate))
+		others = without(all, s.me(docket.Isolate))
 		_, cases := byAction(others, docket.Isolate)
 		if left = len(cases); left > 0 {
 			note := noteOf{Cases: cases, Labels: own.Labels}
@@ -153,6 +153,10 @@ func (s *site) release(ctx context.Context) (docket.Acted, error) {
 	}
 	if left > 0 {
 		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", left))
+	} else if len(others) > 0 {
+		if err := s.evictableAgain(ctx, own); err != nil {
+			return docket.Acted{}, err
+		}
 	}
 	if own.OwnerKind == "ReplicaSet" && left == 0 {
 		goes := "another of its pods goes"

@@ -137,6 +137,9 @@ func (s *site) answer(err error) (docket.Acted, error) {
 		return s.podGone(), nil
 	}
 	if retry.IsPermanent(err) || forGood(err) {
+		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) { // rights are given, and take time to be known
+			s.acted.Later = s.tryAgain()
+		}
 		return s.failed(err.Error()), nil
 	}
 	return docket.Acted{}, err
@@ -184,7 +187,7 @@ func (s *site) find(ctx context.Context) (string, error) {
 	if s.held, err = s.holds(ctx); err != nil {
 		return "", err
 	}
-	if s.claim.ContainerID != "" && !hasContainer(pod, s.claim.ContainerID) && !s.agreedBefore() {
+	if s.claim.ContainerID != "" && !cluster.Had(pod, s.claim.ContainerID) && !s.agreedBefore() {
 		s.pod = nil
 		return fmt.Sprintf("the API server knows no container %q in the pod: it was replaced, or never there", s.claim.ContainerID), nil
 	}
@@ -215,32 +218,23 @@ func (s *site) unconfirmed(ctx context.Context) (string, error) {
 	}) {
 		return "", nil
 	}
-	status, err := s.orders().Carry(ctx, s.claim.Node, s.order(node.Inspect, ".confirm"))
+	o := s.order(node.Inspect, ".confirm")
+	o.SHA256 = s.toConfirm()
+	status, err := s.orders().Carry(ctx, s.claim.Node, o)
 	switch {
 	case retry.IsPermanent(err):
+		s.acted.Later = s.notCarried(err).Later
 		return "the sensor of the pod's own node does not confirm the finding: " + err.Error(), nil
 	case err != nil:
 		return "", err
 	case status.Refused:
 		return "the sensor of the pod's own node knows nothing of it: " + status.Error, nil
+	case !status.Done && !status.Gone: // it cannot say
+		s.acted.Later = s.tryAgain()
+		return "the sensor of the pod's own node cannot confirm the finding now: " + status.Error, nil
 	}
 	s.acted.Confirmed = true
 	return "", nil
-}
-
-// hasContainer tells whether a container is or was just before of the pod.
-func hasContainer(pod *corev1.Pod, id string) bool {
-	all := slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses)
-	return slices.ContainsFunc(all, func(c corev1.ContainerStatus) bool {
-		ids := []string{c.ContainerID}
-		if last := c.LastTerminationState.Terminated; last != nil {
-			ids = append(ids, last.ContainerID)
-		}
-		return slices.ContainsFunc(ids, func(full string) bool {
-			_, bare, _ := strings.Cut(full, "://")
-			return bare == id
-		})
-	})
 }
 
 // guarded runs the guards on the pod as it is, and wins the budgets.
@@ -257,7 +251,10 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if why := s.Guards.RefusesPod(action, p); why != "" {
+	if why, passing := s.Guards.RefusesPod(action, p); why != "" {
+		if passing {
+			s.acted.Later = s.tryAgain()
+		}
 		if s.young { // should that one be refused, this one may be frozen
 			s.acted.Later = s.Now().UTC().Add(settled)
 		}
@@ -434,13 +431,9 @@ func (s *site) delete(ctx context.Context) (docket.Acted, error) {
 	return s.removed(ctx, err)
 }
 
-// maxGrace is the longest that what we remove may go on, in seconds: the pod's own
-// word could be a year.
-const maxGrace = int64(30)
-
 // deletion is of this pod and no successor of its name.
 func (s *site) deletion() *metav1.DeleteOptions {
-	grace := maxGrace
+	grace := int64(docket.MaxGrace.Seconds())
 	if own := s.pod.Spec.TerminationGracePeriodSeconds; own != nil {
 		grace = min(grace, *own)
 	}

@@ -148,7 +148,18 @@ func (k clusterOrders) giveUp(ctx context.Context, o node.Order) (node.OrderStat
 }
 
 func (k clusterOrders) untaken(o node.Order) error {
-	return retry.Permanent(fmt.Errorf("the sensor of node %q has not taken the order within %s: it is not there, or cannot reach the API server", o.Node, k.patience))
+	return retry.Permanent(untaken{o.Node, k.patience})
+}
+
+// untaken is an order that was taken back: the same one can never be carried out, and
+// another may be, once the sensor is there.
+type untaken struct {
+	node     string
+	patience time.Duration
+}
+
+func (u untaken) Error() string {
+	return fmt.Sprintf("the sensor of node %q has not taken the order within %s: it is not there, or cannot reach the API server", u.node, u.patience)
 }
 
 // forget removes an order that was answered; one that stays does no harm.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -46,6 +47,9 @@ type world struct {
 	reach   func(target string, inward bool) bool
 	slow    time.Duration // of the sensors
 	strange string        // a container in which they have detected nothing
+	unwell  string        // why they cannot say anything of a container, if they cannot
+	asked   []node.Order  // that they were handed
+	until   time.Time     // what they say of a freeze's end, if not the truth
 }
 
 func newWorld(t testing.TB, nodes ...string) *world {
@@ -95,14 +99,21 @@ func (w *world) carry(ctx context.Context, o node.Order) (node.OrderStatus, bool
 	time.Sleep(slow)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.asked = append(w.asked, o)
+	if w.unwell != "" {
+		return node.OrderStatus{ID: o.ID, Error: w.unwell, At: time.Now().UTC()}, false, nil
+	}
 	if o.ContainerID == w.strange {
 		return node.OrderStatus{}, true, fmt.Errorf("refused: this sensor has detected nothing in container %q", o.ContainerID)
 	}
 	w.carried = append(w.carried, string(o.Action)+" "+o.ID)
 	s := node.OrderStatus{ID: o.ID, Done: true, At: time.Now().UTC(), Process: 2, Until: o.Expires}
+	if !w.until.IsZero() {
+		s.Until, s.At = w.until, w.until
+	}
 	switch o.Action {
 	case node.Evidence:
-		if err := w.store.Create(ctx, strings.TrimPrefix(o.Upload.URL, "https://store.invalid/"), bytesThatRan); err != nil {
+		if err := w.store.Create(ctx, strings.TrimPrefix(o.Upload.URL, "https://store.invalid/"), bytesThatRan); err != nil && !errors.Is(err, casefile.ErrExists) {
 			return s, false, err
 		}
 	case node.Inspect:
@@ -266,6 +277,18 @@ func (r *recorder) set(fault func(n int, r *http.Request, send func() (*http.Res
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fault, r.n = fault, 0
+}
+
+// of is how many requests of a kind were made.
+func (r *recorder) of(kind string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, seen := range r.seen {
+		if seen == kind {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *recorder) count() int {

@@ -197,6 +197,10 @@ type Acted struct {
 	Items       []Item    `json:"items,omitempty"`       // of evidence
 }
 
+// MaxGrace is the longest that a pod goes on after we have removed it: its own word
+// could be a year.
+const MaxGrace = 30 * time.Second
+
 // Item is one piece of evidence, kept under its hash.
 type Item struct {
 	Name   string    `json:"name"` // "binary", "pod.json", "logs/app.previous.txt", ...
@@ -222,7 +226,7 @@ type Reminded struct {
 
 // Lost is the body of KindLost.
 type Lost struct {
-	Action string `json:"action,omitempty"` // that holds no more: Isolate; "": Freeze
+	Action string `json:"action,omitempty"` // that holds no more: Isolate; "": Freeze; Evict: the pod has not gone
 	Why    string `json:"why"`
 }
 
@@ -256,6 +260,9 @@ type Click struct {
 	By      string    `json:"by"`
 	At      time.Time `json:"at"`
 	Refused string    `json:"refused,omitempty"`
+	// Decision is the number of the event whose decision the button was shown with; nil:
+	// the button did not say.
+	Decision *int `json:"decision,omitempty"`
 }
 
 // Closed is the body of KindClosed.
@@ -293,6 +300,7 @@ type Case struct {
 	Expired   bool       `json:"expired,omitempty"`  // the freeze has
 	Lost      string     `json:"lost,omitempty"`     // why the freeze is no more
 	Open      string     `json:"open,omitempty"`     // why the isolation keeps nothing in or out any more
+	Stays     string     `json:"stays,omitempty"`    // why the pod that was removed is there all the same
 	Moves     int        `json:"moves,omitempty"`    // times that a new container of the pod ran the same
 	Reminded  *Reminded  `json:"reminded,omitempty"` // of the decision that stands
 	Warned    *Reminded  `json:"warned,omitempty"`   // likewise, that it is graver than the one before
@@ -302,9 +310,13 @@ type Case struct {
 
 	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
 
-	decided time.Time // the decision that stands
-	graver  bool      // than the one before it
+	decided  time.Time // the decision that stands
+	decidedN int       // the number of its event
+	graver   bool      // than the one before it
 }
+
+// DecisionN is the number of the event whose decision stands: what a button is about.
+func (c Case) DecisionN() int { return c.decidedN }
 
 // DecidedAt is when the decision that stands was taken.
 func (c Case) DecidedAt() time.Time { return c.decided }
@@ -401,9 +413,12 @@ func (c *Case) add(e casefile.Event) error {
 	case KindLost:
 		var b Lost
 		err := json.Unmarshal(e.Body, &b)
-		if b.Action == Isolate {
+		switch {
+		case b.Action == Isolate:
 			c.Open = b.Why
-		} else {
+		case Destroys(b.Action):
+			c.Stays = b.Why
+		default:
 			c.Lost = b.Why
 		}
 		return err
@@ -430,7 +445,7 @@ func (c *Case) decide(e casefile.Event) error {
 		c.LastSeen = d.Finding.EventTime
 	}
 	if c.Opened.IsZero() {
-		c.Opened, c.decided, c.Decided, c.First = e.At, e.At, d, d.Finding.EventTime
+		c.Opened, c.decided, c.decidedN, c.Decided, c.First = e.At, e.At, e.N, d, d.Finding.EventTime
 		return nil
 	}
 	if d.Again {
@@ -443,7 +458,7 @@ func (c *Case) decide(e casefile.Event) error {
 		return nil
 	}
 	c.graver = d.Verdict.Level.Graver(c.Decided.Verdict.Level)
-	c.Decided.Verdict, c.Decided.Decision, c.decided = d.Verdict, d.Decision, e.At
+	c.Decided.Verdict, c.Decided.Decision, c.decided, c.decidedN = d.Verdict, d.Decision, e.At, e.N
 	c.Reminded, c.Warned = nil, nil
 	return nil
 }
@@ -463,6 +478,14 @@ func (c Case) ContainerID() string {
 		return id
 	}
 	return c.Decided.Facts.Workload.ContainerID
+}
+
+// PodUID is of the pod that the case is about; "" when nobody could say.
+func (c Case) PodUID() string {
+	if uid := c.Decided.Finding.Pod.UID; uid != "" || c.Decided.Facts.Workload == nil {
+		return uid
+	}
+	return c.Decided.Facts.Workload.PodUID
 }
 
 // Current tells whether a claim is about what the case is about now: one about a
@@ -530,7 +553,26 @@ func (c Case) Pending() bool {
 }
 
 // Gone tells whether we have removed the pod.
-func (c Case) Gone() bool { return c.Done(Evict) != nil || c.Done(Delete) != nil }
+func (c Case) Gone() bool { return c.Removed() != nil }
+
+// Removed answers what came of the pod's removal, or nil.
+func (c Case) Removed() *Acted {
+	if a := c.Done(Evict); a != nil {
+		return a
+	}
+	return c.Done(Delete)
+}
+
+// SeeGone is when the pod must have gone that we have removed, and somebody is to look;
+// zero when there is nothing to see.
+func (c Case) SeeGone() (at time.Time) {
+	if a := c.Removed(); a != nil && c.Stays == "" && !a.Gone {
+		return a.At.Add(goneAfter)
+	}
+	return at
+}
+
+const goneAfter = MaxGrace + 15*time.Second
 
 // Holds are the actions in force that somebody has to undo.
 func (c Case) Holds() []string {
@@ -549,8 +591,14 @@ func (c Case) Answer() *Click {
 	return nil
 }
 
-// Sees tells whether who pressed can have seen the decision that stands.
-func (c Case) Sees(k Click) bool { return !k.At.Before(c.decided) }
+// Sees tells whether who pressed was shown the decision that stands; where the button
+// did not say, whether it can have been.
+func (c Case) Sees(k Click) bool {
+	if k.Decision != nil {
+		return *k.Decision == c.decidedN
+	}
+	return !k.At.Before(c.decided)
+}
 
 // Asking tells whether a person's answer is waited for.
 func (c Case) Asking() bool {
@@ -645,7 +693,11 @@ func (c Case) Status() string {
 		words = append(words, holding[a])
 	}
 	if c.Gone() {
-		words = append([]string{"pod removed"}, words...)
+		word := "pod removed"
+		if c.Stays != "" {
+			word = "pod does not go"
+		}
+		words = append([]string{word}, words...)
 	}
 	switch {
 	case c.Closed != nil:

@@ -3,8 +3,6 @@ package enrich
 import (
 	"context"
 	"fmt"
-	"path"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,6 +111,12 @@ func (e Enricher) Lost(ctx context.Context, k docket.Case) docket.Lost {
 	is := func(claim *docket.Claim) bool { // the pod that was acted on
 		return err == nil && (claim.PodUID == "" || string(pod.UID) == claim.PodUID)
 	}
+	if removed := k.Removed(); removed != nil {
+		if k.Stays == "" && is(k.Claim(removed.Action)) {
+			return docket.Lost{Action: removed.Action, Why: stays(pod)}
+		}
+		return docket.Lost{}
+	}
 	if k.InForce(docket.Freeze) {
 		claim := k.Claim(docket.Freeze)
 		if !is(claim) {
@@ -130,16 +134,35 @@ func (e Enricher) Lost(ctx context.Context, k docket.Case) docket.Lost {
 	return docket.Lost{}
 }
 
+// stays says why a pod that was removed is there all the same. Only its kubelet ends it.
+func stays(pod *corev1.Pod) string {
+	if len(pod.Finalizers) > 0 {
+		return "its finalizers keep it: " + strings.Join(pod.Finalizers, ", ")
+	}
+	return fmt.Sprintf("the kubelet of node %q has not ended it: what ran there may run on", pod.Spec.NodeName)
+}
+
+// Has tells whether a container is one of the case's pod.
+func (e Enricher) Has(ctx context.Context, k docket.Case, containerID string) (bool, error) {
+	f := k.Decided.Finding
+	c, err := e.Clusters.Find(ctx, placeOf(f))
+	if err != nil {
+		return false, err
+	}
+	pod, err := c.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return string(pod.UID) == k.PodUID() && cluster.ContainerName(pod, containerID) != "", nil
+}
+
 // restarted says that a container is none of the pod's any more, or "".
 func restarted(pod *corev1.Pod, id string) string {
-	all := slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses)
-	if len(all) == 0 {
-		return "" // the kubelet has not told yet
-	}
-	for _, s := range all {
-		if path.Base(s.ContainerID) == id && s.State.Terminated == nil {
-			return ""
-		}
+	if !cluster.Ended(pod, id) {
+		return ""
 	}
 	return fmt.Sprintf("the kubelet has ended the container that was frozen (%s, %s): it is frozen no more, and what was in its memory is lost", pod.Name, id)
 }
@@ -148,6 +171,9 @@ func restarted(pod *corev1.Pod, id string) string {
 func openAgain(ctx context.Context, c *cluster.Cluster, pod *corev1.Pod) string {
 	if pod.Labels[cluster.QuarantineLabel] == "" {
 		return "somebody has taken the quarantine label off the pod"
+	}
+	if len(pod.Labels) > 1 { // what selects it again, Services and policies, adds up
+		return "somebody has put labels on the isolated pod"
 	}
 	policy, err := c.Kube.NetworkPolicies(pod.Namespace).Get(ctx, cluster.QuarantinePolicy)
 	switch {

@@ -29,7 +29,8 @@ type Order struct {
 	PodUID      string    `json:"podUid,omitempty"` // the container must still be of this pod; required on Kubernetes
 	Expires     time.Time `json:"expires"`          // an order that is older is refused; a freeze ends by itself then
 
-	// For Evidence.
+	// SHA256 of Evidence is what to send. Of other actions, where it is given, the sensor
+	// must have detected that program in the container.
 	SHA256 string  `json:"sha256,omitempty"`
 	Upload *Upload `json:"upload,omitempty"`
 

@@ -100,8 +100,8 @@ type object struct {
 
 const (
 	watchTime = 5 * time.Minute // after which the server ends a watch, and we list again
-	maxPause  = 30 * time.Second
-	atOnce    = 16 // orders in hand
+	maxPause  = 8 * time.Second // less than Contain waits for an order
+	atOnce    = 16              // orders in hand
 )
 
 // Run takes orders until ctx ends. What fails is tried again, for ever.

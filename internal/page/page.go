@@ -168,12 +168,13 @@ var labels = map[string]string{
 	docket.PressEvict: "Evict the pod", docket.PressBenign: "Close: meant to be there", docket.PressRemediated: "Close: dealt with",
 }
 
-// buttons of a case: the action's id is what is pressed, its value the case. What
+// buttons of a case: the action's id is what is pressed, its value the case and the
+// decision that is shown. What
 // cannot be undone, or lets something go on, asks to confirm.
 func buttons(c docket.Case) slack.Block {
 	var elements []slack.BlockElement
 	for _, what := range c.Buttons() {
-		b := slack.NewButtonBlockElement(what, c.ID, slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false))
+		b := slack.NewButtonBlockElement(what, fmt.Sprintf("%s/%d", c.ID, c.DecisionN()), slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false))
 		if sure := confirmations(c)[what]; sure != "" {
 			b.Confirm = slack.NewConfirmationBlockObject(slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false),
 				slack.NewTextBlockObject(slack.PlainTextType, limit(sure, 300), false, false), slack.NewTextBlockObject(slack.PlainTextType, "Yes", false, false),
@@ -283,6 +284,9 @@ func Steps(c docket.Case, clean func(string) string) []string {
 	}
 	if c.Open != "" {
 		out = append(out, "the pod is NOT ISOLATED any more: "+clean(c.Open))
+	}
+	if c.Stays != "" {
+		out = append(out, "the pod is STILL THERE: "+clean(c.Stays))
 	}
 	if c.Moves > 0 {
 		out = append(out, fmt.Sprintf("the pod's container was replaced %d times by one that ran the same", c.Moves))

@@ -235,11 +235,31 @@ func (p *Policy) Decide(f finding.Finding, v docket.Verdict) docket.Decision {
 			return docket.Decision{Rule: r.Name, Do: []string{docket.Page}, Why: fmt.Sprintf("the rule could not be evaluated, so nothing is contained: %v", err)}
 		}
 		if out.Value() == true {
-			return docket.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
+			d := docket.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
 				Otherwise: slices.Clone(r.Otherwise), For: r.For, Ask: r.Ask, EscalateAtEnd: r.AtEnd == atEndOtherwise}
+			return p.guarded(d, f)
 		}
 	}
 	return docket.Decision{Rule: "(no rule fits)", Do: []string{docket.Page}}
+}
+
+// guarded takes out of a decision what the guards will refuse whatever the cluster looks
+// like: nothing is promised, and nobody is asked to approve, what will not be done. They
+// are asked again when acting.
+func (p *Policy) guarded(d docket.Decision, f finding.Finding) docket.Decision {
+	touches := func(action string) bool {
+		return action != docket.Evidence && slices.Contains(docket.Containments, action)
+	}
+	if !slices.ContainsFunc(d.Do, touches) {
+		return d
+	}
+	why := p.Guards.Refuses(f)
+	if why == "" {
+		return d
+	}
+	d.Do, d.Otherwise = slices.DeleteFunc(d.Do, touches), nil
+	d.Why = "nothing is contained: " + why
+	return d
 }
 
 func variables(f finding.Finding, v docket.Verdict) map[string]any {

@@ -22,13 +22,35 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	demo := finding.Finding{Container: finding.Container{Labels: map[string]string{"demo": "true"}}}
+	demo := finding.Finding{Node: "n", Container: finding.Container{ID: "c", Labels: map[string]string{"demo": "true"}}}
 	if d := p.Decide(demo, docket.Verdict{Level: docket.Malicious}); d.Rule != "demo" || !d.Includes(docket.Freeze) {
 		t.Errorf("decision %+v", d)
 	}
 	d := p.Decide(finding.Finding{}, docket.Verdict{Level: docket.Malicious})
 	if !slices.Equal(d.Do, []string{docket.Page}) || d.Why == "" {
 		t.Errorf("a rule that cannot be evaluated must page and nothing else: %+v", d)
+	}
+}
+
+// TestGuardsWhenDeciding: what the guards will refuse whatever the cluster looks like is
+// not promised, and nobody is asked to approve it.
+func TestGuardsWhenDeciding(t *testing.T) {
+	p, err := Parse([]byte(`
+rules:
+  - {name: all, do: [page, evidence, isolate], otherwise: [evict], ask: true}
+guards: {namespaces: [payments]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := finding.Finding{Node: "n", Container: finding.Container{ID: "c"}, Pod: finding.Pod{Namespace: "shop", Name: "p"}}
+	if d := p.Decide(f, docket.Verdict{}); !d.Includes(docket.Isolate) || d.Why != "" {
+		t.Errorf("an open namespace: %+v", d)
+	}
+	f.Pod.Namespace = "payments"
+	d := p.Decide(f, docket.Verdict{})
+	if !slices.Equal(d.Do, []string{docket.Page, docket.Evidence}) || len(d.Otherwise) != 0 || !strings.Contains(d.Why, "protected") {
+		t.Errorf("a protected one: %+v", d)
 	}
 }
 

@@ -79,9 +79,10 @@ func TestNewContainerOfThePod(t *testing.T) {
 func TestNotAReplacement(t *testing.T) {
 	w := newWorld(t, memory(t))
 	now := time.Now()
-	there := true
+	there, known := true, true
 	process := func() *respond.Responder {
 		r := w.process()
+		r.Has = func(context.Context, docket.Case, string) (bool, error) { return known, nil }
 		r.Now = func() time.Time { return now.Add(10 * time.Second) }
 		r.Lost = func(context.Context, docket.Case) docket.Lost {
 			if there {
@@ -115,7 +116,14 @@ func TestNotAReplacement(t *testing.T) {
 			t.Errorf("%s: %d moves, frozen %v, %q", name, c.Moves, c.Frozen(), c.ContainerID())
 		}
 	}
-	there = false // the API server has seen it now
+	there, known = false, false // on another node's word alone
+	if err := process().Advance(t.Context(), o.Case); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.read(o.Case); c.Moves != 0 || c.ContainerID() != "c1" {
+		t.Errorf("a container that the API server does not know: %d moves, %q", c.Moves, c.ContainerID())
+	}
+	known = true // the API server has seen it now
 	if err := process().Advance(t.Context(), o.Case); err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +196,89 @@ rules:
 	if c := w.read(o.Case); err != nil || c.Claim(docket.Freeze) != nil || !strings.Contains(c.Clicks[1].Refused, "look again") {
 		t.Errorf("%v, clicks %+v", err, c.Clicks)
 	}
-	if c := w.click(o.Case, docket.PressApprove, "c"); !c.Frozen() {
+	// Pressed after, on a page that showed what was decided before.
+	shown := func(id string, decision int) docket.Case {
+		t.Helper()
+		body, err := json.Marshal(docket.Click{ID: id, What: docket.PressApprove, By: "ann", At: time.Now(), Decision: &decision})
+		if err == nil {
+			err = w.process().Log.Click(t.Context(), o.Case, id, body)
+		}
+		if err == nil {
+			err = w.process().Advance(t.Context(), o.Case)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.read(o.Case)
+	}
+	if c := shown("old-page", 0); c.Claim(docket.Freeze) != nil || !strings.Contains(c.Clicks[2].Refused, "look again") {
+		t.Errorf("approved on an old page: %+v", c.Clicks)
+	}
+	if c := shown("new-page", w.read(o.Case).DecisionN()); !c.Frozen() {
 		t.Errorf("approved anew: %q %+v", c.Status(), c.Clicks)
+	}
+}
+
+// TestSuccessorByTime: who does not know a pod's UID tells of a successor when what we
+// have removed had gone by then; what came before joins the case.
+func TestSuccessorByTime(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page]}]"
+	now := time.Now().Add(-time.Hour)
+	o, err := w.process().Finding(t.Context(), w.inPod("c1", "u1", now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := w.record(o.Case, docket.KindClaimed, docket.Claimed{Action: docket.Evict, PodUID: "u1"})
+	w.record(o.Case, docket.KindActed, docket.Acted{Claim: n, Action: docket.Evict, Done: true, At: now})
+	for at, joins := range map[time.Duration]bool{10 * time.Second: true, time.Minute: false} {
+		f := w.inPod("", "", now.Add(at))
+		f.CanonicalName += at.String()
+		got, err := w.process().Finding(t.Context(), f)
+		if err != nil || (got.Case == o.Case) != joins {
+			t.Errorf("%s after: case %q, %v; joins %q: want %v", at, got.Case, err, o.Case, joins)
+		}
+	}
+}
+
+// TestPodThatStays: a pod is removed and its node never ends it: that is looked for, and told.
+func TestPodThatStays(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page]}]"
+	now := time.Now()
+	f := w.inPod("c1", "u1", now)
+	w.raiseInSCC(f)
+	o, err := w.process().Finding(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := w.record(o.Case, docket.KindClaimed, docket.Claimed{Action: docket.Evict, PodUID: "u1"})
+	w.record(o.Case, docket.KindActed, docket.Acted{Claim: n, Action: docket.Evict, Done: true, At: now})
+	looked := 0
+	advance := func(after time.Duration) docket.Case {
+		t.Helper()
+		r := w.process()
+		r.Now = func() time.Time { return now.Add(after) }
+		r.Lost = func(context.Context, docket.Case) docket.Lost {
+			looked++
+			return docket.Lost{Action: docket.Evict, Why: "its kubelet has not ended it"}
+		}
+		if err := r.Advance(t.Context(), o.Case); err != nil {
+			t.Fatal(err)
+		}
+		return w.read(o.Case)
+	}
+	if c := advance(20 * time.Second); looked != 0 || c.Status() != "pod removed" {
+		t.Errorf("within its grace: looked %d times, %q", looked, c.Status())
+	}
+	if c := advance(time.Minute); looked != 1 || c.Status() != "pod does not go" {
+		t.Errorf("after it: looked %d times, %q", looked, c.Status())
+	}
+	if c := advance(2 * time.Minute); looked != 1 || c.Stays == "" {
+		t.Errorf("told already: looked %d times, %q", looked, c.Stays)
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "STILL THERE") {
+		t.Errorf("the page does not say so: %v %s", err, messages[0].Blocks)
 	}
 }

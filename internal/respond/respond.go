@@ -64,6 +64,9 @@ type Responder struct {
 	// Lost says what is no more of what holds a pod, and why; its Why is "" when all
 	// holds as far as can be seen. nil: nobody can see.
 	Lost func(ctx context.Context, c docket.Case) docket.Lost
+	// Has tells whether a container is one of the case's pod, by the API server's word.
+	// nil: nobody can see, and a finding's word is taken.
+	Has func(ctx context.Context, c docket.Case, containerID string) (bool, error)
 	// Drive starts a workflow that waits for what a case needs, and answers its
 	// execution. nil: none is configured, and the sweep alone goes on with cases.
 	Drive func(ctx context.Context, caseID string) (execution string, err error)
@@ -226,10 +229,14 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
 	}
 	if len(w.file.Events()) > 0 {
-		if err := w.lookAtHolds(ctx); err != nil {
+		next, err := w.lookAtHolds(ctx)
+		if err != nil {
 			return err
 		}
-		return w.run(ctx, nil)
+		if err := w.run(ctx, nil); err != nil || next.IsZero() || w.file.IsClosed() {
+			return err
+		}
+		return w.wakeForHolds(ctx, next) // one may hold no more, and the other still
 	}
 	// Named, but never opened: its finding is on record.
 	entries, err := r.Log.Occurrences(ctx, caseID, nil)
@@ -273,20 +280,36 @@ func (r *Responder) nextHoldCheck(c docket.Case) (at time.Time) {
 }
 
 // lookAtHolds sees whether the kubelet has restarted what we froze, or somebody has
-// opened what we isolated, and has somebody look again.
-func (w *work) lookAtHolds(ctx context.Context) error {
+// opened what we isolated, and answers when somebody is to look again.
+func (w *work) lookAtHolds(ctx context.Context) (next time.Time, err error) {
 	c, err := w.fold()
 	if err != nil {
-		return err
+		return next, err
 	}
-	next := w.nextHoldCheck(c)
-	if next.IsZero() {
-		return nil
+	next = w.nextHoldCheck(c)
+	gone := c.SeeGone()
+	look := w.Responder.Lost != nil && !gone.IsZero() && w.Now().After(gone) && w.Now().Sub(gone) < seeGoneFor
+	if next.IsZero() && !look {
+		return next, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, docket.StepDeadline)
 	defer cancel()
 	w.lost = w.Responder.Lost(ctx, c)
-	return w.Log.WakeAt(ctx, c.ID, next) // one may hold no more, and the other still
+	return next, nil
+}
+
+// seeGoneFor is how long it is looked whether a pod that was removed has gone: a sweep
+// may be late.
+const seeGoneFor = 6 * time.Hour
+
+// wakeForHolds has somebody look at a time, unless somebody does so before: every look
+// asks for the next, and they must not become more.
+func (w *work) wakeForHolds(ctx context.Context, at time.Time) error {
+	ahead, err := w.Log.WakesWithin(ctx, w.file.ID, w.Now(), at)
+	if err != nil || ahead {
+		return err
+	}
+	return w.Log.WakeAt(ctx, w.file.ID, at)
 }
 
 // Wait is what a case waits for: nothing when Done, else for a press, at most For.
@@ -361,6 +384,9 @@ func (r *Responder) looks(c docket.Case) (out []time.Time) {
 	}
 	if at := r.nextHoldCheck(c); !at.IsZero() {
 		out = append(out, at)
+	}
+	if at := c.SeeGone(); !at.IsZero() && r.Lost != nil {
+		out = append(out, at.Add(time.Second))
 	}
 	for _, at := range c.AskAgain() {
 		out = append(out, at.Add(time.Second))

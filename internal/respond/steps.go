@@ -1,7 +1,6 @@
 package respond
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -42,7 +41,7 @@ func (r *Responder) due(c docket.Case, lost docket.Lost) []step {
 	if until := freezeEnd(c); !until.IsZero() && r.Now().After(until) {
 		steps = append(steps, step{"expire", expire})
 	}
-	if lost.Why != "" && (lost.Action == "" && c.Frozen() || lost.Action == docket.Isolate && c.InForce(docket.Isolate) && c.Open == "") {
+	if lost.Why != "" && (docket.Destroys(lost.Action) && c.Stays == "" || lost.Action == "" && c.Frozen() || lost.Action == docket.Isolate && c.InForce(docket.Isolate) && c.Open == "") {
 		steps = append(steps, step{"tell that a hold is lost", func(ctx context.Context, w *work, _ docket.Case) error { return lose(ctx, w, lost) }})
 	}
 	if action, click := nextAction(c, r.Now()); action != "" {
@@ -77,17 +76,17 @@ const maxTries = 30
 func nextAction(c docket.Case, now time.Time) (action, click string) {
 	if release := accepted(c, docket.PressRelease); release != "" {
 		for _, held := range []string{docket.Cordon, docket.Isolate, docket.Freeze} {
-			if undo := dueUndoing(c, held, release); undo != "" {
+			if undo := dueUndoing(c, held, release, now); undo != "" {
 				return undo, release
 			}
 		}
 	}
 	if end := ending(c); end != nil {
-		return dueUndoing(c, docket.Cordon, end.ID), end.ID // nothing new is begun
+		return dueUndoing(c, docket.Cordon, end.ID, now), end.ID // nothing new is begun
 	}
 	// One that is about to last longer is not over: its claim is finished first.
 	if over := c.Done(docket.Isolate); c.InForce(docket.Isolate) && c.Claim(docket.Isolate).Acted != nil && !over.Until.IsZero() && now.After(over.Until) && !c.Decided.Decision.EscalateAtEnd {
-		if undo := dueUndoing(c, docket.Isolate, ""); undo != "" {
+		if undo := dueUndoing(c, docket.Isolate, "", now); undo != "" {
 			return undo, ""
 		}
 	}
@@ -108,6 +107,9 @@ func nextAction(c docket.Case, now time.Time) (action, click string) {
 		wanted = slices.Concat(wanted, c.Decided.Decision.Otherwise)
 	}
 	for _, action := range docket.InOrder(wanted) {
+		if docket.Destroys(action) && putOff(c, docket.Evidence) {
+			continue // the evidence may still come
+		}
 		if isDue(c, action, now) {
 			return action, ""
 		}
@@ -159,9 +161,15 @@ func isDue(c docket.Case, action string, now time.Time) bool {
 	return !claim.Acted.Later.IsZero() && now.After(claim.Acted.Later) && tries < maxTries
 }
 
+// putOff tells whether an action was not done, and is to be tried again.
+func putOff(c docket.Case, action string) bool {
+	claim := c.Claim(action)
+	return claim != nil && c.Current(claim) && claim.Acted != nil && !claim.Acted.Done && !claim.Acted.Later.IsZero()
+}
+
 // dueUndoing answers what undoes a hold that is in force or half made. One that
-// failed is tried again when somebody asks again.
-func dueUndoing(c docket.Case, held, click string) string {
+// failed is tried again when its time has come, or when somebody asks again.
+func dueUndoing(c docket.Case, held, click string, now time.Time) string {
 	undo := docket.Undoing(held)
 	claim, undone := c.Claim(held), c.Claim(undo)
 	if claim == nil {
@@ -173,7 +181,8 @@ func dueUndoing(c docket.Case, held, click string) string {
 	tried := slices.ContainsFunc(c.Claims, func(k docket.Claim) bool {
 		return k.Action == undo && k.N > claim.N && k.Click == click
 	})
-	if (claim.Open() || c.InForce(held)) && !tried {
+	again := tried && undone.Click == click && putOff(c, undo) && isDue(c, undo, now)
+	if (claim.Open() || c.InForce(held)) && (!tried || again) {
 		return undo
 	}
 	return ""
@@ -398,6 +407,10 @@ func act(ctx context.Context, w *work, c docket.Case, action, click string) erro
 	if (action == docket.Freeze || action == docket.Isolate) && acted.Done && w.Lost != nil {
 		looks = append(looks, w.Now().Add(holdCheck))
 	}
+	if docket.Destroys(action) && acted.Done && w.Lost != nil {
+		c.Claims = append(slices.Clone(c.Claims), docket.Claim{N: n, Claimed: docket.Claimed{Action: action}, Acted: &acted})
+		looks = append(looks, c.SeeGone())
+	}
 	for _, at := range looks {
 		if at.IsZero() {
 			continue
@@ -421,11 +434,7 @@ const restartSlack = 3 * time.Second
 // said when it was decided.
 func claimOf(c docket.Case, action, click string) docket.Claimed {
 	f := c.Decided.Finding
-	claim := docket.Claimed{Action: action, ContainerID: c.ContainerID(), Node: f.Node, SHA256: f.Process.SHA256, PodUID: f.Pod.UID, Click: click}
-	if w := c.Decided.Facts.Workload; w != nil {
-		claim.PodUID = cmp.Or(claim.PodUID, w.PodUID)
-	}
-	return claim
+	return docket.Claimed{Action: action, ContainerID: c.ContainerID(), Node: f.Node, SHA256: f.Process.SHA256, PodUID: c.PodUID(), Click: click}
 }
 
 // freezeEnd is when the case's freeze ends by itself; zero when nothing is frozen.

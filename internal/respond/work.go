@@ -1,7 +1,6 @@
 package respond
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,8 +84,15 @@ func (w *work) join(ctx context.Context, f finding.Finding) (file *casefile.File
 func ofSamePod(f finding.Finding) func(*casefile.File) (bool, error) {
 	return func(file *casefile.File) (bool, error) {
 		c, err := docket.Fold(file.ID, file.Events())
-		uid := c.Decided.Finding.Pod.UID
-		return uid == "" || f.Pod.UID == "" || uid == f.Pod.UID, err
+		uid := c.PodUID()
+		if uid != "" && f.Pod.UID != "" {
+			return uid == f.Pod.UID, err
+		}
+		// Who does not know the pod's UID tells of a successor when what we have removed
+		// was gone by then, unless it is the very container.
+		a := c.Removed()
+		later := a != nil && !f.Closed() && f.EventTime.After(a.At.Add(docket.MaxGrace))
+		return !later || f.Container.ID != "" && f.Container.ID == c.ContainerID(), err
 	}
 }
 
@@ -380,17 +386,15 @@ func (w *work) follow(ctx context.Context, all, joining []finding.Finding) ([]fi
 	but := func() []finding.Finding {
 		return slices.DeleteFunc(joining, func(f finding.Finding) bool { return f.Key() == newest.Key() })
 	}
-	if c.InForce(docket.Freeze) && w.Responder.Lost != nil && c.Decided.Finding.Pod.Name != "" {
-		if lost := w.Responder.Lost(ctx, c); lost.Why == "" || lost.Action != "" {
-			if w.Now().Sub(newest.EventTime) > settleTime || c.Handled[newest.Key()] {
-				return joining, nil
-			}
-			if w.later == nil {
-				w.later = map[string]bool{}
-			}
-			w.later[newest.Key()] = true
-			return but(), w.Log.WakeAt(ctx, c.ID, w.Now().Add(settleCheck))
+	if !w.tookItsPlace(ctx, c, newest) {
+		if w.Now().Sub(newest.EventTime) > settleTime || c.Handled[newest.Key()] {
+			return joining, nil
 		}
+		if w.later == nil {
+			w.later = map[string]bool{}
+		}
+		w.later[newest.Key()] = true
+		return but(), w.Log.WakeAt(ctx, c.ID, w.Now().Add(settleCheck))
 	}
 	d := docket.Decided{Key: newest.Key(), Finding: newest, Verdict: c.Decided.Verdict, Decision: c.Decided.Decision, Received: w.received, Moved: true}
 	if _, err := w.file.Append(ctx, docket.KindDecided, d); err != nil {
@@ -399,14 +403,29 @@ func (w *work) follow(ctx context.Context, all, joining []finding.Finding) ([]fi
 	return but(), nil
 }
 
+// tookItsPlace tells whether the API server agrees with a finding that tells of a new
+// container: that it is one of the pod's, and that the frozen one is no more. On another
+// node's word a case would follow a container that does not exist, and contain nothing.
+func (w *work) tookItsPlace(ctx context.Context, c docket.Case, f finding.Finding) bool {
+	if c.Decided.Finding.Pod.Name == "" {
+		return true // a machine of its own: there is nobody else to ask
+	}
+	if c.InForce(docket.Freeze) && w.Responder.Lost != nil {
+		if lost := w.Responder.Lost(ctx, c); lost.Why == "" || lost.Action != "" {
+			return false
+		}
+	}
+	if w.Has == nil {
+		return true
+	}
+	has, err := w.Has(ctx, c, f.Container.ID)
+	return err == nil && has
+}
+
 // replaces tells whether a finding is about a container that has taken the place of the
 // case's: of the same name, of the same pod, on the same node, and later.
 func replaces(f finding.Finding, c docket.Case) bool {
-	was := c.Decided.Finding
-	uid := was.Pod.UID
-	if facts := c.Decided.Facts.Workload; facts != nil {
-		uid = cmp.Or(uid, facts.PodUID)
-	}
+	was, uid := c.Decided.Finding, c.PodUID()
 	return f.Container.ID != "" && f.Container.ID != c.ContainerID() && f.EventTime.After(was.EventTime) &&
 		f.Container.Name == was.Container.Name && f.Node == was.Node && f.Pod.UID == uid
 }

@@ -171,36 +171,37 @@ type Pod struct {
 // replaced are the controllers that make a new pod for one that is taken away.
 var replaced = []string{"ReplicaSet", "ReplicationController", "Job"}
 
-// RefusesPod answers why the guards forbid an action on a pod, or "". Evidence and
+// RefusesPod answers why the guards forbid an action on a pod, or "", and whether that
+// may be otherwise in a while: replicas come up, what is disturbed settles. Evidence and
 // a cordon take no pod from anybody; an eviction has its budget checked by the API
 // server itself.
-func (g Guards) RefusesPod(action string, p Pod) string {
+func (g Guards) RefusesPod(action string, p Pod) (why string, passing bool) {
 	if action == docket.Evidence {
-		return ""
+		return "", false
 	}
 	switch {
 	case g.protects(p.Namespace):
-		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", p.Namespace)
+		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", p.Namespace), false
 	case p.Static:
-		return "a static pod belongs to its node's kubelet: it cannot be contained through the API"
+		return "a static pod belongs to its node's kubelet: it cannot be contained through the API", false
 	case p.Critical:
-		return "the pod is of the control plane or of system priority"
+		return "the pod is of the control plane or of system priority", false
 	case action == docket.Cordon:
-		return ""
+		return "", false
 	}
 	if why := g.refusesKind(action, p); why != "" {
-		return why
+		return why, false
 	}
 	if p.Terminated || !p.Ready { // it serves nobody: nothing is taken from its owner
-		return ""
+		return "", false
 	}
 	if why := g.refusesReplicas(p); why != "" {
-		return why
+		return why, true
 	}
 	if len(p.Exhausted) > 0 && action != docket.Evict {
-		return fmt.Sprintf("the disruption budget %q allows no disruption now", strings.Join(p.Exhausted, ", "))
+		return fmt.Sprintf("the disruption budget %q allows no disruption now", strings.Join(p.Exhausted, ", ")), true
 	}
-	return ""
+	return "", false
 }
 
 func (g Guards) refusesKind(action string, p Pod) string {
@@ -219,15 +220,18 @@ func (g Guards) refusesKind(action string, p Pod) string {
 	return fmt.Sprintf("nothing replaces a pod of kind %s (opt in with guards.allow_kinds)", kind)
 }
 
+// counted are the controllers whose replicas are looked up.
+var counted = []string{"ReplicaSet", "ReplicationController", "StatefulSet", "DaemonSet"}
+
 func (g Guards) refusesReplicas(p Pod) string {
-	if p.Owner == "" {
-		return "" // opted in, or only frozen
-	}
-	if p.Owner == "Job" {
-		return "" // its pods run to an end and serve nobody
-	}
 	if !p.Countable {
-		return fmt.Sprintf("it is not known how many replicas of %s are ready", p.Name)
+		if slices.Contains(counted, p.Owner) {
+			return fmt.Sprintf("it is not known how many replicas of %s are ready", p.Name)
+		}
+		// A bare pod, or one of a controller that we do not know: opted in, or only frozen.
+		// (Whoever makes a pod can write such an owner on it: it must not be worth more
+		// than none.) A Job's pods run to an end and serve nobody.
+		return ""
 	}
 	least, err := g.MinHealthy(p.Wanted)
 	if err != nil {

@@ -73,7 +73,7 @@ func TestReplicas(t *testing.T) {
 		{"0", 1, 1, false}, {"0%", 1, 1, false}, {"2", 3, 3, false}, {"2", 3, 2, true}, {"100%", 5, 5, true}, {"50%", 10, 6, false}, {"50%", 10, 5, true},
 	} {
 		g := Guards{MinHealthyReplicas: c.least}
-		why := g.RefusesPod(docket.Isolate, Pod{Namespace: "shop", Owner: "ReplicaSet", Name: "web", Ready: true, Wanted: c.wanted, ReadyNow: c.ready, Countable: true})
+		why, _ := g.RefusesPod(docket.Isolate, Pod{Namespace: "shop", Owner: "ReplicaSet", Name: "web", Ready: true, Wanted: c.wanted, ReadyNow: c.ready, Countable: true})
 		if (why != "") != c.refused {
 			t.Errorf("%s of %d, %d ready: refused %q, want refused %v", c.least, c.wanted, c.ready, why, c.refused)
 		}
@@ -97,7 +97,8 @@ func TestPodGuards(t *testing.T) {
 		"DaemonSet":              {func(p *Pod) { p.Owner = "DaemonSet" }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
 		"StatefulSet":            {func(p *Pod) { p.Owner = "StatefulSet" }, []string{docket.Isolate, docket.Evict, docket.Delete}},
 		"bare pod":               {func(p *Pod) { p.Owner = "" }, []string{docket.Isolate, docket.Evict, docket.Delete}},
-		"an unknown controller":  {func(p *Pod) { p.Owner = "GameServer"; p.Countable = false }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
+		"an unknown controller":  {func(p *Pod) { p.Owner = "GameServer"; p.Countable = false }, []string{docket.Isolate, docket.Evict, docket.Delete}}, // as a bare pod
+		"replicas not known":     {func(p *Pod) { p.Countable = false }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
 		"too few left":           {func(p *Pod) { p.ReadyNow = 2 }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
 		"too few, but not ready": {func(p *Pod) { p.ReadyNow, p.Ready = 1, false }, nil},
 		"disruption budget":      {func(p *Pod) { p.Exhausted = []string{"web"} }, []string{docket.Freeze, docket.Isolate, docket.Delete}},
@@ -106,15 +107,25 @@ func TestPodGuards(t *testing.T) {
 		p := good
 		c.change(&p)
 		for _, action := range all {
-			if why := g.RefusesPod(action, p); (why != "") != slices.Contains(c.refused, action) {
+			why, passing := g.RefusesPod(action, p)
+			if (why != "") != slices.Contains(c.refused, action) {
 				t.Errorf("%s, %s: refused %q", name, action, why)
+			}
+			if mayPass := why != "" && (len(p.Exhausted) > 0 || p.Ready && p.ReadyNow == 2 || name == "replicas not known"); passing != mayPass {
+				t.Errorf("%s, %s: refused %q, passing %v", name, action, why, passing)
 			}
 		}
 	}
 	g.AllowKinds = []string{"StatefulSet"}
 	sts := good
 	sts.Owner = "StatefulSet"
-	if why := g.RefusesPod(docket.Evict, sts); why != "" {
+	if why, _ := g.RefusesPod(docket.Evict, sts); why != "" {
 		t.Errorf("opted in: %s", why)
+	}
+	g.AllowKinds = []string{"GameServer"}
+	game := good
+	game.Owner, game.Countable = "GameServer", false
+	if why, _ := g.RefusesPod(docket.Evict, game); why != "" {
+		t.Errorf("another controller's kind, opted in: %s", why)
 	}
 }
