@@ -556,6 +556,12 @@ func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.
 // which nothing undoes, and sees it through; it answers whether there was such a write.
 func (w *world) undoingFaultOnce(t *testing.T, action string, pod corev1.Pod, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
 	t.Helper()
+	w.Eventually("its ReplicaSet has it, again", func() error {
+		if n := len(w.Pods(pod.Namespace, "app="+pod.Labels["app"])); n != 2 || len(w.pod(pod).OwnerReferences) != 1 {
+			return fmt.Errorf("%d pods", n)
+		}
+		return nil
+	})
 	k := w.open(about(pod), action)
 	what, click := action, ""
 	if undo := docket.Undoing(action); undo != "" {
