@@ -7,7 +7,6 @@ import (
 	"net"
 	"regexp"
 	"sync"
-	"time"
 
 	"cloud.google.com/go/container/apiv1/containerpb"
 	"google.golang.org/api/option"
@@ -26,8 +25,7 @@ type Server struct {
 	address  string
 	mu       sync.Mutex
 	clusters map[string]*containerpb.Cluster
-	fail     func(name string) error
-	delay    time.Duration
+	fail     func(ctx context.Context, name string) error
 	calls    int
 }
 
@@ -66,11 +64,11 @@ func (s *Server) Change(name string, change func(*containerpb.Cluster)) {
 	change(s.clusters[name])
 }
 
-// Fail makes calls fail, or be slow; a nil fail and no delay mend it.
-func (s *Server) Fail(fail func(name string) error, delay time.Duration) {
+// Fail makes calls fail, or be slow: fail is called before each is answered. nil mends it.
+func (s *Server) Fail(fail func(ctx context.Context, name string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail, s.delay = fail, delay
+	s.fail = fail
 }
 
 // Calls counts those answered.
@@ -86,15 +84,10 @@ var nameForm = regexp.MustCompile(`^projects/[a-z0-9:.-]+/locations/[a-z0-9-]+/c
 func (s *Server) GetCluster(ctx context.Context, r *containerpb.GetClusterRequest) (*containerpb.Cluster, error) {
 	s.mu.Lock()
 	s.calls++
-	fail, delay, known := s.fail, s.delay, s.clusters[r.GetName()]
+	fail, known := s.fail, s.clusters[r.GetName()]
 	s.mu.Unlock()
-	select {
-	case <-time.After(delay):
-	case <-ctx.Done():
-		return nil, status.FromContextError(ctx.Err()).Err()
-	}
 	if fail != nil {
-		if err := fail(r.GetName()); err != nil {
+		if err := fail(ctx, r.GetName()); err != nil {
 			return nil, err
 		}
 	}
