@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,9 @@ import (
 
 	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/policy"
 	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
 	workflowstandin "github.com/contraband-dev/contraband/internal/standin/workflows"
 	"github.com/contraband-dev/contraband/internal/workflows"
@@ -73,19 +78,27 @@ func (d *desk) press() {
 type waiting struct {
 	*desk
 	flows *workflowstandin.Server
-	posts atomic.Int64 // to Advance
+	posts atomic.Int64     // to Advance
+	first http.HandlerFunc // answers the first of them, if it is not nil
+	fault func(execution, call string) error
 }
 
 // newWaiting starts one whose executions end before the step dieAt, "" for none.
 func newWaiting(t *testing.T, dieAt string) *waiting {
 	t.Helper()
 	w := &waiting{desk: newDesk(t)}
+	api := httptest.NewServer(w.slack.Handler())
+	t.Cleanup(api.Close)
+	w.slack.Token, w.cfg.SlackToken, w.cfg.SlackChannel, w.parts.SlackAPI = "xoxb-test", "xoxb-test", slackstandin.Channel, api.URL+"/api/"
 	d, err := workflows.Parse(caseflow.Case)
 	if err != nil {
 		t.Fatal(err)
 	}
 	advance := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.posts.Add(1)
+		if w.posts.Add(1) == 1 && w.first != nil {
+			w.first(rw, r)
+			return
+		}
 		w.Advance(rw, r)
 	}))
 	t.Cleanup(advance.Close)
@@ -96,6 +109,12 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 				return errors.New("the machine is gone")
 			}
 			return nil
+		},
+		Token: "the function's own", Fault: func(execution, call string) error {
+			if w.fault == nil {
+				return nil
+			}
+			return w.fault(execution, call)
 		},
 	})
 	if err != nil {
@@ -153,12 +172,104 @@ func TestWorkflowDrivesACase(t *testing.T) {
 	}
 }
 
+// TestRespondStartsIt: a finding opens a case, and when that has come to rest one execution
+// drives it, labelled with it.
+func TestRespondStartsIt(t *testing.T) {
+	w := newWaiting(t, "")
+	rules, err := policy.Load("")
+	if err == nil {
+		w.responder, err = w.newResponder(rules) // one that starts it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x"}, File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}}
+	_, f, err := finding.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.CanonicalName = "projects/1/sources/1/findings/f"
+	body, err := finding.Notification("", f, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // Pub/Sub brings it twice
+		if err := w.Respond(t.Context(), event(t, "projects/p/topics/findings", body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eventually("the workflow asks", func() bool { return w.posts.Load() == 1 })
+	ids, err := w.Log.Cases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := slices.DeleteFunc(ids, func(id string) bool { return id == caseID })
+	if labels := w.flows.Labels(); len(opened) != 1 || len(labels) != 1 || labels[0]["case"] != opened[0] {
+		t.Errorf("cases %q, executions %v", opened, labels)
+	}
+}
+
+// TestInteractsIdentity: a callback is called with a token of the function's own identity,
+// for Google's cloud; where there is none the press still brings the case on.
+func TestInteractsIdentity(t *testing.T) {
+	for token, resumed := range map[string]bool{"the function's own": true, "another's": false} {
+		t.Run(token, func(t *testing.T) {
+			issuer := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				rw.Header().Set("Content-Type", "application/json")
+				json.NewEncoder(rw).Encode(map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": 3600})
+			}))
+			t.Cleanup(issuer.Close)
+			file := filepath.Join(t.TempDir(), "credentials.json")
+			if err := os.WriteFile(file, []byte(`{"type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "r", "token_uri": "`+issuer.URL+`"}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
+			w := newWaiting(t, "")
+			w.Front.Parts.Callbacks = nil
+			if _, err := w.drive(t.Context(), caseID); err != nil {
+				t.Fatal(err)
+			}
+			w.eventually("the workflow waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
+			w.press()
+			w.eventually("the press closes the case", w.closed)
+			if ended := w.flows.States()["SUCCEEDED"] == 1; !resumed && ended {
+				t.Error("a callback was called with another's token")
+			}
+			if resumed {
+				w.eventually("the workflow is resumed", func() bool { return w.flows.States()["SUCCEEDED"] == 1 })
+			}
+		})
+	}
+}
+
 // TestWorkflowDies: ended before any of its steps, the case goes on: a press that
 // finds no one waiting calls Advance itself, and what it does not reach the sweep does.
 func TestWorkflowDies(t *testing.T) {
-	for _, at := range []string{"begin", "open", "advance", "look", "wait", "again", "finish"} {
+	d, err := workflows.Parse(caseflow.Case)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuses := func(code int) http.HandlerFunc {
+		return func(rw http.ResponseWriter, _ *http.Request) { http.Error(rw, "no", code) }
+	}
+	// What leads to those that an execution does not come to by itself.
+	leads := map[string]func(*waiting){
+		"judge":     func(w *waiting) { w.first = refuses(http.StatusServiceUnavailable) },
+		"permanent": func(w *waiting) { w.first = refuses(http.StatusNotFound) },
+		"only_time_may_pass": func(w *waiting) {
+			w.first = func(rw http.ResponseWriter, _ *http.Request) { serve.Reply(rw, advanceReply{WaitSeconds: 1}, nil) }
+		},
+		"tell": func(w *waiting) {
+			w.fault = func(string, string) error { return workflows.Raise("ValueError", "odd", 0) }
+		},
+	}
+	for _, at := range d.Steps() {
 		t.Run(at, func(t *testing.T) {
+			t.Parallel()
 			w := newWaiting(t, at)
+			if lead := leads[at]; lead != nil {
+				lead(w)
+			}
 			if _, err := w.drive(t.Context(), caseID); err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,7 @@ import (
 func TestStatesAreDocumented(t *testing.T) {
 	said := map[string]bool{}
 	held := []string{docket.Freeze, docket.Isolate, docket.Cordon}
-	for bits := range 1 << 10 {
+	for bits := range 1 << 11 {
 		on := func(n int) bool { return bits>>n&1 == 1 }
 		var c docket.Case
 		claim := func(action string) {
@@ -39,6 +39,9 @@ func TestStatesAreDocumented(t *testing.T) {
 			c.Lost = "restarted"
 		}
 		c.Expired = on(8)
+		if on(10) {
+			c.Stays = "its node does not answer"
+		}
 		if on(9) {
 			c.Decided.Decision = docket.Decision{Ask: true, Do: []string{docket.Freeze}}
 		}

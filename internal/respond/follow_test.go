@@ -231,7 +231,8 @@ func TestSuccessorByTime(t *testing.T) {
 	}
 	n := w.record(o.Case, docket.KindClaimed, docket.Claimed{Action: docket.Evict, PodUID: "u1"})
 	w.record(o.Case, docket.KindActed, docket.Acted{Claim: n, Action: docket.Evict, Done: true, At: now})
-	for at, joins := range map[time.Duration]bool{10 * time.Second: true, time.Minute: false} {
+	for _, at := range []time.Duration{10 * time.Second, time.Minute} {
+		joins := at < docket.MaxGrace
 		f := w.inPod("", "", now.Add(at))
 		f.CanonicalName += at.String()
 		got, err := w.process().Finding(t.Context(), f)

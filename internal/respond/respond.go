@@ -324,6 +324,9 @@ type Wait struct {
 const (
 	shortestWait = 5 * time.Second
 	longestWait  = 24 * time.Hour
+	// longestDriven is well within Workflows' limits: a year, and a hundred thousand steps,
+	// of which a day of waiting takes eight.
+	longestDriven = 300 * 24 * time.Hour
 )
 
 // AdvanceFor is Advance for a workflow's execution that drives the case and can be
@@ -367,6 +370,9 @@ func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
 		return Wait{Done: true, Why: "closed: " + c.Closed.Resolution}, nil
 	}
 	now, next := r.Now(), r.Now().Add(longestWait)
+	if now.Sub(c.Opened) > longestDriven {
+		return Wait{Done: true, Why: "it is left to the sweep: an execution lives a year at most"}, nil
+	}
 	for _, at := range r.looks(c) {
 		if at.After(now) && at.Before(next) {
 			next = at
@@ -382,9 +388,8 @@ func (r *Responder) looks(c docket.Case) (out []time.Time) {
 			out = append(out, a.Later, a.Until, a.RestartsAt.Add(restartSlack))
 		}
 	}
-	if at := r.nextHoldCheck(c); !at.IsZero() {
-		out = append(out, at)
-	}
+	// (Whether a hold still holds the sweep looks: asked for by the workflow as well it would
+	// take it to its limit of steps.)
 	if at := c.SeeGone(); !at.IsZero() && r.Lost != nil {
 		out = append(out, at.Add(time.Second))
 	}

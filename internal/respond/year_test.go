@@ -8,7 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -53,7 +55,8 @@ func TestYear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ends, events, pressed, died := map[string]int{}, 0, 0, 0
+	ends, events, pressed, died, wakes, deaths := map[string]int{}, 0, 0, 0, 0, 0
+	moves := map[string]bool{} // from one state to another, as the diagram draws them
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(runtime.NumCPU())
@@ -63,8 +66,9 @@ func TestYear(t *testing.T) {
 		}
 		g.Go(func() error {
 			y := newYear(t, definition, rules, rand.New(rand.NewPCG(seed, uint64(i))))
+			y.which = fmt.Sprintf("-year.seed=%d -year.case=%d", seed, i)
 			y.live()
-			c := y.check(fmt.Sprintf("-year.seed=%d, case %d", seed, i))
+			c := y.check(y.which)
 			mu.Lock()
 			defer mu.Unlock()
 			ends[c.Status()]++
@@ -73,13 +77,66 @@ func TestYear(t *testing.T) {
 			if y.flowDied {
 				died++
 			}
+			wakes += len(y.plain.fired)
+			deaths += int(y.deaths.Load())
+			maps.Copy(moves, y.moves)
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("%d events in them, %d presses taken in, %d workflows died; ends: %v\n", events, pressed, died, ends)
+	fmt.Printf("%d invocations, %d of which died; %d presses taken in, %d wakes answered, %d workflows died; ends: %v\n", events, deaths, pressed, wakes, died, ends)
+	drawn := diagram(t)
+	for _, move := range slices.Sorted(maps.Keys(moves)) {
+		if !drawn[move] {
+			t.Errorf("docs/cases.md does not draw %s", move)
+		}
+	}
+	if *yearCases < 1000 {
+		return // some moves are rare
+	}
+	for _, move := range slices.Sorted(maps.Keys(drawn)) {
+		if !moves[move] {
+			t.Errorf("docs/cases.md draws %s, which never happened", move)
+		}
+	}
+}
+
+// diagram are the moves that docs/cases.md draws.
+func diagram(t *testing.T) map[string]bool {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/cases.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, drawing, _ := strings.Cut(string(page), "stateDiagram-v2")
+	drawing, _, _ = strings.Cut(drawing, "```")
+	out := map[string]bool{}
+	for line := range strings.Lines(drawing) {
+		if from, to, ok := strings.Cut(line, " --> "); ok {
+			to, _, _ = strings.Cut(to, ":")
+			out[strings.TrimSpace(from)+" --> "+strings.TrimSpace(to)] = true
+		}
+	}
+	if len(out) < 10 {
+		t.Fatalf("docs/cases.md draws %v", out)
+	}
+	return out
+}
+
+// stateOf is where the diagram has a case.
+func stateOf(c docket.Case) string {
+	status := c.Status()
+	for prefix, state := range map[string]string{
+		"closed: ": "closed", "pod does not go": "pod_does_not_go", "pod removed": "pod_removed", "freeze lost": "freeze_lost", "released": "released",
+		"freeze expired": "freeze_expired", "waiting for approval": "waiting_for_approval", "open": "open",
+	} {
+		if strings.HasPrefix(status, prefix) {
+			return state
+		}
+	}
+	return "held"
 }
 
 const yearPolicy = `
@@ -106,23 +163,29 @@ rules:
 
 // year is one case, and the world around it.
 type year struct {
-	t      *testing.T
-	r      *rand.Rand // of the plan of the year, made by one
-	dice   *dice      // of what happens in it
-	def    *workflows.Definition
-	now    time.Time
-	end    time.Time
-	store  *flakyStore
-	policy *policy.Policy
-	queue  []happening // by time
-	caseID string
-	events int
+	t         *testing.T
+	r         *rand.Rand // of the plan of the year, made by one
+	dice      *dice      // of what happens in it
+	def       *workflows.Definition
+	now       time.Time
+	end       time.Time
+	store     *flakyStore
+	plain     *plainStore
+	policy    *policy.Policy
+	deaths    atomic.Int64 // of invocations
+	auditor   *respond.Responder
+	alone     bool   // no workflow drives cases: the sweep must suffice
+	which     string // the flags that repeat it
+	forgotten bool
+	late      map[string]time.Time // what is due, since when it was seen so
+	moves     map[string]bool
+	queue     []happening // by time
+	caseID    string
+	events    int
 
-	flow     string // the execution that drives the case
 	flows    int
 	flowDied bool
-	callback string
-	pending  bool // a request to the callback is not yet read
+	waiting  map[string]bool // callbacks that are awaited, and whether a request is not yet read
 	pages    int
 	reminded int
 	acts     map[string]docket.Acted // by claim: done once
@@ -139,7 +202,11 @@ type happening struct {
 type plainStore struct {
 	mu     sync.Mutex
 	values map[string][]byte
-	keys   []string // sorted
+	keys   []string       // sorted
+	made   map[string]int // wakes, by key
+	fired  map[string]int // those that were answered
+	now    func() time.Time
+	early  []string // that were answered before their time
 }
 
 func (s *plainStore) Create(_ context.Context, key string, body []byte) error {
@@ -150,6 +217,9 @@ func (s *plainStore) Create(_ context.Context, key string, body []byte) error {
 		return casefile.ErrExists
 	}
 	s.keys, s.values[key] = slices.Insert(s.keys, i, key), slices.Clone(body)
+	if strings.HasPrefix(key, "wakes/") {
+		s.made[key]++
+	}
 	return nil
 }
 
@@ -178,6 +248,12 @@ func (s *plainStore) Delete(_ context.Context, key string) error {
 	if i, ok := slices.BinarySearch(s.keys, key); ok {
 		s.keys = slices.Delete(s.keys, i, i+1)
 		delete(s.values, key)
+		if strings.HasPrefix(key, "wakes/") {
+			s.fired[key]++
+			if strings.Split(key, "/")[1] > s.now().UTC().Format("2006-01-02T15:04:05") {
+				s.early = append(s.early, key)
+			}
+		}
 	}
 	return nil
 }
@@ -188,11 +264,19 @@ func (s *plainStore) Close() error { return nil }
 // and a seed is to mean the same all the same.
 type dice struct {
 	seed uint64
+	calm bool // nothing fails: what is due is taken at once
 	mu   sync.Mutex
 	n    map[string]uint64
 }
 
+// faults are chances of what never happens in a calm year. (That a press reaches nobody
+// is none of them: it has a wake.)
+var faults = []string{"contain", "answer", "drive", "driven twice", "post", "edit", "remind", "step"}
+
 func (d *dice) chance(about string, p float64) bool {
+	if d.calm && slices.Contains(faults, about) {
+		return false
+	}
 	d.mu.Lock()
 	d.n[about]++
 	n := d.n[about]
@@ -234,12 +318,67 @@ func (s *flakyStore) Read(ctx context.Context, key string) ([]byte, error) {
 	return s.Store.Read(ctx, key)
 }
 
+// invocation is one life of a function's process, which can end at any of its operations
+// on the store: then nothing that it does takes effect any more, and its lease stays.
+type invocation struct {
+	*flakyStore
+	y    *year
+	dead atomic.Bool
+}
+
+var errDied = errors.New("the process has died")
+
+func (i *invocation) dies(about string) bool {
+	if !i.dead.Load() && !i.quiet.Load() && i.dice.chance("dies "+about, 0.002) {
+		i.dead.Store(true)
+		i.y.deaths.Add(1)
+	}
+	return i.dead.Load()
+}
+
+func (i *invocation) Create(ctx context.Context, key string, body []byte) error {
+	if i.dies("before creating " + key) {
+		return errDied
+	}
+	err := i.flakyStore.Create(ctx, key, body)
+	if i.dies("after creating " + key) {
+		return errDied
+	}
+	return err
+}
+
+func (i *invocation) Read(ctx context.Context, key string) ([]byte, error) {
+	if i.dies("reading " + key) {
+		return nil, errDied
+	}
+	return i.flakyStore.Read(ctx, key)
+}
+
+func (i *invocation) List(ctx context.Context, prefix string) ([]string, error) {
+	if i.dies("listing " + prefix) {
+		return nil, errDied
+	}
+	return i.flakyStore.List(ctx, prefix)
+}
+
+func (i *invocation) Delete(ctx context.Context, key string) error {
+	if i.dies("deleting " + key) {
+		return errDied
+	}
+	return i.flakyStore.Delete(ctx, key)
+}
+
 func newYear(t *testing.T, def *workflows.Definition, rules *policy.Policy, r *rand.Rand) *year {
 	t.Helper()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	d := &dice{seed: r.Uint64(), n: map[string]uint64{}}
-	return &year{t: t, r: r, dice: d, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules,
-		store: &flakyStore{Store: &plainStore{values: map[string][]byte{}}, dice: d, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{}}
+	d := &dice{seed: r.Uint64(), calm: r.IntN(4) == 0, n: map[string]uint64{}}
+	plain := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}}
+	y := &year{t: t, r: r, dice: d, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules, plain: plain, alone: r.IntN(3) == 0,
+		store: &flakyStore{Store: plain, dice: d, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{},
+		late: map[string]time.Time{}, moves: map[string]bool{}, waiting: map[string]bool{}}
+	plain.now = func() time.Time { return y.now }
+	y.store.quiet.Store(d.calm)
+	return y
 }
 
 func (y *year) after(d time.Duration, do func()) {
@@ -256,14 +395,26 @@ func (y *year) between(from, to time.Duration) time.Duration {
 // nobody knows whether it lives but by its lease.
 func (y *year) responder() *respond.Responder {
 	y.events++
-	log := &casefile.Log{Store: y.store, Lease: docket.Lease, Now: func() time.Time { return y.now }}
+	life := &invocation{flakyStore: y.store, y: y}
+	log := &casefile.Log{Store: life, Lease: docket.Lease, Now: func() time.Time { return y.now }}
 	n := 0
 	rs := &respond.Responder{
-		Log: log, Facts: enrich.Enricher{}, Judge: unknown{}, Policy: y.policy, Pager: (*yearPager)(y), Act: y.act,
+		Log: log, Facts: enrich.Enricher{}, Judge: unknown{}, Policy: y.policy, Pager: &yearPager{y, life},
+		Act: func(ctx context.Context, caseID string, n int) (docket.Acted, error) {
+			if life.dead.Load() {
+				return docket.Acted{}, errDied
+			}
+			return y.act(ctx, caseID, n)
+		},
 		Source: source, Link: func(string) string { return "" }, Now: func() time.Time { return y.now },
-		Holder: func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) }, Drive: y.drive,
+		Holder: func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) },
+		Has:    func(context.Context, docket.Case, string) (bool, error) { return y.dice.chance("has", 0.8), nil },
 		Lost: func(_ context.Context, c docket.Case) docket.Lost {
 			switch {
+			case c.Removed() != nil:
+				if c.Stays == "" && y.dice.chance("stays", 0.2) {
+					return docket.Lost{Action: docket.Evict, Why: "its node does not answer"}
+				}
 			case c.InForce(docket.Freeze) && (y.removed || !y.holds[docket.Freeze]):
 				return docket.Lost{Why: "the kubelet has restarted the container"}
 			case c.InForce(docket.Isolate) && c.Open == "" && y.dice.chance("opened", 0.002):
@@ -271,6 +422,14 @@ func (y *year) responder() *respond.Responder {
 			}
 			return docket.Lost{}
 		},
+	}
+	if !y.alone {
+		rs.Drive = func(ctx context.Context, caseID string) (string, error) {
+			if life.dead.Load() {
+				return "", errDied
+			}
+			return y.drive(ctx, caseID)
+		}
 	}
 	return rs
 }
@@ -282,17 +441,20 @@ func (unknown) Judge(context.Context, finding.Finding) docket.Verdict {
 }
 
 // yearPager is the channel: it counts, and fails now and then.
-type yearPager year
+type yearPager struct {
+	*year
+	life *invocation
+}
 
 func (p *yearPager) Post(context.Context, docket.Case, bool) (docket.Paged, error) {
-	if p.dice.chance("post", 0.05) {
+	if p.life.dead.Load() || p.dice.chance("post", 0.05) {
 		return docket.Paged{}, errors.New("slack does not answer")
 	}
 	p.pages++
 	return docket.Paged{Channel: "c", Timestamp: "1"}, nil
 }
 func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error) {
-	if p.dice.chance("edit", 0.05) {
+	if p.life.dead.Load() || p.dice.chance("edit", 0.05) {
 		return docket.Paged{}, errors.New("slack does not answer")
 	}
 	paged := *c.Paged
@@ -300,7 +462,7 @@ func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error)
 	return paged, nil
 }
 func (p *yearPager) Remind(context.Context, docket.Case, bool) (string, error) {
-	if p.dice.chance("remind", 0.1) {
+	if p.life.dead.Load() || p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
 	p.reminded++
@@ -334,6 +496,9 @@ func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, err
 		switch undone := docket.Undone(action); {
 		case y.dice.chance("refused "+action, 0.05):
 			a.Error = "refused"
+			if y.dice.chance("for now", 0.5) { // as by a sensor that is away
+				a.Later = y.now.Add(time.Minute)
+			}
 		case docket.Destroys(action) && y.dice.chance("not yet", 0.4):
 			a.Error, a.Later = "not yet", y.now.Add(time.Minute)
 		case undone != "":
@@ -370,17 +535,18 @@ func (y *year) drive(_ context.Context, caseID string) (string, error) {
 	y.flows++
 	name := fmt.Sprint("execution", y.flows)
 	y.after(time.Second, func() { y.runFlow(name, caseID) })
+	if y.dice.chance("driven twice", 0.2) { // the answer was lost, and it was started again
+		y.after(time.Minute, func() { y.runFlow(name+"-again", caseID) })
+	}
 	return name, nil
 }
 
-// runFlow runs the workflow; while it waits, the world goes on.
+// runFlow runs the workflow; while it waits, the world goes on. One that waits may be
+// below it on the stack.
 func (y *year) runFlow(name, caseID string) {
-	if y.flow != "" { // one that waits is below us on the stack: it was told to end when it asks
-		return
-	}
-	y.flow = name
-	defer func() { y.flow, y.callback = "", "" }()
-	_, err := y.def.Run(y.t.Context(), &flow{y, name}, map[string]any{"case": caseID}, func(string) error {
+	f := &flow{y: y, name: name}
+	defer func() { delete(y.waiting, f.callback) }()
+	_, err := y.def.Run(y.t.Context(), f, map[string]any{"case": caseID}, func(string) error {
 		if y.dice.chance("step", 0.002) {
 			return errors.New("the execution is gone")
 		}
@@ -392,8 +558,9 @@ func (y *year) runFlow(name, caseID string) {
 }
 
 type flow struct {
-	y    *year
-	name string
+	y        *year
+	name     string
+	callback string
 }
 
 func (f *flow) Getenv(name string) (string, bool) {
@@ -409,13 +576,15 @@ func (f *flow) Sleep(_ context.Context, d time.Duration) error {
 }
 
 func (f *flow) CreateCallback(context.Context, string) (map[string]any, error) {
-	f.y.callback, f.y.pending = fmt.Sprintf("callback%d", f.y.events), false
-	return map[string]any{"url": f.y.callback}, nil
+	delete(f.y.waiting, f.callback)
+	f.callback = fmt.Sprintf("callback-%s-%d", f.name, f.y.events)
+	f.y.waiting[f.callback] = false
+	return map[string]any{"url": f.callback}, nil
 }
 
 func (f *flow) AwaitCallback(_ context.Context, _ map[string]any, d time.Duration) (map[string]any, error) {
-	if f.y.until(f.y.now.Add(d), func() bool { return f.y.pending }) {
-		f.y.pending = false
+	if f.y.until(f.y.now.Add(d), func() bool { return f.y.waiting[f.callback] }) {
+		f.y.waiting[f.callback] = false
 		return map[string]any{}, nil
 	}
 	if err := f.y.over(); err != nil {
@@ -531,27 +700,33 @@ func (y *year) deliver(f finding.Finding) {
 
 // press is a person: the click is on record, or he presses again; then the
 // workflow is resumed, or Advance is called, or neither can be reached.
-func (y *year) press(what, id string) {
+func (y *year) press(what, name string) {
 	if y.caseID == "" {
 		return
 	}
-	r := y.responder()
-	body, err := json.Marshal(docket.Click{ID: id, What: what, By: "a person", At: y.now})
-	if err == nil {
-		err = r.Log.Click(y.t.Context(), y.latest(), id, body)
-	}
-	if err != nil {
-		y.after(time.Minute, func() { y.press(what, id) })
+	id := y.latest()
+	if !y.click(what, name) {
+		y.after(time.Minute, func() { y.press(what, name) })
 		return
 	}
-	url, err := r.Log.Callback(y.t.Context(), y.latest())
+	url, err := y.responder().Log.Callback(y.t.Context(), id)
+	_, waits := y.waiting[url]
 	switch {
-	case y.dice.chance("unreached", 0.1): // nobody is reached: the wake stands by
-	case err == nil && url != "" && url == y.callback:
-		y.pending = true
+	case y.dice.chance("unreached", 0.3): // nobody is reached: the wake stands by
+	case err == nil && waits:
+		y.waiting[url] = true
 	default:
-		r.Advance(y.t.Context(), y.latest())
+		y.responder().Advance(y.t.Context(), id)
 	}
+}
+
+// click puts a press on record; it answers whether that is done.
+func (y *year) click(what, name string) bool {
+	body, err := json.Marshal(docket.Click{ID: name, What: what, By: "a person", At: y.now})
+	if err == nil {
+		err = y.responder().Log.Click(y.t.Context(), y.latest(), name, body)
+	}
+	return err == nil
 }
 
 // latest is the last episode of the case.
@@ -593,11 +768,81 @@ func (y *year) live() {
 		// In the last month nothing fails any more, and somebody settles the matter.
 		y.store.quiet.Store(true)
 		for i := range 40 {
-			y.after(time.Duration(2*i)*time.Hour, func() { y.press(docket.PressRelease, fmt.Sprint("last-release", i)) })
-			y.after(time.Duration(2*i+1)*time.Hour, func() { y.press(docket.PressRemediated, fmt.Sprint("last", i)) })
+			// It reaches nobody: a case that was forgotten is not woken by it.
+			y.after(time.Duration(2*i)*time.Hour, func() { y.click(docket.PressRelease, fmt.Sprint("last-release", i)) })
+			y.after(time.Duration(2*i+1)*time.Hour, func() { y.click(docket.PressRemediated, fmt.Sprint("last", i)) })
 		}
 	})
+	y.auditor = y.responder()
+	y.after(y.nextAudit(), y.audit)
 	y.until(y.end, func() bool { return false })
+}
+
+// How late somebody may come to what is due: what keeps failing is tried hourly, and a lease
+// ends in minutes; where nothing fails the next sweep comes within a minute.
+const (
+	latest     = 2 * time.Hour
+	latestCalm = 3 * time.Minute
+)
+
+// nextAudit: often while much happens.
+func (y *year) nextAudit() time.Duration {
+	age := y.now.Sub(y.end.AddDate(-1, 0, 0))
+	switch {
+	case y.dice.calm && age < 24*time.Hour:
+		return 5 * time.Minute
+	case age < 75*24*time.Hour:
+		return 6 * time.Hour
+	}
+	return 24 * time.Hour
+}
+
+// audit sees that nothing is due, and nobody comes: no event is added meanwhile.
+func (y *year) audit() {
+	seen := map[string]time.Time{}
+	limit := latest
+	if y.dice.calm {
+		limit = latestCalm
+	}
+	due := func(id string, events int, what string) {
+		key := fmt.Sprintf("%s after event %d: %s", id, events-1, what)
+		if seen[key] = y.now; !y.late[key].IsZero() {
+			seen[key] = y.late[key]
+		}
+		if y.now.Sub(seen[key]) > limit && !y.forgotten {
+			y.forgotten = true // once is enough
+			y.t.Errorf("%s: %s is due since %s, and nobody has come by %s", y.which, key, seen[key].Format(time.DateTime), y.now.Format(time.DateTime))
+		}
+	}
+	log := &casefile.Log{Store: y.store.Store, Lease: docket.Lease, Now: func() time.Time { return y.now }}
+	ids, err := log.Cases(y.t.Context())
+	if err != nil {
+		y.t.Error(err)
+	}
+	for _, id := range ids {
+		f, err := log.Read(y.t.Context(), id, "audit")
+		if err != nil || f.IsClosed() {
+			continue
+		}
+		c, err := docket.Fold(id, f.Events())
+		if err != nil {
+			y.t.Errorf("%s: %v", id, err)
+			continue
+		}
+		for _, step := range y.auditor.DueNow(c) {
+			due(id, len(f.Events()), step)
+		}
+		clicks, err := log.Clicks(y.t.Context(), id, c.Handled)
+		occurrences, err2 := log.Occurrences(y.t.Context(), id, c.Handled)
+		if err := errors.Join(err, err2); err != nil {
+			y.t.Error(err)
+		}
+		for _, entry := range slices.Concat(clicks, occurrences) {
+			due(id, len(f.Events()), "taking in "+entry.Name)
+		}
+	}
+	y.late = seen
+	y.after(y.nextAudit(), y.audit)
 }
 
 // check holds every episode to what a case must be at the end.
@@ -639,6 +884,7 @@ func (y *year) check(which string) (last docket.Case) {
 		if c.Paged == nil {
 			fail("nobody was told")
 		}
+		y.moved(f)
 		occurrences, err := log.Occurrences(y.t.Context(), id, c.Handled)
 		if err != nil || len(occurrences) > 0 {
 			fail("%d findings joined and were never taken in (%v)", len(occurrences), err)
@@ -648,6 +894,14 @@ func (y *year) check(which string) (last docket.Case) {
 	if due, _, err := log.Due(y.t.Context()); err != nil || len(due) > 0 {
 		y.t.Errorf("%s: %d wakes were never answered (%v)", which, len(due), err)
 	}
+	if len(y.plain.early) > 0 {
+		y.t.Errorf("%s: answered before their time: %q", which, y.plain.early)
+	}
+	for key, fired := range y.plain.fired {
+		if fired > y.plain.made[key] {
+			y.t.Errorf("%s: %q was made %d times and answered %d times", which, key, y.plain.made[key], fired)
+		}
+	}
 	if y.removed && y.holds[docket.Cordon] || !y.removed && (y.holds[docket.Isolate] || y.holds[docket.Cordon]) {
 		y.t.Errorf("%s: the world still holds %v", which, y.holds)
 	}
@@ -655,6 +909,22 @@ func (y *year) check(which string) (last docket.Case) {
 		y.t.Errorf("%s: reminded %d times in %d episodes", which, y.reminded, len(ids))
 	}
 	return last
+}
+
+// moved notes by which ways a case went.
+func (y *year) moved(f *casefile.File) {
+	y.t.Helper()
+	was := "[*]"
+	for n := range f.Events() {
+		c, err := docket.Fold(f.ID, f.Events()[:n+1])
+		if err != nil {
+			y.t.Fatal(err)
+		}
+		if is := stateOf(c); is != was {
+			y.moves[was+" --> "+is] = true
+			was = is
+		}
+	}
 }
 
 func dump(events []casefile.Event) string {

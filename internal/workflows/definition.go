@@ -6,8 +6,13 @@
 package workflows
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -67,13 +72,19 @@ type retryPolicy struct {
 	multiplier float64
 }
 
-// calls of the standard library that are taken, with their arguments.
+// calls of the standard library that are taken, with their arguments, all of which are
+// to be given.
 var calls = map[string][]string{
-	"http.post":                       {"url", "timeout", "auth", "headers", "body"},
+	"http.post":                       {"url", "timeout", "auth", "body"},
 	"events.create_callback_endpoint": {"http_callback_method"},
 	"events.await_callback":           {"callback", "timeout"},
-	"sys.sleep":                       {"seconds"},
 }
+
+// names of steps and variables that are taken; Workflows takes more.
+var nameForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// reserved words are no variables.
+var reserved = []string{"and", "or", "not", "in", "true", "false", "null"}
 
 // formula is a value that is an expression.
 type formula struct{ expr }
@@ -83,12 +94,15 @@ func Parse(text []byte) (*Definition, error) {
 	if len(text) > MaxDefinition {
 		return nil, fmt.Errorf("definition of %d bytes, at most %d are taken", len(text), MaxDefinition)
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
+	var doc, more yaml.Node
+	in := yaml.NewDecoder(bytes.NewReader(text))
+	if err := in.Decode(&doc); errors.Is(err, io.EOF) {
+		return nil, errors.New("the definition is empty")
+	} else if err != nil {
 		return nil, err
 	}
-	if len(doc.Content) != 1 {
-		return nil, errors.New("the definition is empty")
+	if err := in.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("line %d: a second document", more.Line)
 	}
 	l := &linter{}
 	d := &Definition{subs: map[string]*sub{}}
@@ -97,16 +111,67 @@ func Parse(text []byte) (*Definition, error) {
 		l.fail(doc.Content[0], "there is no main")
 	}
 	for name, s := range d.subs {
-		if s != nil {
-			l.targets(d, name, s.steps, nil)
-		}
+		l.targets(d, name, s.steps, nil)
 	}
 	return d, errors.Join(l.errs...)
+}
+
+// Steps are the names of all steps, at whatever depth, in the order of the text of each
+// subworkflow; main's first.
+func (d *Definition) Steps() (out []string) {
+	subs := slices.Sorted(maps.Keys(d.subs))
+	slices.SortStableFunc(subs, func(a, b string) int {
+		return cmp.Compare(map[bool]int{true: 0, false: 1}[a == "main"], map[bool]int{true: 0, false: 1}[b == "main"])
+	})
+	for _, name := range subs {
+		each(d.subs[name].steps, func(s *step) {
+			if s.name != "" {
+				out = append(out, s.name)
+			}
+		})
+	}
+	return out
+}
+
+// each calls f for steps and all that is in them.
+func each(steps []*step, f func(*step)) {
+	for _, s := range steps {
+		f(s)
+		for _, c := range s.cases {
+			each([]*step{c.step}, f)
+		}
+		if s.try != nil {
+			each([]*step{s.try}, f)
+		}
+		each(s.except, f)
+		each(s.nested, f)
+	}
 }
 
 type linter struct {
 	errs  []error
 	lines map[*step]int
+	reads map[string]int  // variables that the expressions of this subworkflow read, with a line of each
+	sets  map[string]bool // variables that something in it sets
+	names map[string]bool // of its steps
+}
+
+// text reads a plain string.
+func (l *linter) text(n *yaml.Node, what string) string {
+	if n.Kind != yaml.ScalarNode {
+		l.fail(n, "%s: a string is wanted", what)
+	}
+	return n.Value
+}
+
+// variable reads the name of a variable that is set.
+func (l *linter) variable(n *yaml.Node) string {
+	name := l.text(n, "a variable's name")
+	if !nameForm.MatchString(name) || slices.Contains(reserved, name) {
+		l.fail(n, "%q is no variable's name that is taken here", name)
+	}
+	l.sets[name] = true
+	return name
 }
 
 func (l *linter) fail(n *yaml.Node, format string, args ...any) {
@@ -132,11 +197,18 @@ func (l *linter) each(n *yaml.Node, f func(name string, value *yaml.Node)) {
 
 func (l *linter) sub(n *yaml.Node) *sub {
 	s := &sub{}
+	l.reads, l.sets, l.names = map[string]int{}, map[string]bool{}, map[string]bool{}
 	l.each(n, func(key string, v *yaml.Node) {
 		switch key {
 		case "params":
+			if v.Kind != yaml.SequenceNode {
+				l.fail(v, "params: a list is wanted")
+			}
 			for _, p := range v.Content {
-				s.params = append(s.params, p.Value)
+				if slices.Contains(s.params, p.Value) {
+					l.fail(p, "parameter %q twice", p.Value)
+				}
+				s.params = append(s.params, l.variable(p))
 			}
 		case "steps":
 			s.steps = l.steps(v)
@@ -146,6 +218,11 @@ func (l *linter) sub(n *yaml.Node) *sub {
 	})
 	if len(s.steps) == 0 {
 		l.fail(n, "a workflow needs steps")
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.reads)) {
+		if !l.sets[name] {
+			l.fail(&yaml.Node{Line: l.reads[name]}, "nothing sets the variable %q", name)
+		}
 	}
 	return s
 }
@@ -160,11 +237,16 @@ func (l *linter) steps(n *yaml.Node) (out []*step) {
 			l.fail(item, "a step is one name and what it does")
 			continue
 		}
-		s := l.step(item.Content[1])
-		s.name = item.Content[0].Value
-		if slices.ContainsFunc(out, func(o *step) bool { return o.name == s.name }) {
-			l.fail(item, "step %q twice", s.name)
+		name := l.text(item.Content[0], "a step's name")
+		if !nameForm.MatchString(name) {
+			l.fail(item, "%q is no step's name that is taken here", name)
 		}
+		if l.names[name] { // at whatever depth: a jump names one step
+			l.fail(item, "step %q twice", name)
+		}
+		l.names[name] = true
+		s := l.step(item.Content[1])
+		s.name = name
 		out = append(out, s)
 	}
 	return out
@@ -182,29 +264,30 @@ func (l *linter) step(n *yaml.Node) *step {
 		switch key {
 		case "assign":
 			does++
-			for _, item := range v.Content {
-				l.each(item, func(name string, value *yaml.Node) { s.assign = append(s.assign, assignment{name, l.value(value)}) })
-			}
+			s.assign = l.assign(v)
 		case "call":
 			does++
-			s.call = v.Value
+			s.call = l.text(v, "call")
 		case "args":
 			s.args = l.value(v)
 		case "result":
-			s.result = v.Value
+			s.result = l.variable(v)
 		case "switch":
 			does++
 			s.cases = l.cases(v)
 		case "try":
 			does++
 			s.try = l.step(v)
+			if s.try.next != "" {
+				l.fail(v, "a jump does not leave a try")
+			}
 		case "retry":
 			s.retry = l.retry(v)
 		case "except":
 			l.each(v, func(key string, v *yaml.Node) {
 				switch key {
 				case "as":
-					s.as = v.Value
+					s.as = l.variable(v)
 				case "steps":
 					s.except = l.steps(v)
 				default:
@@ -212,7 +295,7 @@ func (l *linter) step(n *yaml.Node) *step {
 				}
 			})
 		case "next":
-			s.next = v.Value
+			s.next = l.text(v, "next")
 		case "return":
 			does++
 			s.ret, s.isRet = l.value(v), true
@@ -240,16 +323,41 @@ func (l *linter) step(n *yaml.Node) *step {
 	return s
 }
 
-func (l *linter) checkCall(n *yaml.Node, s *step) {
-	known, ok := calls[s.call]
-	if s.call == "" || !ok {
-		return // a subworkflow's name is checked with the targets
+// assign reads assignments: one variable each, in order.
+func (l *linter) assign(n *yaml.Node) (out []assignment) {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		l.fail(n, "assign: a list of assignments is wanted")
 	}
+	for _, item := range n.Content {
+		if item.Kind != yaml.MappingNode || len(item.Content) != 2 {
+			l.fail(item, "an assignment is one variable and its value")
+			continue
+		}
+		value := l.value(item.Content[1])
+		out = append(out, assignment{l.variable(item.Content[0]), value})
+	}
+	return out
+}
+
+func (l *linter) checkCall(n *yaml.Node, s *step) {
+	if known, ok := calls[s.call]; ok { // a subworkflow is checked with the targets
+		l.checkArgs(n, s, known)
+	}
+}
+
+// checkArgs wants each of the arguments, and no other.
+func (l *linter) checkArgs(n *yaml.Node, s *step, known []string) {
 	args, isMap := s.args.(map[string]any)
 	if s.args != nil && !isMap {
 		l.fail(n, "args of %s: a map is wanted", s.call)
+		return
 	}
-	for name := range args {
+	for _, name := range known {
+		if _, ok := args[name]; !ok {
+			l.fail(n, "args of %s: %q is missing", s.call, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(args)) {
 		if !slices.Contains(known, name) {
 			l.fail(n, "args of %s: %q is not known; there are %s", s.call, name, strings.Join(known, ", "))
 		}
@@ -257,7 +365,7 @@ func (l *linter) checkCall(n *yaml.Node, s *step) {
 }
 
 func (l *linter) cases(n *yaml.Node) (out []choice) {
-	if n.Kind != yaml.SequenceNode {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 		l.fail(n, "a list of conditions is wanted")
 		return nil
 	}
@@ -350,10 +458,13 @@ func (l *linter) scalar(n *yaml.Node) any {
 			l.fail(n, "an expression is the whole of a string, ${...}")
 			return nil
 		}
-		e, err := parse(inner)
+		e, reads, err := parse(inner)
 		if err != nil {
 			l.fail(n, "%v", err)
 			return nil
+		}
+		for _, name := range reads {
+			l.reads[name] = n.Line
 		}
 		return formula{e}
 	}
@@ -401,8 +512,12 @@ func (l *linter) target(d *Definition, name string, s *step, names []string) {
 	if s.next != "" && s.next != endTarget && !slices.Contains(names, s.next) {
 		l.fail(at, "%s: there is no step %q to go to", name, s.next)
 	}
-	if _, ok := calls[s.call]; s.call != "" && !ok && d.subs[s.call] == nil {
-		l.fail(at, "%s: %q cannot be called here", name, s.call)
+	if _, ok := calls[s.call]; s.call != "" && !ok {
+		if sub := d.subs[s.call]; sub != nil {
+			l.checkArgs(at, s, sub.params)
+		} else {
+			l.fail(at, "%s: %q cannot be called here", name, s.call)
+		}
 	}
 	if s.retry != nil && (d.subs[s.retry.predicate] == nil || len(d.subs[s.retry.predicate].params) != 1) {
 		l.fail(at, "%s: predicate %q is no subworkflow of one parameter", name, s.retry.predicate)
@@ -410,8 +525,8 @@ func (l *linter) target(d *Definition, name string, s *step, names []string) {
 	for _, c := range s.cases {
 		l.target(d, name, c.step, names)
 	}
-	if s.try != nil {
-		l.target(d, name, s.try, names)
+	if s.try != nil { // a jump does not leave it
+		l.target(d, name, s.try, nil)
 	}
 	l.targets(d, name, s.except, names)
 	l.targets(d, name, s.nested, names)

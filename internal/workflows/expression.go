@@ -24,10 +24,7 @@ type (
 		of  expr
 		key expr
 	}
-	unary struct {
-		op string
-		x  expr
-	}
+	not    struct{ x expr }
 	binary struct {
 		op   string
 		x, y expr
@@ -36,30 +33,29 @@ type (
 		name string
 		args []expr
 	}
-	list struct{ items []expr }
 )
 
 // functions of expressions, with the number of their arguments.
-var functions = map[string]int{"default": 2, "map.get": 2, "len": 1, "sys.get_env": 1, "string": 1, "int": 1}
+var functions = map[string]int{"map.get": 2, "sys.get_env": 1}
 
-// parse reads what stands inside ${...}.
-func parse(text string) (expr, error) {
+// parse reads what stands inside ${...}; reads are the variables that it needs.
+func parse(text string) (e expr, reads []string, err error) {
 	if len([]rune(text)) > maxExpression {
-		return nil, fmt.Errorf("expression of %d characters, at most %d are taken", len([]rune(text)), maxExpression)
+		return nil, nil, fmt.Errorf("expression of %d characters, at most %d are taken", len([]rune(text)), maxExpression)
 	}
 	tokens, err := tokenize(text)
 	if err != nil {
-		return nil, fmt.Errorf("expression %q: %w", text, err)
+		return nil, nil, fmt.Errorf("expression %q: %w", text, err)
 	}
 	p := &parser{tokens: tokens}
-	e, err := p.or()
+	e, err = p.or()
 	if err == nil && p.at < len(p.tokens) {
 		err = fmt.Errorf("%q is not expected", p.tokens[p.at].text)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("expression %q: %w", text, err)
+		return nil, nil, fmt.Errorf("expression %q: %w", text, err)
 	}
-	return e, nil
+	return e, p.reads, nil
 }
 
 type token struct {
@@ -92,7 +88,7 @@ func tokenize(s string) (out []token, err error) {
 			i = end + 1
 		case unicode.IsDigit(c):
 			end := i
-			for end < len(s) && (unicode.IsDigit(rune(s[end])) || s[end] == '.') {
+			for end < len(s) && unicode.IsDigit(rune(s[end])) {
 				end++
 			}
 			out = append(out, token{'n', s[i:end]})
@@ -109,7 +105,7 @@ func tokenize(s string) (out []token, err error) {
 			if i+1 < len(s) && slices.Contains([]string{"==", "!=", "<=", ">="}, s[i:i+2]) {
 				op = s[i : i+2]
 			}
-			if !strings.Contains("== != <= >= < > + - ( ) [ ] . ,", op) {
+			if !strings.Contains("== != <= >= < > ( ) [ ] . ,", op) {
 				return nil, fmt.Errorf("%q is not known here", op)
 			}
 			out = append(out, token{'o', op})
@@ -122,6 +118,7 @@ func tokenize(s string) (out []token, err error) {
 type parser struct {
 	tokens []token
 	at     int
+	reads  []string
 }
 
 func (p *parser) is(texts ...string) (string, bool) {
@@ -152,24 +149,22 @@ func (p *parser) and() (expr, error) { return p.chain(p.not, "and") }
 func (p *parser) not() (expr, error) {
 	if _, ok := p.take("not"); ok {
 		x, err := p.not()
-		return unary{"not", x}, err
+		return not{x}, err
 	}
 	return p.compare()
 }
 
 func (p *parser) compare() (expr, error) {
-	x, err := p.sum()
+	x, err := p.primary()
 	if err != nil {
 		return nil, err
 	}
 	if op, ok := p.take("==", "!=", "<=", ">=", "<", ">", "in"); ok {
-		y, err := p.sum()
+		y, err := p.primary()
 		return binary{op, x, y}, err
 	}
 	return x, nil
 }
-
-func (p *parser) sum() (expr, error) { return p.chain(p.primary, "+", "-") }
 
 func (p *parser) chain(next func() (expr, error), ops ...string) (expr, error) {
 	x, err := next()
@@ -196,11 +191,8 @@ func (p *parser) primary() (expr, error) {
 	case t.kind == 's':
 		return p.rest(literal{t.text})
 	case t.kind == 'n':
-		if n, err := strconv.ParseInt(t.text, 10, 64); err == nil {
-			return literal{n}, nil
-		}
-		f, err := strconv.ParseFloat(t.text, 64)
-		return literal{f}, err
+		n, err := strconv.ParseInt(t.text, 10, 64)
+		return literal{n}, err
 	case t.text == "(" && t.kind == 'o':
 		x, err := p.or()
 		if err == nil {
@@ -210,12 +202,6 @@ func (p *parser) primary() (expr, error) {
 			return nil, err
 		}
 		return p.rest(x)
-	case t.text == "[" && t.kind == 'o':
-		items, err := p.items("]")
-		return list{items}, err
-	case t.text == "-" && t.kind == 'o':
-		x, err := p.primary()
-		return unary{"-", x}, err
 	case t.kind == 'i':
 		return p.named(t.text)
 	}
@@ -250,6 +236,7 @@ func (p *parser) named(name string) (expr, error) {
 		p.at += 2
 	}
 	p.at = at // no call: a variable, and its members
+	p.reads = append(p.reads, name)
 	return p.rest(variable{name})
 }
 
@@ -306,18 +293,6 @@ func (v variable) eval(s *scope) (any, error) {
 	return x, nil
 }
 
-func (l list) eval(s *scope) (any, error) {
-	out := []any{}
-	for _, i := range l.items {
-		v, err := i.eval(s)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
-
 func (m member) eval(s *scope) (any, error) {
 	of, err := m.of.eval(s)
 	if err != nil {
@@ -351,26 +326,16 @@ func (m member) eval(s *scope) (any, error) {
 	return nil, raise("TypeError", "a %T has no members", of)
 }
 
-func (u unary) eval(s *scope) (any, error) {
-	x, err := u.x.eval(s)
+func (n not) eval(s *scope) (any, error) {
+	x, err := n.x.eval(s)
 	if err != nil {
 		return nil, err
 	}
-	switch v := x.(type) {
-	case bool:
-		if u.op == "not" {
-			return !v, nil
-		}
-	case int64:
-		if u.op == "-" {
-			return -v, nil
-		}
-	case float64:
-		if u.op == "-" {
-			return -v, nil
-		}
+	v, ok := x.(bool)
+	if !ok {
+		return nil, raise("TypeError", "not of a %T", x)
 	}
-	return nil, raise("TypeError", "%s of a %T", u.op, x)
+	return !v, nil
 }
 
 func (b binary) eval(s *scope) (any, error) {
@@ -406,8 +371,6 @@ func (b binary) eval(s *scope) (any, error) {
 		return !equal(x, y), nil
 	case "in":
 		return contains(x, y)
-	case "+", "-":
-		return add(b.op, x, y)
 	}
 	return order(b.op, x, y)
 }
@@ -444,31 +407,6 @@ func contains(x, y any) (any, error) {
 		return ok && has, nil
 	}
 	return nil, raise("TypeError", "in a %T", y)
-}
-
-func add(op string, x, y any) (any, error) {
-	if a, ok := x.(string); ok && op == "+" {
-		if b, ok := y.(string); ok {
-			return a + b, nil
-		}
-	}
-	if a, ok := x.(int64); ok {
-		if b, ok := y.(int64); ok {
-			if op == "-" {
-				b = -b
-			}
-			return a + b, nil
-		}
-	}
-	a, ok1 := number(x)
-	b, ok2 := number(y)
-	if !ok1 || !ok2 {
-		return nil, raise("TypeError", "%T %s %T", x, op, y)
-	}
-	if op == "-" {
-		b = -b
-	}
-	return a + b, nil
 }
 
 func order(op string, x, y any) (any, error) {
@@ -508,11 +446,6 @@ func (c call) eval(s *scope) (any, error) {
 		}
 	}
 	switch c.name {
-	case "default":
-		if args[0] == nil {
-			return args[1], nil
-		}
-		return args[0], nil
 	case "map.get":
 		m, ok := args[0].(map[string]any)
 		name, isName := args[1].(string)
@@ -520,27 +453,6 @@ func (c call) eval(s *scope) (any, error) {
 			return nil, raise("TypeError", "map.get of a %T and a %T", args[0], args[1])
 		}
 		return m[name], nil // null when it is absent
-	case "len":
-		switch v := args[0].(type) {
-		case string:
-			return int64(len([]rune(v))), nil
-		case []any:
-			return int64(len(v)), nil
-		case map[string]any:
-			return int64(len(v)), nil
-		}
-		return nil, raise("TypeError", "len of a %T", args[0])
-	case "string":
-		return fmt.Sprint(args[0]), nil
-	case "int":
-		if f, ok := number(args[0]); ok {
-			return int64(f), nil
-		}
-		n, err := strconv.ParseInt(fmt.Sprint(args[0]), 10, 64)
-		if err != nil {
-			return nil, raise("ValueError", "int of %q", fmt.Sprint(args[0]))
-		}
-		return n, nil
 	case "sys.get_env":
 		name, ok := args[0].(string)
 		if !ok {

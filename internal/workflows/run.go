@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -17,9 +18,9 @@ const (
 // *Error; others end the execution.
 type Env interface {
 	Getenv(name string) (value string, ok bool)
-	Sleep(ctx context.Context, d time.Duration) error
+	Sleep(ctx context.Context, d time.Duration) error // between the tries of a retry
 	// Post sends a request and answers {body, code, headers}; the answer's body is
-	// parsed where it is JSON. An answer that is not 2xx is an *Error.
+	// parsed where it is JSON. An answer of 400 and above is an *Error.
 	Post(ctx context.Context, args map[string]any) (map[string]any, error)
 	// CreateCallback answers {url: ...}.
 	CreateCallback(ctx context.Context, method string) (map[string]any, error)
@@ -224,9 +225,16 @@ func (s *scope) tryStep(ctx context.Context, st *step) (flow, error) {
 	if st.except == nil || !errors.As(err, &raised) {
 		return f, err
 	}
+	before := maps.Clone(s.vars) // what is first set inside except is known there alone
+	defer func() {
+		for name := range s.vars {
+			if _, known := before[name]; !known {
+				delete(s.vars, name)
+			}
+		}
+	}()
 	if st.as != "" {
 		s.vars[st.as] = raised.Value
-		defer delete(s.vars, st.as) // it is known inside except alone
 	}
 	return s.list(ctx, st.except)
 }
@@ -250,15 +258,9 @@ func (s *scope) callStep(ctx context.Context, st *step) (any, error) {
 		}
 		seconds, ok := number(args["timeout"])
 		if !ok {
-			seconds = 43_200
+			return nil, raise("TypeError", "timeout is a %T", args["timeout"])
 		}
 		return s.run.env.AwaitCallback(ctx, callback, time.Duration(seconds*float64(time.Second)))
-	case "sys.sleep": // https://cloud.google.com/workflows/docs/reference/stdlib/sys/sleep
-		seconds, ok := number(args["seconds"])
-		if !ok {
-			return nil, raise("TypeError", "seconds is a %T", args["seconds"])
-		}
-		return nil, s.run.env.Sleep(ctx, time.Duration(seconds*float64(time.Second)))
 	}
 	sub := s.run.def.subs[st.call] // by name: https://cloud.google.com/workflows/docs/reference/syntax/subworkflows
 	list := make([]any, len(sub.params))

@@ -5,6 +5,7 @@ package workflows
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -29,14 +30,19 @@ import (
 	"github.com/contraband-dev/contraband/internal/workflows"
 )
 
-// Config of a Server. All fields are required but Client and Observe.
+// Config of a Server. All fields are required but Client, Token, Observe and Fault.
 type Config struct {
 	Workflow   string // projects/P/locations/L/workflows/W
 	Definition *workflows.Definition
 	Env        map[string]string // user-defined variables
 	Client     *http.Client      // nil: http.DefaultClient
+	Token      string            // access token that callbacks demand; "": one of this machine's
 	Observe    func(execution, step string) error
+	Fault      func(execution, call string) error // raised in place of a call of the standard library; nil: none
 }
+
+// thisMachine is the token of who has none of Google's.
+const thisMachine = "on-this-machine"
 
 // Server is Cloud Workflows.
 type Server struct {
@@ -58,6 +64,7 @@ type Server struct {
 
 type execution struct {
 	name   string
+	labels map[string]string
 	state  executionspb.Execution_State
 	result any
 	err    error
@@ -71,6 +78,7 @@ type callback struct {
 
 // Start serves on loopback.
 func Start(cfg Config) (*Server, error) {
+	cfg.Token = cmp.Or(cfg.Token, thisMachine)
 	s := &Server{cfg: cfg, server: grpc.NewServer(), executions: map[string]*execution{}, callbacks: map[string]*callback{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -108,13 +116,15 @@ func (s *Server) Options() []option.ClientOption {
 func (s *Server) CallbackPrefix() string { return s.callback + "/" }
 
 // CallbackClient calls callbacks, with a token as they demand one.
-func (s *Server) CallbackClient() *http.Client { return &http.Client{Transport: withToken{}} }
+func (s *Server) CallbackClient() *http.Client {
+	return &http.Client{Transport: withToken(s.cfg.Token)}
+}
 
-type withToken struct{}
+type withToken string
 
-func (withToken) RoundTrip(r *http.Request) (*http.Response, error) {
+func (t withToken) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.Header.Set("Authorization", "Bearer on-this-machine")
+	r.Header.Set("Authorization", "Bearer "+string(t))
 	return http.DefaultTransport.RoundTrip(r)
 }
 
@@ -125,6 +135,16 @@ func (s *Server) States() map[string]int {
 	out := map[string]int{}
 	for _, e := range s.executions {
 		out[e.state.String()]++
+	}
+	return out
+}
+
+// Labels of all executions.
+func (s *Server) Labels() (out []map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.executions {
+		out = append(out, e.labels)
 	}
 	return out
 }
@@ -159,7 +179,7 @@ func (s *Server) CreateExecution(_ context.Context, r *executionspb.CreateExecut
 			return nil, status.Errorf(codes.InvalidArgument, "label %q=%q", k, v)
 		}
 	}
-	e := &execution{name: s.cfg.Workflow + "/executions/" + strings.ToLower(rand.Text()), state: executionspb.Execution_ACTIVE}
+	e := &execution{name: s.cfg.Workflow + "/executions/" + strings.ToLower(rand.Text()), labels: r.GetExecution().GetLabels(), state: executionspb.Execution_ACTIVE}
 	s.mu.Lock()
 	s.executions[e.name] = e
 	s.mu.Unlock()
@@ -191,8 +211,8 @@ func (s *Server) run(e *execution, argument any) {
 
 // called is a request to a callback.
 func (s *Server) called(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
-		http.Error(w, "an access token is needed", http.StatusUnauthorized)
+	if r.Header.Get("Authorization") != "Bearer "+s.cfg.Token {
+		http.Error(w, "an access token that is known is needed", http.StatusUnauthorized)
 		return
 	}
 	s.mu.Lock()
@@ -244,6 +264,13 @@ func (v *env) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+func (v *env) fault(call string) error {
+	if v.s.cfg.Fault == nil {
+		return nil
+	}
+	return v.s.cfg.Fault(v.e.name, call)
+}
+
 func (v *env) CreateCallback(_ context.Context, method string) (map[string]any, error) {
 	if method != http.MethodPost {
 		return nil, workflows.Raise("ValueError", fmt.Sprintf("http_callback_method %q", method), 0)
@@ -256,6 +283,9 @@ func (v *env) CreateCallback(_ context.Context, method string) (map[string]any, 
 }
 
 func (v *env) AwaitCallback(ctx context.Context, at map[string]any, timeout time.Duration) (map[string]any, error) {
+	if err := v.fault("events.await_callback"); err != nil {
+		return nil, err
+	}
 	url, _ := at["url"].(string)
 	v.s.mu.Lock()
 	c := v.s.callbacks[strings.TrimPrefix(url, v.s.callback)]
@@ -304,19 +334,32 @@ func (v *env) Post(ctx context.Context, args map[string]any) (map[string]any, er
 		if v.s.ctx.Err() != nil {
 			return nil, err
 		}
-		return nil, workflows.Raise("ConnectionError", err.Error(), 0)
+		return nil, workflows.Raise(tagOf(err), err.Error(), 0)
 	}
 	defer resp.Body.Close()
 	reply, err := io.ReadAll(io.LimitReader(resp.Body, 2<<20))
 	if err != nil {
-		return nil, workflows.Raise("ConnectionError", err.Error(), 0)
+		return nil, workflows.Raise(tagOf(err), err.Error(), 0)
 	}
 	answer := map[string]any{"code": int64(resp.StatusCode), "body": parsed(resp.Header.Get("Content-Type"), reply), "headers": map[string]any{}}
-	if resp.StatusCode/100 != 2 {
+	if resp.StatusCode >= 400 {
 		answer["tags"], answer["message"] = []any{"HttpError"}, "HTTP server responded with error code "+resp.Status
 		return nil, &workflows.Error{Value: answer}
 	}
 	return answer, nil
+}
+
+// tagOf tells an answer that was not waited for from a connection that was never made
+// and one that broke. https://cloud.google.com/workflows/docs/reference/syntax/error-types
+func tagOf(err error) string {
+	var op *net.OpError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "TimeoutError"
+	case errors.As(err, &op) && op.Op == "dial":
+		return "ConnectionFailedError"
+	}
+	return "ConnectionError"
 }
 
 // parsed is a body as a workflow has it: JSON becomes values, numbers without a
