@@ -27,10 +27,10 @@ locals {
   # of ours is to be heard.
   filter = !local.writes_scc ? "state = \"ACTIVE\" OR state = \"INACTIVE\"" : "NOT (category=\"Execution: Added Malicious Binary Executed\" AND (parent=\"${local.source}\" OR parent=\"${local.source}/locations/global\"))"
 
-  apis = [
+  apis = concat(var.casebook.iap_audience == null ? [] : ["iap"], [
     "artifactregistry", "cloudbuild", "cloudfunctions", "cloudresourcemanager", "cloudscheduler", "container", "iam", "iamcredentials", "monitoring",
     "pubsub", "run", "secretmanager", "securitycenter", "storage", "workflowexecutions", "workflows",
-  ]
+  ])
 }
 
 resource "google_project_service" "api" {
@@ -108,7 +108,7 @@ resource "google_project_iam_member" "scc" {
 }
 
 resource "google_scc_v2_organization_notification_config" "findings" {
-  count = var.scope.organization == null ? 0 : 1
+  count = var.listen && var.scope.organization != null ? 1 : 0
 
   organization = var.scope.organization
   config_id    = var.name
@@ -121,7 +121,7 @@ resource "google_scc_v2_organization_notification_config" "findings" {
 }
 
 resource "google_scc_v2_folder_notification_config" "findings" {
-  count = var.scope.folder == null ? 0 : 1
+  count = var.listen && var.scope.folder != null ? 1 : 0
 
   folder       = var.scope.folder
   config_id    = var.name
@@ -134,7 +134,7 @@ resource "google_scc_v2_folder_notification_config" "findings" {
 }
 
 resource "google_scc_v2_project_notification_config" "findings" {
-  count = var.scope.project == null ? 0 : 1
+  count = var.listen && var.scope.project != null ? 1 : 0
 
   project      = var.scope.project
   config_id    = var.name
@@ -148,6 +148,8 @@ resource "google_scc_v2_project_notification_config" "findings" {
 
 # The config's own service account publishes.
 resource "google_pubsub_topic_iam_member" "scc_publishes" {
+  count = var.listen ? 1 : 0
+
   project = var.project_id
   topic   = module.pipeline.findings_topic.name
   role    = "roles/pubsub.publisher"
@@ -204,7 +206,14 @@ module "store" {
   on_destroy        = var.bucket.on_destroy
   labels            = local.labels
 
-  access = {
+  access = local.store_access
+
+  depends_on = [google_project_service.api]
+}
+
+# Which keys each may create, and also replace or remove; docs/permissions.md has the same.
+locals {
+  store_access = {
     respond = {
       member  = local.member.respond
       creates = concat(["events", "findings", "occurrences", "clicks", "wakes"], var.keep_notifications ? ["notifications"] : [])
@@ -223,8 +232,6 @@ module "store" {
     casebook = { member = local.member.casebook, creates = ["clicks", "wakes"] }
     sweep    = { member = local.member.sweep, reads = ["work"], removes = ["wakes"] }
   }
-
-  depends_on = [google_project_service.api]
 }
 
 # ---- secrets, and the policy file
@@ -449,7 +456,7 @@ locals {
     CONTRABAND_CONTAIN_URL  = local.url.contain
     CONTRABAND_CASEBOOK_URL = local.casebook_url
     CONTRABAND_WORKFLOW     = local.workflow
-    CONTRABAND_BUTTONS      = "true"
+    CONTRABAND_BUTTONS      = tostring(coalesce(var.slack.buttons, var.slack.public))
     SLACK_CHANNEL           = var.slack.channel
   })
   case_secrets = merge(
@@ -651,6 +658,8 @@ resource "google_service_account_iam_member" "pushes" {
   service_account_id = google_service_account.identity[each.key].name
   role               = "roles/iam.serviceAccountTokenCreator"
   member             = "serviceAccount:service-${var.project_number}@gcp-sa-pubsub.iam.gserviceaccount.com"
+
+  depends_on = [module.pipeline] # Google makes the agent when Pub/Sub is first used
 }
 
 module "sensor" {
@@ -675,6 +684,8 @@ module "alerts" {
   dead_letter_subscription = module.pipeline.dead_letter_subscription
   push_subscriptions       = module.pipeline.subscriptions
   functions                = [for f in local.functions : "${var.name}-${f}"]
+  interact                 = "${var.name}-interact"
+  sweep                    = "${var.name}-sweep"
   workflow                 = "${var.name}-case"
   detections_topics        = { for key, c in var.clusters : key => "${var.name}-detections-${key}" if c.canary }
   labels                   = local.labels

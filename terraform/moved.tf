@@ -1,6 +1,11 @@
 # What had another name before: an upgrade moves it, and removes nothing.
 
 moved {
+  from = google_pubsub_topic_iam_member.scc_publishes
+  to   = google_pubsub_topic_iam_member.scc_publishes[0]
+}
+
+moved {
   from = google_secret_manager_secret.policy[0]
   to   = google_secret_manager_secret.file["policy"]
 }

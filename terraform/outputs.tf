@@ -39,11 +39,12 @@ output "members" {
 }
 
 output "manifests" {
-  description = "For each cluster the kustomization.yaml to apply: terraform output -json manifests | jq -r .KEY > overlay/kustomization.yaml; kubectl apply -k overlay. Set the sensor's image in it."
+  description = "For each cluster the kustomization.yaml to apply: terraform output -json manifests | jq -r .KEY > overlay/kustomization.yaml; kubectl apply -k overlay. Set the sensor's image in it. (Where contain is false it takes Contain's roles out; a cluster that has them keeps them until they are deleted.)"
   value = {
     for key, c in var.clusters : key => templatefile("${path.module}/kustomization.yaml.tftpl", {
       topic           = "projects/${var.project_id}/topics/${var.name}-detections-${key}"
       service_account = c.service_account
+      contains        = var.contain
       contain         = google_service_account.identity["contain"].email
       respond         = google_service_account.identity["respond"].email
       advance         = google_service_account.identity["advance"].email

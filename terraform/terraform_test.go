@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -121,15 +122,34 @@ func (m *module) run(args ...string) string {
 
 func tail(s string) string { return s[max(0, len(s)-6000):] }
 
+// change is one of a plan.
+type change struct {
+	Address, Type string
+	Change        struct {
+		Actions []string
+		After   map[string]any
+	}
+}
+
 // plan answers what would change: address to actions.
 func (m *module) plan() map[string]string {
 	m.t.Helper()
+	changes := map[string]string{}
+	for _, c := range m.planned() {
+		changes[c.Address] = strings.Join(c.Change.Actions, " ")
+	}
+	return changes
+}
+
+// offline is for plans, which need no access to anything.
+var offline = []string{"GOOGLE_OAUTH_ACCESS_TOKEN=none", "HTTPS_PROXY=http://127.0.0.1:9", "HTTP_PROXY=http://127.0.0.1:9"}
+
+// planned answers what would change.
+func (m *module) planned() []change {
+	m.t.Helper()
 	m.run("plan", "-input=false", "-out=plan")
 	var p struct {
-		ResourceChanges []struct {
-			Address string
-			Change  struct{ Actions []string }
-		} `json:"resource_changes"`
+		ResourceChanges []change `json:"resource_changes"`
 	}
 	cmd := exec.CommandContext(m.t.Context(), terraform(m.t), "show", "-json", "plan")
 	cmd.Dir, cmd.Env = m.dir, append(os.Environ(), m.env...)
@@ -140,13 +160,10 @@ func (m *module) plan() map[string]string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	changes := map[string]string{}
-	for _, c := range p.ResourceChanges {
-		if a := strings.Join(c.Change.Actions, " "); a != "no-op" && a != "read" {
-			changes[c.Address] = a
-		}
-	}
-	return changes
+	return slices.DeleteFunc(p.ResourceChanges, func(c change) bool {
+		a := strings.Join(c.Change.Actions, " ")
+		return a == "no-op" || a == "read"
+	})
 }
 
 func (m *module) apply() { m.t.Helper(); m.run("apply", "-auto-approve", "-input=false") }
@@ -197,10 +214,11 @@ func TestWholeLife(t *testing.T) {
 		}
 	})
 	step("rights are those documented", func(t *testing.T) {
-		for _, p := range rightsWrong(t, g.Policies()) {
+		for _, p := range rightsWrong(t, g.Bindings()) {
 			t.Error(p)
 		}
 	})
+	step("and bounded as documented", func(t *testing.T) { bounded(t, g) })
 	step("each function is built as its program", func(t *testing.T) { programs(t, g) })
 	step("what a function may read it is given", func(t *testing.T) { secretsGiven(t, g) })
 	step("times nest", func(t *testing.T) { timesNest(t, g) })
@@ -271,7 +289,11 @@ func TestWholeLife(t *testing.T) {
 		}
 	})
 	step("another scope keeps the cases", func(t *testing.T) {
-		m.write(project)
+		for _, name := range g.Names() { // the source that was made is there for ever, and is used on
+			if made, ok := strings.CutPrefix(name, "scc "); ok && regexp.MustCompile(`^organizations/[0-9]+/sources/[0-9]+$`).MatchString(made) {
+				m.write(strings.Replace(project, "organizations/123456789/sources/77", made, 1))
+			}
+		}
 		c := m.plan()
 		for address, action := range c {
 			if strings.Contains(action, "delete") && !strings.Contains(address, "google_scc_v2_") && !strings.Contains(address, "google_organization_iam_member") && !strings.Contains(address, "scc_publishes") {
@@ -282,8 +304,16 @@ func TestWholeLife(t *testing.T) {
 			t.Errorf("%v", c)
 		}
 	})
+	step("and applied nothing is left to do", func(t *testing.T) {
+		m.apply()
+		if c := m.plan(); len(c) != 0 {
+			t.Errorf("%v", c)
+		}
+		if g.Object("storage acme-security-contraband-cases") == nil {
+			t.Error("the cases are gone")
+		}
+	})
 	step("a destroy leaves the evidence", func(t *testing.T) {
-		m.write(organization)
 		m.run("destroy", "-auto-approve", "-input=false")
 		const bucket = "storage acme-security-contraband-cases"
 		if g.Object(bucket) == nil {
@@ -296,21 +326,39 @@ func TestWholeLife(t *testing.T) {
 			}
 		}
 	})
+	step("what was kept is taken up again", func(t *testing.T) {
+		imports := "" // as docs/install.md says
+		for key, bucket := range map[string]string{"cases": "acme-security-contraband-cases", "work": "acme-security-contraband-cases-work"} {
+			imports += fmt.Sprintf("import {\n  to = module.contraband.module.store.google_storage_bucket.bucket[%q]\n  id = %q\n}\n", key, "acme-security/"+bucket)
+		}
+		if err := os.WriteFile(filepath.Join(m.dir, "imports.tf"), []byte(imports), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for address, action := range m.plan() {
+			if bucket := strings.Contains(address, "module.store.google_storage_bucket.bucket"); bucket && action != "update" || !bucket && action != "create" {
+				t.Errorf("%s: %s", address, action)
+			}
+		}
+	})
 }
 
 // TestPlanWithoutNetwork: a plan needs no access to anything, so that it can be read
 // before anybody is trusted with any.
 func TestPlanWithoutNetwork(t *testing.T) {
 	terraform(t)
-	for name, arguments := range map[string]string{"organization": organization, "project": project} {
+	for name, arguments := range map[string]string{"organization": organization, "project": project, "folder": strings.Replace(project, `project = "acme-shop"`, `folder = "987654321"`, 1)} {
 		t.Run(name, func(t *testing.T) {
-			m := use(t, []string{"GOOGLE_OAUTH_ACCESS_TOKEN=none", "HTTPS_PROXY=http://127.0.0.1:9", "HTTP_PROXY=http://127.0.0.1:9"}, arguments)
+			m := use(t, offline, arguments)
 			creates := 0
-			for address, action := range m.plan() {
-				if action != "create" {
-					t.Errorf("%s: %s", address, action)
+			planned := m.planned()
+			for _, c := range planned {
+				if len(c.Change.Actions) != 1 || c.Change.Actions[0] != "create" {
+					t.Errorf("%s: %v", c.Address, c.Change.Actions)
 				}
 				creates++
+			}
+			for _, w := range planWrong(t, planned) {
+				t.Error(w)
 			}
 			if creates < 80 {
 				t.Errorf("%d resources are planned", creates)
@@ -320,29 +368,18 @@ func TestPlanWithoutNetwork(t *testing.T) {
 }
 
 // rightsWrong says where the bindings and docs/permissions.md differ.
-func rightsWrong(t *testing.T, policies map[string]map[string][]string) (wrong []string) {
+func rightsWrong(t *testing.T, granted []googleapis.Binding) (wrong []string) {
 	t.Helper()
-	text, err := os.ReadFile("../docs/permissions.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	documented := map[string]bool{}
-	for line := range strings.Lines(string(text)) {
-		cells := strings.Split(line, "|")
-		if len(cells) == 6 && !strings.Contains(cells[1], "who") && !strings.Contains(cells[1], "---") {
-			documented[strings.TrimSpace(cells[1])+" | "+strings.TrimSpace(cells[2])+" | "+strings.TrimSpace(cells[3])] = false
-		}
+	for _, cells := range table(t, "| who | role |") {
+		documented[strings.Join(cells[:3], " | ")] = false
 	}
-	for resource, roles := range policies {
-		for role, members := range roles {
-			for _, member := range members {
-				grant := describe(member, role, resource)
-				if _, ok := documented[grant]; !ok {
-					wrong = append(wrong, grant+": granted, and not documented")
-				}
-				documented[grant] = true
-			}
+	for _, b := range granted {
+		grant := describe(b.Member, b.Role, b.Resource)
+		if _, ok := documented[grant]; !ok {
+			wrong = append(wrong, grant+": granted, and not documented")
 		}
+		documented[grant] = true
 	}
 	for grant, granted := range documented {
 		if !granted {
@@ -350,6 +387,99 @@ func rightsWrong(t *testing.T, policies map[string]map[string][]string) (wrong [
 		}
 	}
 	return wrong
+}
+
+// table reads the rows of a table of docs/permissions.md, by how its head begins.
+func table(t *testing.T, head string) (rows [][]string) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/permissions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), head)
+	if !ok {
+		t.Fatalf("docs/permissions.md has no table that begins with %s", head)
+	}
+	body, _, _ := strings.Cut(rest, "\n\n")
+	for _, line := range strings.Split(body, "\n")[2:] { // behind the head and its rule
+		cells := strings.Split(strings.Trim(line, "| "), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		rows = append(rows, cells)
+	}
+	return rows
+}
+
+var (
+	objectPrefix = regexp.MustCompile(`/objects/([a-z]+)/"`)
+	listPrefix   = regexp.MustCompile(`objectListPrefix", ""\)\.startsWith\("([a-z]+)/"\)`)
+)
+
+// bounded holds the conditions of bindings to the table of keys, and the roles of our own
+// to what is written of them: a right without its bound is a wider one.
+func bounded(t *testing.T, g *googleapis.Server) {
+	want := map[string]string{}
+	for _, cells := range table(t, "| who | may |") {
+		want[strings.Join(cells[:3], " | ")] = cells[3]
+	}
+	got := map[string]string{}
+	may := map[string]string{"roles/storage.objectViewer": "read", "roles/storage.objectCreator": "create", "roles/storage.objectUser": "create, replace, remove"}
+	for _, b := range g.Bindings() {
+		if !strings.HasPrefix(b.Resource, "storage ") {
+			if b.Condition != "" && !strings.Contains(b.Condition, `startsWith("projects/_/buckets/gcf-v2-sources-")`) {
+				t.Errorf("%s on %s: bounded by %s, which no table has", b.Role, b.Resource, b.Condition)
+			}
+			if b.Condition == "" && strings.HasPrefix(b.Role, "roles/storage.") {
+				t.Errorf("%s: %s on the whole of %s", b.Member, b.Role, b.Resource)
+			}
+			continue
+		}
+		who, _, on := strings.Cut(describe(b.Member, b.Role, b.Resource), " | ")
+		_ = on
+		keys := "all"
+		if b.Condition != "" {
+			var prefixes []string
+			for _, m := range objectPrefix.FindAllStringSubmatch(b.Condition, -1) {
+				prefixes = append(prefixes, m[1])
+			}
+			lists := listPrefix.FindAllStringSubmatch(b.Condition, -1)
+			if n := len(strings.Split(b.Condition, " || ")); len(prefixes)+len(lists) != n || len(lists) > 0 && len(lists) != len(prefixes) {
+				t.Errorf("%s on %s: the condition is not understood: %s", who, b.Resource, b.Condition)
+			}
+			keys = strings.Join(prefixes, ", ")
+		}
+		bucket := map[string]string{"storage acme-security-contraband-cases": "case bucket", "storage acme-security-contraband-cases-work": "work bucket", "storage acme-security-contraband-packages": "packages bucket"}[b.Resource]
+		got[who+" | "+may[b.Role]+" | "+bucket] = keys
+	}
+	for grant, keys := range want {
+		if got[grant] != keys {
+			t.Errorf("%s: documented %q, granted %q", grant, keys, got[grant])
+		}
+	}
+	for grant, keys := range got {
+		if _, ok := want[grant]; !ok {
+			t.Errorf("%s %q: granted, and not documented", grant, keys)
+		}
+	}
+	for role, permissions := range map[string][]any{
+		"acme-shop/roles/contraband_reach": {"container.clusters.connect", "container.clusters.get"}, "acme-security/roles/contraband_resume": {"workflows.callbacks.send"},
+	} {
+		found := false
+		for _, name := range g.Names() {
+			if o := g.Object(name); strings.HasSuffix(name, role) {
+				found = true
+				have, _ := o["includedPermissions"].([]any)
+				slices.SortFunc(have, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+				if fmt.Sprint(have) != fmt.Sprint(permissions) {
+					t.Errorf("%s has %v, want %v", role, have, permissions)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("there is no role %s among %q", role, g.Names())
+		}
+	}
 }
 
 // describe says a binding in the words of the table.
@@ -435,11 +565,9 @@ func programs(t *testing.T, g *googleapis.Server) {
 // secretsGiven: a function has each secret that it may read, and none that it may not.
 func secretsGiven(t *testing.T, g *googleapis.Server) {
 	granted, given := map[string]bool{}, map[string]bool{}
-	for resource, roles := range g.Policies() {
-		if secret, ok := strings.CutPrefix(resource, "secrets projects/acme-security/secrets/"); ok {
-			for _, member := range roles["roles/secretmanager.secretAccessor"] {
-				granted[secret+" to "+strings.TrimPrefix(member, "serviceAccount:")] = true
-			}
+	for _, b := range g.Bindings() {
+		if secret, ok := strings.CutPrefix(b.Resource, "secrets projects/acme-security/secrets/"); ok && b.Role == "roles/secretmanager.secretAccessor" {
+			granted[secret+" to "+strings.TrimPrefix(b.Member, "serviceAccount:")] = true
 		}
 	}
 	for _, name := range g.Names() {
@@ -637,14 +765,69 @@ func TestBreakingItIsCaught(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a wider role", func(t *testing.T) {
-		wider := map[string]map[string][]string{"manager projects/acme-security": {"roles/editor": {"serviceAccount:contraband-contain@acme-security.iam.gserviceaccount.com"}}}
-		if !slices.ContainsFunc(rightsWrong(t, wider), func(s string) bool {
-			return strings.Contains(s, "roles/editor") && strings.Contains(s, "not documented")
-		}) {
-			t.Error("nothing noticed")
+	for name, c := range map[string]struct{ file, old, new, want string }{
+		"a basic role":           {"main.tf", `role    = "roles/workflows.invoker"`, `role    = "roles/editor"`, "a basic role"},
+		"a wider role":           {"main.tf", `role    = "roles/workflows.invoker"`, `role    = "roles/workflows.admin"`, "not documented"},
+		"a project's secrets":    {"main.tf", `role    = "roles/workflows.invoker"`, `role    = "roles/secretmanager.secretAccessor"`, "every secret of the project"},
+		"an authoritative grant": {"main.tf", `resource "google_project_iam_member" "workflow_logs" {`, "resource \"google_project_iam_binding\" \"all\" {\n  project = var.project_id\n  role    = \"roles/logging.logWriter\"\n  members = []\n}\n\nresource \"google_project_iam_member\" \"workflow_logs\" {", "takes it from others"},
+		"anybody reads cases":    {"main.tf", "{ for m in var.casebook.viewers : m => m }", `{ all = "allUsers" }`, "open to anybody"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := use(t, offline, organization)
+			if wrong := planWrong(t, m.planned()); len(wrong) > 0 {
+				t.Fatalf("before it is broken: %q", wrong)
+			}
+			file := filepath.Join(m.dir, "../terraform", c.file)
+			body, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(body), c.old) {
+				t.Fatalf("%s has no %q", c.file, c.old)
+			}
+			if err := os.WriteFile(file, []byte(strings.Replace(string(body), c.old, c.new, 1)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if wrong := planWrong(t, m.planned()); !slices.ContainsFunc(wrong, func(s string) bool { return strings.Contains(s, c.want) }) {
+				t.Errorf("nothing noticed: %q", wrong)
+			}
+		})
+	}
+}
+
+// planWrong reads a plan as whoever approves it should: what grants more than
+// docs/permissions.md, takes what others have granted, or opens something to anybody.
+func planWrong(t *testing.T, changes []change) (wrong []string) {
+	t.Helper()
+	documented := map[string]bool{}
+	for _, cells := range table(t, "| who | role |") {
+		documented[cells[1]] = true
+	}
+	for _, c := range changes {
+		say := func(what string) { wrong = append(wrong, c.Address+": "+what) }
+		role, _ := c.Change.After["role"].(string)
+		member, _ := c.Change.After["member"].(string)
+		if strings.HasSuffix(c.Type, "_iam_binding") || strings.HasSuffix(c.Type, "_iam_policy") || strings.HasSuffix(c.Type, "_iam_audit_config") {
+			say("an authoritative grant: it takes it from others")
 		}
-	})
+		if !strings.HasSuffix(c.Type, "_iam_member") {
+			continue
+		}
+		switch {
+		case slices.Contains([]string{"roles/owner", "roles/editor", "roles/viewer"}, role):
+			say(role + ": a basic role")
+		case role != "" && !documented[role]: // a role of our own has no name yet
+			say(role + ": it is not documented")
+		}
+		if role == "roles/secretmanager.secretAccessor" && c.Type != "google_secret_manager_secret_iam_member" {
+			say("every secret of the project")
+		}
+		if open := member == "allUsers" || member == "allAuthenticatedUsers"; open && !strings.Contains(c.Address, `module.function["interact"]`) {
+			say("open to anybody")
+		}
+	}
+	return wrong
 }
 
 // TestNothingAuthoritative: the module adds members, and never says who else may do what.

@@ -69,8 +69,14 @@ variable "source_name" {
   }
 }
 
+variable "listen" {
+  description = "Listen for Security Command Center's findings in scope. false where it is not switched on: the sensors' findings then come the direct way alone."
+  type        = bool
+  default     = true
+}
+
 variable "clusters" {
-  description = "The clusters that have our sensor, or whose pods may be contained, by a short key of yours. Two clusters of one project need different service accounts of their sensors: they share an identity pool."
+  description = "The clusters that have our sensor, or whose pods may be contained, by a short key of yours. Two clusters of one project need different service accounts of their sensors: they share an identity pool, and so does every other cluster of that project (docs/permissions.md)."
   type = map(object({
     project_id      = string
     project_number  = string
@@ -140,11 +146,12 @@ variable "indicators" {
 }
 
 variable "slack" {
-  description = "The Slack app: the id of the channel, and ids of users (and, for the casebook, e-mail addresses) who may press buttons; none: whoever sees the channel. public: the endpoint for buttons can be called by anybody, and verifies Slack's signature; false where an organization policy forbids allUsers (docs/permissions.md says what to do instead)."
+  description = "The Slack app: the id of the channel, and ids of users (and, for the casebook, e-mail addresses) who may press buttons; none: whoever sees the channel. public: the endpoint for buttons can be called by anybody, and verifies Slack's signature; false where an organization policy forbids allUsers (docs/permissions.md says what to do instead). buttons: pages have them; by default where the endpoint is public."
   type = object({
     channel       = string
     approvers     = optional(list(string), [])
     public        = optional(bool, true)
+    buttons       = optional(bool)
     min_instances = optional(number, 1)
   })
 
@@ -222,6 +229,16 @@ variable "bucket" {
     on_destroy        = optional(string, "keep")
   })
   default = {}
+
+  validation {
+    condition     = !var.bucket.lock_retention || var.bucket.retention_days > 0
+    error_message = "bucket.lock_retention locks a retention, and bucket.retention_days is 0: nothing would be locked. Give the days."
+  }
+
+  validation {
+    condition     = try(var.bucket.delete_after_days >= 1, var.bucket.delete_after_days == null)
+    error_message = "bucket.delete_after_days is 1 or more, or null: evidence is kept for ever."
+  }
 }
 
 variable "kms_key" {
@@ -232,6 +249,11 @@ variable "kms_key" {
   validation {
     condition     = can(regex("^projects/[^/]+/locations/[^/]+/keyRings/[^/]+/cryptoKeys/[^/]+$", coalesce(var.kms_key, "projects/p/locations/l/keyRings/r/cryptoKeys/k")))
     error_message = "kms_key has the form projects/P/locations/L/keyRings/R/cryptoKeys/K."
+  }
+
+  validation {
+    condition     = var.kms_key == null || try(split("/", var.kms_key)[3] == var.region, false)
+    error_message = "kms_key is of another location than region: Google's services take a key of their own region alone."
   }
 }
 
@@ -245,7 +267,7 @@ variable "network" {
 }
 
 variable "contain" {
-  description = "Let pods be contained. false: the function is there and has no right to reach a cluster."
+  description = "Let pods be contained. false: the function is there and has no right to reach a cluster, nor one in it (apply the manifests again after a change)."
   type        = bool
   default     = true
 }

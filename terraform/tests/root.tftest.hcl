@@ -111,8 +111,8 @@ run "no_containment" {
     contain = false
   }
   assert {
-    condition     = !contains(keys(google_project_iam_member.reach), "acme-shop contain")
-    error_message = "Contain must have no way to a cluster."
+    condition     = !contains(keys(google_project_iam_member.reach), "acme-shop contain") && strcontains(output.manifests["prod"], "$patch: delete")
+    error_message = "Contain must have no way to a cluster, nor a right in it."
   }
 }
 
@@ -120,6 +120,74 @@ run "slack_that_must_not_be_public" {
   command = plan
   variables {
     slack = { channel = "C0123456789", public = false }
+  }
+  assert {
+    condition     = length(local.function.interact.invokers) == 0 && local.function.respond.environment.CONTRABAND_BUTTONS == "false"
+    error_message = "Nobody may call it, so pages have no buttons."
+  }
+}
+
+run "security_command_center_is_not_there" {
+  command = plan
+  variables {
+    scope  = { project = "acme-shop" }
+    listen = false
+  }
+  assert {
+    condition     = length(google_scc_v2_project_notification_config.findings) == 0 && length(google_pubsub_topic_iam_member.scc_publishes) == 0
+    error_message = "Nothing is asked of Security Command Center."
+  }
+}
+
+run "rights_are_bounded" {
+  command = plan
+  assert {
+    condition     = google_project_iam_member.builds["sources"].condition[0].expression == "resource.name.startsWith(\"projects/_/buckets/gcf-v2-sources-\")"
+    error_message = "What builds reads its sources, and no case."
+  }
+  assert {
+    condition     = google_project_iam_custom_role.reach["acme-shop"].permissions == toset(["container.clusters.get", "container.clusters.connect"]) && google_project_iam_custom_role.resume.permissions == toset(["workflows.callbacks.send"])
+    error_message = "The roles of our own have what docs/permissions.md says."
+  }
+  assert {
+    condition     = local.store_access.interact.creates == ["clicks", "wakes"] && local.store_access.interact.only == ["events", "callbacks"] && !can(local.store_access.interact.removes)
+    error_message = "Whoever can be called by anybody may append presses and wakes."
+  }
+}
+
+run "a_lock_of_nothing" {
+  command         = plan
+  expect_failures = [var.bucket]
+  variables {
+    bucket = { lock_retention = true }
+  }
+}
+
+run "evidence_removed_at_once" {
+  command         = plan
+  expect_failures = [var.bucket]
+  variables {
+    bucket = { delete_after_days = 0 }
+  }
+}
+
+run "a_key_of_elsewhere" {
+  command         = plan
+  expect_failures = [var.kms_key]
+  variables {
+    kms_key = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
+  }
+}
+
+run "behind_identity_aware_proxy" {
+  command = plan
+  variables {
+    enable_apis = true
+    casebook    = { iap_audience = "/projects/123456789012/global/backendServices/1" }
+  }
+  assert {
+    condition     = contains(keys(google_project_service.api), "iap") && local.function.casebook.invokers.iap == "serviceAccount:service-123456789012@gcp-sa-iap.iam.gserviceaccount.com"
+    error_message = "The proxy may call the casebook."
   }
 }
 

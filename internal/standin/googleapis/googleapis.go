@@ -6,6 +6,7 @@ package googleapis
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/md5" // what Cloud Storage names an object's bytes by
 	"encoding/base64"
 	"encoding/binary"
@@ -92,25 +93,29 @@ func (s *Server) Change(name string, change func(map[string]any)) error {
 	return nil
 }
 
-// Policies answers the bindings of each resource that has some: role to members.
-func (s *Server) Policies() map[string]map[string][]string {
+// Binding is one member's role on one resource, and the expression that bounds it.
+type Binding struct{ Resource, Role, Member, Condition string }
+
+// Bindings answers what was granted, by resource.
+func (s *Server) Bindings() (out []Binding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := map[string]map[string][]string{}
 	for name, p := range s.policies {
 		bindings, _ := p["bindings"].([]any)
 		for _, b := range bindings {
 			b, _ := b.(map[string]any)
 			role, _ := b["role"].(string)
+			condition, _ := b["condition"].(map[string]any)
+			expression, _ := condition["expression"].(string)
 			members, _ := b["members"].([]any)
 			for _, m := range members {
-				if out[name] == nil {
-					out[name] = map[string][]string{}
-				}
-				out[name][role] = append(out[name][role], fmt.Sprint(m))
+				out = append(out, Binding{name, role, fmt.Sprint(m), expression})
 			}
 		}
 	}
+	slices.SortFunc(out, func(a, b Binding) int {
+		return cmp.Or(cmp.Compare(a.Resource, b.Resource), cmp.Compare(a.Role, b.Role), cmp.Compare(a.Member, b.Member))
+	})
 	return out
 }
 

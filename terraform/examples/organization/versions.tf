@@ -9,6 +9,10 @@ terraform {
   }
 }
 
+# With a person's own credentials Security Command Center asks which project's quota is
+# used; Terraform does not take it from gcloud.
 provider "google" {
-  project = var.project_id
+  project               = var.project_id
+  billing_project       = var.project_id
+  user_project_override = true
 }

@@ -44,10 +44,19 @@ run "it_applies" {
     package        = "../../tests/package.zip"
     slack_channel  = "C0123456789"
     cluster        = "prod"
-    secrets        = { slack_token = "xoxb-1", slack_signing_secret = "s" }
+
+    cluster_location      = "europe-west1-b"
+    viewers               = ["group:security@example.com"]
+    notification_channels = ["projects/acme-security/notificationChannels/1"]
+
+    secrets = { slack_token = "xoxb-1", slack_signing_secret = "s" }
   }
   assert {
     condition     = output.slack_request_url != "" && keys(output.manifests) == ["prod"]
     error_message = "People are told what to do next."
+  }
+  assert {
+    condition     = strcontains(output.manifests["prod"], "$patch: delete") && !strcontains(output.manifests["prod"], "contraband-contain@")
+    error_message = "Nothing is contained, and nobody has the right to."
   }
 }

@@ -10,12 +10,16 @@ module "contraband" {
   package        = var.package
   slack          = { channel = var.slack_channel }
   secrets        = var.secrets
+  contain        = false # the built-in policy pages alone: say true with a policy that contains
+
+  casebook              = { viewers = var.viewers }
+  notification_channels = var.notification_channels
 
   clusters = {
     prod = {
       project_id     = var.project_id
       project_number = var.project_number
-      location       = var.region
+      location       = coalesce(var.cluster_location, var.region)
       name           = var.cluster
     }
   }

@@ -9,7 +9,7 @@ variable "project_number" {
 }
 
 variable "region" {
-  description = "Region of the functions, and of the cluster."
+  description = "Region of the functions."
   type        = string
   default     = "europe-west1"
 }
@@ -17,6 +17,22 @@ variable "region" {
 variable "cluster" {
   description = "Name of the cluster."
   type        = string
+}
+
+variable "cluster_location" {
+  description = "The cluster's region or zone: gcloud container clusters list. null: region."
+  type        = string
+  default     = null
+}
+
+variable "viewers" {
+  description = "Who may read the cases: members such as user:ann@example.com, group:security@example.com."
+  type        = list(string)
+}
+
+variable "notification_channels" {
+  description = "Who is told when the pipeline itself does not work: projects/P/notificationChannels/N, gcloud beta monitoring channels list."
+  type        = list(string)
 }
 
 variable "package" {

@@ -11,6 +11,7 @@ locals {
       filter    = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${var.dead_letter_subscription}\" AND metric.type = \"pubsub.googleapis.com/subscription/num_undelivered_messages\""
       threshold = 0
       duration  = "0s"
+      period    = "60s"
       aligner   = "ALIGN_MAX"
       severity  = "CRITICAL"
     }
@@ -20,25 +21,38 @@ locals {
       filter    = "resource.type = \"pubsub_subscription\" AND (${join(" OR ", local.oldest)}) AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
       threshold = 600
       duration  = "300s"
+      period    = "60s"
       aligner   = "ALIGN_MAX"
       severity  = "ERROR"
     }
     errors = {
       title     = "a function fails"
-      what      = "A function has answered 5xx for ten minutes. Messages are delivered again; nothing is lost yet."
+      what      = "A function has answered 5xx more than five times in ten minutes. Messages are delivered again; nothing is lost yet."
       filter    = "resource.type = \"cloud_run_revision\" AND (${join(" OR ", local.served)}) AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
+      threshold = 5
+      duration  = "0s"
+      period    = "600s"
+      aligner   = "ALIGN_DELTA"
+      severity  = "ERROR"
+    }
+    clicks = {
+      title     = "a press was not taken"
+      what      = "Interact has answered 5xx: Slack does not send a press again, and whoever pressed sees an error, if he looks."
+      filter    = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = \"${var.interact}\" AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
       threshold = 0
-      duration  = "600s"
-      aligner   = "ALIGN_RATE"
+      duration  = "0s"
+      period    = "600s"
+      aligner   = "ALIGN_DELTA"
       severity  = "ERROR"
     }
     workflow = {
       title     = "a case's workflow fails"
-      what      = "Executions have failed for ten minutes. The sweep goes on with their cases, up to a minute later."
+      what      = "An execution has failed. The sweep goes on with its case, up to a minute later."
       filter    = "resource.type = \"workflows.googleapis.com/Workflow\" AND resource.labels.workflow_id = \"${var.workflow}\" AND metric.type = \"workflows.googleapis.com/finished_execution_count\" AND metric.labels.status = \"FAILED\""
       threshold = 0
-      duration  = "600s"
-      aligner   = "ALIGN_RATE"
+      duration  = "0s"
+      period    = "600s"
+      aligner   = "ALIGN_DELTA"
       severity  = "WARNING"
     }
   })
@@ -64,7 +78,7 @@ resource "google_monitoring_alert_policy" "alert" {
       duration        = each.value.duration
 
       aggregations {
-        alignment_period   = "60s"
+        alignment_period   = each.value.period
         per_series_aligner = each.value.aligner
       }
     }
@@ -73,6 +87,35 @@ resource "google_monitoring_alert_policy" "alert" {
   documentation {
     mime_type = "text/markdown"
     content   = "${each.value.what}\n\nWhat to do: ${var.playbook_url}#${each.key}"
+  }
+}
+
+# What waits goes on by the sweep where nothing else brings it on: it must be heard.
+resource "google_monitoring_alert_policy" "sweep" {
+  project               = var.project_id
+  display_name          = "${var.name}: the sweep does not run"
+  combiner              = "OR"
+  severity              = "CRITICAL"
+  notification_channels = var.notification_channels
+  user_labels           = var.labels
+
+  conditions {
+    display_name = "no sweep succeeds"
+
+    condition_absent {
+      filter   = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = \"${var.sweep}\" AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"2xx\""
+      duration = "900s"
+
+      aggregations {
+        alignment_period   = "300s"
+        per_series_aligner = "ALIGN_DELTA"
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "No sweep has succeeded for fifteen minutes: approvals, ends and retries rest on the workflow alone.\n\nWhat to do: ${var.playbook_url}#sweep"
   }
 }
 

@@ -29,6 +29,16 @@ variable "functions" {
   type        = list(string)
 }
 
+variable "interact" {
+  description = "Name of the function that takes presses."
+  type        = string
+}
+
+variable "sweep" {
+  description = "Name of the function that the scheduler calls."
+  type        = string
+}
+
 variable "workflow" {
   description = "Name of the workflow."
   type        = string
