@@ -24,6 +24,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 //go:generate go tool bpf2go -go-package bpf -target bpfel -type event -type event_flags -type counter exec exec.bpf.c -- -Iinclude -O2 -Wall -Werror
@@ -117,6 +118,8 @@ type coreObjects struct {
 	OnRunning *ebpf.Program `ebpf:"on_running"`
 	Events    *ebpf.Map     `ebpf:"events"`
 	Counters  *ebpf.Map     `ebpf:"counters"`
+	Ignored   *ebpf.Map     `ebpf:"ignored"`
+	Clock     *ebpf.Map     `ebpf:".data.clock"` // wall_offset
 }
 
 type lsmPrograms struct {
@@ -217,6 +220,9 @@ func load(c Config, off offsets, tiers Tiers) (p *Programs, err error) {
 	if err != nil {
 		return p, fmt.Errorf("load BPF programs (root or CAP_BPF+CAP_PERFMON is needed): %w", err)
 	}
+	if err = p.SetClock(); err != nil {
+		return p, err
+	}
 	if p.reader, err = ringbuf.NewReader(p.objects.Events); err != nil {
 		return p, fmt.Errorf("open ring buffer: %w", err)
 	}
@@ -252,8 +258,37 @@ func number(b bool) uint32 {
 	return 0
 }
 
-// Running sends an event for each candidate that already runs. Call it once,
-// after Load: what starts in between is seen by the exec program.
+// SetClock tells the kernel side what time it is: a file's change time is of the wall clock,
+// which can be set. Call it now and then.
+func (p *Programs) SetClock() error {
+	var wall, boot unix.Timespec
+	if err := errors.Join(unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot), unix.ClockGettime(unix.CLOCK_REALTIME, &wall)); err != nil {
+		return fmt.Errorf("read the clocks: %w", err)
+	}
+	if err := p.objects.Clock.Put(uint32(0), uint64(wall.Nano()-boot.Nano())); err != nil {
+		return fmt.Errorf("set BPF variable %q: %w", "wall_offset", err)
+	}
+	return nil
+}
+
+// maxHierarchyRoot is the id of a hierarchy's root, in which all are under cgroup v1.
+const maxHierarchyRoot = 1
+
+// Ignore has the kernel side tell nothing, and hash nothing, of a cgroup of the host's own,
+// but of what runs in it with its root on an overlay.
+func (p *Programs) Ignore(cgroup uint64) error {
+	if cgroup <= maxHierarchyRoot {
+		return nil
+	}
+	if err := p.objects.Ignored.Put(cgroup, uint8(1)); err != nil {
+		return fmt.Errorf("ignore cgroup %d: %w", cgroup, err)
+	}
+	return nil
+}
+
+// Running sends an event for each candidate that already runs, unless it was sent within
+// the window. Call it after Load, what starts in between is seen by the exec program, and
+// again when events were lost.
 func (p *Programs) Running() error {
 	r, err := p.running.Open()
 	if err != nil {
@@ -325,7 +360,7 @@ func (p *Programs) Close() error {
 	for _, program := range []*ebpf.Program{o.OnExec, o.OnRunning, l.OnCheck, l.OnMap} {
 		errs = append(errs, program.Close())
 	}
-	for _, m := range []*ebpf.Map{o.Events, o.Counters} {
+	for _, m := range []*ebpf.Map{o.Events, o.Counters, o.Ignored, o.Clock} {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)

@@ -26,6 +26,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define HASH_ALGO_SHA256 4	/* uapi/linux/hash_info.h */
 #define PROT_EXEC 4
 #define MAP_SHARED 1
+#define FRESH_NS 20000000ULL	/* two of the longest ticks, by which the change time is kept */
 
 /* Set by the loader before the programs are loaded. */
 const volatile __u32 host_mnt_ns;	/* inode number of the host's mount namespace */
@@ -36,6 +37,9 @@ const volatile __u64 window_ns;		/* a file that runs again within it is counted,
 const volatile __u32 with_lsm;		/* the LSM programs are loaded too: they see scripts and libraries */
 const volatile __u32 with_ima;		/* and may hash: bpf_ima_file_hash is there */
 const volatile __u64 ima_max;		/* larger files are not hashed before they run, bytes */
+
+/* CLOCK_REALTIME less CLOCK_BOOTTIME; user space keeps it true. In a map of its own. */
+volatile __u64 wall_offset SEC(".data.clock") = 0;
 
 enum counter { QUIET, SENT, REPEATED, DROPPED, COUNTERS };
 
@@ -109,6 +113,14 @@ struct {
 	__type(key, struct file_key);
 	__type(value, struct file_runs);
 } runs SEC(".maps");
+
+/* Cgroups of the host's own services, which user space has found to be no containers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u8);
+} ignored SEC(".maps");
 
 static __always_inline void count(__u32 which)
 {
@@ -206,8 +218,12 @@ static __always_inline __u32 judge(struct inode *inode, struct super_block *root
 static __always_inline int first_in_window(struct file_key *key, __u64 now, __u64 *repeats)
 {
 	struct file_runs fresh = { .sent_ns = now }, *known;
+	__u64 age = now + wall_offset - key->ctime_ns;
 
 	*repeats = 0;
+	/* Within a tick other bytes have the same change time: what has just changed is not remembered. */
+	if (age + FRESH_NS < 2 * FRESH_NS)
+		return 1;
 	known = bpf_map_lookup_elem(&runs, key);
 	if (!known) {
 		/* Told even when it cannot be remembered; of two at once both may be told. */
@@ -287,6 +303,17 @@ static __always_inline __u64 container_of_task(struct task_struct *p)
 	if (cgroup <= ROOT_CGROUP) /* cgroup v1 alone: all are in the root of the other hierarchy */
 		cgroup |= (__u64)BPF_CORE_READ(p, nsproxy, mnt_ns, ns.inum) << 32;
 	return cgroup;
+}
+
+/* A service of the host's in a mount namespace of its own; a root on an overlay is a container's. */
+static __always_inline int is_ignored(struct task_struct *p, __u32 flags)
+{
+	__u64 cgroup;
+
+	if (flags & ROOT_OVERLAY)
+		return 0;
+	cgroup = container_of_task(p);
+	return bpf_map_lookup_elem(&ignored, &cgroup) != 0;
 }
 
 static __always_inline void key_of(struct file_key *key, struct task_struct *p, struct inode *inode, __u32 flags)
@@ -380,6 +407,10 @@ static __always_inline int tell(struct task_struct *p, struct file *file, const 
 	__u64 repeats = 0, now = bpf_ktime_get_boot_ns();
 	struct event *e;
 
+	if (is_ignored(p, flags)) {
+		count(QUIET);
+		return 0;
+	}
 	key_of(&key, p, file->f_inode, flags);
 	/* A script known by name alone could be another one each time: user space tells them apart. */
 	if (!(flags & BY_NAME) && !first_in_window(&key, now, &repeats))
@@ -516,7 +547,7 @@ int BPF_PROG(on_check, struct linux_binprm *bprm)
 		return 0;
 	if (bprm->interp == bprm->filename)
 		bpf_task_storage_delete(&scripts, p); /* the first stage: what an exec that failed left is void */
-	if (!flags)
+	if (!flags || is_ignored(p, flags))
 		return 0;
 	key_of(&key, p, inode, flags);
 	fresh.ino = key.ino;
@@ -559,7 +590,7 @@ int BPF_PROG(on_map, struct file *file, unsigned long reqprot, unsigned long pro
 	if (p->mm->exe_file->f_inode == inode)
 		return 0; /* the program itself: told at its exec */
 	flags = judge(inode, root_of(p));
-	if (!flags)
+	if (!flags || is_ignored(p, flags))
 		return 0;
 	/* Compilers at run time share one piece of memory between a place to write and a place to run; a loader maps privately. */
 	if ((how & MAP_SHARED) && !(flags & ON_OVERLAY) && !inode->i_nlink)

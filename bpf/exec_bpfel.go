@@ -101,6 +101,7 @@ const (
 	execMapCounters         = "counters"
 	execMapEvents           = "events"
 	execMapHashes           = "hashes"
+	execMapIgnored          = "ignored"
 	execMapRuns             = "runs"
 	execMapScripts          = "scripts"
 	execProgOnCheck         = "on_check"
@@ -115,6 +116,7 @@ const (
 	execVarUnusedCounter    = "unused_counter"
 	execVarUnusedEvent      = "unused_event"
 	execVarUnusedEventFlags = "unused_event_flags"
+	execVarWallOffset       = "wall_offset"
 	execVarWindowNs         = "window_ns"
 	execVarWithIma          = "with_ima"
 	execVarWithLsm          = "with_lsm"
@@ -175,6 +177,7 @@ type execMapSpecs struct {
 	Counters *ebpf.MapSpec `ebpf:"counters"`
 	Events   *ebpf.MapSpec `ebpf:"events"`
 	Hashes   *ebpf.MapSpec `ebpf:"hashes"`
+	Ignored  *ebpf.MapSpec `ebpf:"ignored"`
 	Runs     *ebpf.MapSpec `ebpf:"runs"`
 	Scripts  *ebpf.MapSpec `ebpf:"scripts"`
 }
@@ -191,6 +194,7 @@ type execVariableSpecs struct {
 	UnusedCounter    *ebpf.VariableSpec `ebpf:"unused_counter"`
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedEventFlags *ebpf.VariableSpec `ebpf:"unused_event_flags"`
+	WallOffset       *ebpf.VariableSpec `ebpf:"wall_offset"`
 	WindowNs         *ebpf.VariableSpec `ebpf:"window_ns"`
 	WithIma          *ebpf.VariableSpec `ebpf:"with_ima"`
 	WithLsm          *ebpf.VariableSpec `ebpf:"with_lsm"`
@@ -219,6 +223,7 @@ type execMaps struct {
 	Counters *ebpf.Map `ebpf:"counters"`
 	Events   *ebpf.Map `ebpf:"events"`
 	Hashes   *ebpf.Map `ebpf:"hashes"`
+	Ignored  *ebpf.Map `ebpf:"ignored"`
 	Runs     *ebpf.Map `ebpf:"runs"`
 	Scripts  *ebpf.Map `ebpf:"scripts"`
 }
@@ -228,6 +233,7 @@ func (m *execMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Hashes,
+		m.Ignored,
 		m.Runs,
 		m.Scripts,
 	)
@@ -245,6 +251,7 @@ type execVariables struct {
 	UnusedCounter    *ebpf.Variable `ebpf:"unused_counter"`
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
 	UnusedEventFlags *ebpf.Variable `ebpf:"unused_event_flags"`
+	WallOffset       *ebpf.Variable `ebpf:"wall_offset"`
 	WindowNs         *ebpf.Variable `ebpf:"window_ns"`
 	WithIma          *ebpf.Variable `ebpf:"with_ima"`
 	WithLsm          *ebpf.Variable `ebpf:"with_lsm"`

@@ -64,10 +64,12 @@ func (a *allowlist) watch(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
-func (a *allowlist) find(digest, sum, path string) *exception.Exception {
+// find answers the exception that lets a program through, or nil; path is asked for only
+// where there are any.
+func (a *allowlist) find(digest, sum string, path func() string) *exception.Exception {
 	l := a.list.Load()
 	if l == nil {
 		return nil
 	}
-	return l.Find(digest, sum, path, time.Now())
+	return l.Find(digest, sum, path(), time.Now())
 }

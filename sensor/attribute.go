@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,14 +53,23 @@ type containerRuntime interface {
 type attributor struct {
 	runtimes []containerRuntime
 	mu       sync.Mutex
-	known    map[string]answered // by cgroup path and id
-	created  map[string]home     // by container id: told when it was created
+	known    map[string]answered            // by cgroup path and id
+	created  map[string]home                // by container id: told when it was created
+	silent   map[containerRuntime]time.Time // until when runtimes are not asked: they have not answered
 }
 
 type answered struct {
 	home
-	at time.Time
+	at  time.Time
+	not bool // a container
 }
+
+// silence is how long a runtime that does not answer is not asked again: what it would
+// say is missing meanwhile, and what others say is not late.
+const (
+	silence      = 30 * time.Second
+	describeTime = 2 * time.Second
+)
 
 const (
 	maxKnown = 4096
@@ -66,7 +77,7 @@ const (
 )
 
 func newAttributor(cfg Config) *attributor {
-	a := &attributor{known: map[string]answered{}, created: map[string]home{}}
+	a := &attributor{known: map[string]answered{}, created: map[string]home{}, silent: map[containerRuntime]time.Time{}}
 	for _, address := range cfg.CRI {
 		a.runtimes = append(a.runtimes, &criRuntime{address: address})
 	}
@@ -90,20 +101,23 @@ func (a *attributor) close() error {
 
 // container answers errNotContainer for what runs in none, and another error
 // for what does but cannot be named at all.
-func (a *attributor) container(ctx context.Context, e bpf.Event) (home, error) {
-	cgroup, err := cgroupPath(e)
-	if err != nil {
-		return home{}, err
+func (a *attributor) container(ctx context.Context, e bpf.Event, where cgroupOf) (home, error) {
+	if where.err != nil {
+		return home{}, where.err
 	}
-	key := fmt.Sprint(e.Cgroup, cgroup)
+	key := fmt.Sprint(e.Cgroup, where.path, e.Is(bpf.RootOverlay))
 	a.mu.Lock()
 	known, ok := a.known[key]
 	a.mu.Unlock()
-	if ok && (known.Missing == "" || time.Since(known.at) < askAgain) {
+	if ok && (known.Missing == "" && !known.not || time.Since(known.at) < askAgain) {
+		if known.not {
+			return home{}, errNotContainer
+		}
 		return known.home, nil
 	}
-	h, err := a.ask(ctx, cgroup, e)
-	if err != nil {
+	h, err := a.ask(ctx, where.path, e)
+	not := errors.Is(err, errNotContainer)
+	if err != nil && !not {
 		return home{}, err
 	}
 	a.mu.Lock()
@@ -111,8 +125,27 @@ func (a *attributor) container(ctx context.Context, e bpf.Event) (home, error) {
 	if len(a.known) >= maxKnown {
 		clear(a.known)
 	}
-	a.known[key] = answered{h, time.Now()}
-	return h, nil
+	a.known[key] = answered{h, time.Now(), not}
+	return h, err
+}
+
+// describe asks one runtime, unless it has not answered just before.
+func (a *attributor) describe(ctx context.Context, r containerRuntime, cgroup, id string) (home, error) {
+	a.mu.Lock()
+	silent := time.Now().Before(a.silent[r])
+	a.mu.Unlock()
+	if silent {
+		return home{}, errors.New("it does not answer")
+	}
+	ctx, cancel := context.WithTimeout(ctx, describeTime)
+	defer cancel()
+	h, err := r.describe(ctx, cgroup, id)
+	if err != nil && ctx.Err() != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.silent[r] = time.Now().Add(silence)
+	}
+	return h, err
 }
 
 func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home, error) {
@@ -132,7 +165,7 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 	for try := 0; ; try++ {
 		troubles = nil
 		for _, r := range a.runtimes {
-			h, err := r.describe(ctx, cgroup, id)
+			h, err := a.describe(ctx, r, cgroup, id)
 			if err == nil {
 				h.ID, h.Runtime, h.CgroupPath, h.CgroupID = id, r.name(), cgroup, cgroupID
 				h.bound()
@@ -225,17 +258,36 @@ func boundLabels(labels map[string]string) map[string]string {
 	return out
 }
 
+// cgroupOf is where a process runs, or why that is not to be found.
+type cgroupOf struct {
+	path string
+	err  error
+}
+
+func findCgroup(e bpf.Event) cgroupOf {
+	path, err := cgroupPath(e)
+	return cgroupOf{path, err}
+}
+
 // cgroupPath is the container's cgroup: by the id that the kernel told at the
-// exec, else (cgroup v1) from the process. A process that has ended shows "/"
-// there, which says nothing of where it ran.
+// exec, unless that names no container and the process's own does (cgroup v1, beside the
+// unified hierarchy or alone). A process that has ended shows "/" there, which says
+// nothing of where it ran.
 func cgroupPath(e bpf.Event) (string, error) {
 	p, byID := cgroupOfID(e.Cgroup)
-	if byID == nil && p != "" && p != "/" {
+	told := byID == nil && p != "" && p != "/"
+	if told && namesContainer(p) {
 		return p, nil
 	}
-	p, byProcess := cgroupOfProcess(e.PID)
-	if byProcess == nil && p != "" && p != "/" {
+	q, byProcess := cgroupOfProcess(e.PID)
+	seen := byProcess == nil && q != "" && q != "/" && startedAt(e.PID, e.Start)
+	switch {
+	case seen && namesContainer(q):
+		return q, nil
+	case told:
 		return p, nil
+	case seen:
+		return q, nil
 	}
 	if !e.Is(bpf.RootOverlay) {
 		return "", errNotContainer // a private mount namespace on the host's own root
@@ -243,7 +295,29 @@ func cgroupPath(e bpf.Event) (string, error) {
 	return "", fmt.Errorf("the cgroup %d of process %d is not to be found: %w", e.Cgroup, e.PID, errors.Join(byID, byProcess))
 }
 
-// cgroupOfProcess prefers the unified hierarchy and falls back to cgroup v1's.
+func namesContainer(cgroup string) bool {
+	_, _, hex := containerCgroup(cgroup)
+	return hex
+}
+
+// startedAt tells whether a process is the one that began then: numbers are used again.
+func startedAt(pid uint32, start time.Duration) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The name, in brackets, may hold anything; the start is the twentieth field behind it, in ticks.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 20 {
+		return false
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	const tick = time.Second / 100 // USER_HZ, on every architecture that Go has
+	off := time.Duration(ticks)*tick - start
+	return err == nil && off > -2*tick && off < 2*tick
+}
+
+// cgroupOfProcess prefers the hierarchy that names a container, then the unified one.
 func cgroupOfProcess(pid uint32) (string, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
@@ -260,6 +334,9 @@ func cgroupOfProcess(pid uint32) (string, error) {
 		case strings.Contains(parts[1], "freezer") || v1 == "":
 			v1 = parts[2]
 		}
+	}
+	if namesContainer(v1) && !namesContainer(unified) {
+		return v1, nil
 	}
 	if unified != "" && unified != "/" || v1 == "" {
 		return unified, nil

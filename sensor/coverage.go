@@ -15,8 +15,7 @@ type Tier int
 const (
 	// DefaultTiers is what the kernel takes; fanotify only where the kernel does not hash.
 	DefaultTiers Tier = iota
-	// AllTiers is fanotify besides: it keeps what unlinks itself for the evidence,
-	// and taxes every exec of an image file.
+	// AllTiers is fanotify besides: it keeps what unlinks itself for the evidence.
 	AllTiers
 	// CoreTier is nothing but what every supported kernel takes.
 	CoreTier
@@ -89,7 +88,14 @@ func coverageOf(t bpf.Tiers, o *openedFiles) Coverage {
 }
 
 // Coverage of this sensor.
-func (s *Sensor) Coverage() Coverage { return coverageOf(s.kernel.Tiers, s.opened) }
+func (s *Sensor) Coverage() Coverage {
+	t := s.kernel.Tiers
+	if s.noIMA.Load() {
+		t.IMA = false
+		t.WhyNot = strings.TrimPrefix(t.WhyNot+"; IMA: "+errNoIMA.Error(), "; ")
+	}
+	return coverageOf(t, s.opened.Load())
+}
 
 // AllRoutes in the order in which people read them.
 var AllRoutes = []node.Route{node.Added, node.Modified, node.Volume, node.Memory, node.Deleted, node.Nested, node.Script, node.Loader, node.Library}

@@ -75,6 +75,11 @@ func (f freezer) dirOf(h home) (string, error) {
 	dir := filepath.Join(f.unified, h.CgroupPath)
 	info, err := os.Stat(dir)
 	if errors.Is(err, os.ErrNotExist) {
+		if f.v1 != "" { // beside a unified hierarchy, which does not have it
+			if v1 := filepath.Join(f.v1, h.CgroupPath); isDirectory(v1) {
+				return v1, nil
+			}
+		}
 		return "", errGone
 	}
 	if err != nil {
@@ -84,6 +89,11 @@ func (f freezer) dirOf(h home) (string, error) {
 		return "", errGone // another container took the place
 	}
 	return dir, nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func (f freezer) setUnified(dir string, frozen bool, deadline time.Time) (int, error) {

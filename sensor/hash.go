@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,12 +23,12 @@ func (s *Sensor) hashWithin(c candidate) (sum, why string, changed bool) {
 		sum, why string
 		changed  bool
 	}
-	h, ok := within(s.patience, hashWithin, func() hashed {
+	h, err := within(&s.patience, c.Cgroup, hashWithin, func() hashed {
 		sum, why, changed := s.hash(c)
 		return hashed{sum, why, changed}
 	}, func(hashed) {})
-	if !ok {
-		return "", errNoAnswer.Error(), false
+	if err != nil {
+		return "", err.Error(), false
 	}
 	return h.sum, h.why, h.changed
 }
@@ -84,49 +85,97 @@ func commandLine(e bpf.Event) []string {
 // heldFiles keeps the most recent detected files of containers' own overlays
 // open, so that evidence can be handed over even when the process has ended and
 // unlinked its file. Files of other mounts are copied instead: an open one would
-// keep a volume from being unmounted.
+// keep a volume from being unmounted. No file is read, written or closed while the
+// lock is held: one whose file system does not answer keeps nobody waiting.
 type heldFiles struct {
-	dir   string // where copies are
-	mu    sync.Mutex
-	order []string
-	files map[string]held // by SHA-256
+	dir    string // where copies are
+	mu     sync.Mutex
+	order  []string        // oldest first
+	files  map[string]held // by SHA-256
+	copied int64           // bytes
 }
 
 type held struct {
 	*os.File
-	since time.Time
+	since     time.Time
+	container string
+	copied    int64
 }
 
-// Bounds of what is held, and of a copy.
+// Bounds of what is held, and of a copy. One container cannot push out what another has
+// run.
 const (
-	maxHeld   = 64
-	holdFor   = time.Hour
-	maxCopied = 64 << 20
+	maxHeld      = 64
+	maxHeldOfOne = 16
+	holdFor      = time.Hour
+	maxCopied    = 64 << 20
+	maxCopiedAll = 512 << 20
 )
 
-func (h *heldFiles) keep(sum string, f *os.File, onRoot bool) {
+// has tells whether a program is held.
+func (h *heldFiles) has(sum string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.files[sum].File != nil
+}
+
+// keep holds a file, or a copy of some bytes, which is then not the caller's to close.
+func (h *heldFiles) keep(sum, container string, f *os.File, copied int64) {
+	if f == nil {
+		return
+	}
+	h.mu.Lock()
 	if h.files == nil {
 		h.files = map[string]held{}
 	}
-	if f == nil || h.files[sum].File != nil {
-		return
+	var out []*os.File
+	if h.files[sum].File == nil {
+		h.files[sum] = held{f, time.Now(), container, copied}
+		h.order = append(h.order, sum)
+		h.copied += copied
+		out = h.tooMany(container)
+	} else if copied > 0 { // another has been quicker
+		out = append(out, f)
 	}
-	if !onRoot {
-		if f = h.copied(f); f == nil {
-			return
-		}
+	h.mu.Unlock()
+	closeAll(out)
+}
+
+// tooMany forgets what is over the bounds, and answers the files. The lock is held.
+func (h *heldFiles) tooMany(container string) (out []*os.File) {
+	of := map[string]int{}
+	for _, sum := range h.order {
+		of[h.files[sum].container]++
 	}
-	h.files[sum] = held{f, time.Now()}
-	h.order = append(h.order, sum)
-	if len(h.order) > maxHeld {
-		h.forgetOldest()
+	if of[container] > maxHeldOfOne {
+		out = append(out, h.forget(slices.IndexFunc(h.order, func(sum string) bool { return h.files[sum].container == container })))
+	}
+	for len(h.order) > maxHeld {
+		out = append(out, h.forget(0))
+	}
+	for h.copied > maxCopiedAll {
+		out = append(out, h.forget(slices.IndexFunc(h.order, func(sum string) bool { return h.files[sum].copied > 0 })))
+	}
+	return out
+}
+
+func (h *heldFiles) forget(i int) *os.File {
+	sum := h.order[i]
+	f := h.files[sum]
+	h.copied -= f.copied
+	delete(h.files, sum)
+	h.order = slices.Delete(h.order, i, i+1)
+	return f.File
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
 	}
 }
 
-// copied is an unlinked copy in the sensor's own directory, or nil.
-func (h *heldFiles) copied(f *os.File) *os.File {
+// copyOf is an unlinked copy in the sensor's own directory, or nil.
+func (h *heldFiles) copyOf(f *os.File) *os.File {
 	out, err := os.CreateTemp(h.dir, "held-")
 	if err != nil {
 		return nil
@@ -139,42 +188,44 @@ func (h *heldFiles) copied(f *os.File) *os.File {
 	return out
 }
 
-func (h *heldFiles) forgetOldest() {
-	h.files[h.order[0]].Close()
-	delete(h.files, h.order[0])
-	h.order = h.order[1:]
-}
-
 // expire lets go of what has been held long enough.
 func (h *heldFiles) expire() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	var out []*os.File
 	for len(h.order) > 0 && time.Since(h.files[h.order[0]].since) > holdFor {
-		h.forgetOldest()
+		out = append(out, h.forget(0))
 	}
+	h.mu.Unlock()
+	closeAll(out)
 }
 
-// release closes f unless it is kept.
-func (h *heldFiles) release(f *os.File) {
+// release closes f unless it is kept. Where the file system need not answer, it is not
+// waited for.
+func (h *heldFiles) release(f *os.File, hangs bool) {
 	if f == nil {
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, kept := range h.files {
-		if kept.File == f {
-			return
-		}
+	kept := false
+	for _, other := range h.files {
+		kept = kept || other.File == f
 	}
-	f.Close()
+	h.mu.Unlock()
+	switch {
+	case kept:
+	case hangs:
+		go f.Close()
+	default:
+		f.Close()
+	}
 }
 
 // reader of a held file, or nil. It reads at its own offset, and an open one
 // stays readable while it is held.
 func (h *heldFiles) reader(sum string) io.Reader {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	f := h.files[sum]
+	h.mu.Unlock()
 	if f.File == nil {
 		return nil
 	}
@@ -191,5 +242,5 @@ func (h *heldFiles) close() {
 	for _, f := range h.files {
 		f.Close()
 	}
-	h.files, h.order = nil, nil
+	h.files, h.order, h.copied = nil, nil, 0
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,9 +83,43 @@ func pathSeenBy(pid uint32, e bpf.Event) string {
 	if e.Is(bpf.OnRoot) || e.Is(bpf.ByName) { // of a named script the path is the container's already
 		return e.Path
 	}
+	if path := mountedPath(pid, e); path != "" {
+		return path
+	}
+	return e.Path
+}
+
+// pathInContainer is an event's path where the container itself, its first process, sees
+// it; "" where it sees no such file. A process may have mounted anything anywhere in a
+// namespace of its own: what an exception lets through by its path must not be his choice.
+func (s *Sensor) pathInContainer(h home, e bpf.Event) string {
+	if e.Is(bpf.OnRoot) {
+		if e.Is(bpf.UserMount) {
+			return ""
+		}
+		return e.Path
+	}
+	dir, err := s.freezer.dirOf(h)
+	if err != nil {
+		return ""
+	}
+	first := 0
+	for _, text := range processesOf(dir) {
+		if pid, err := strconv.Atoi(text); err == nil && (first == 0 || pid < first) {
+			first = pid
+		}
+	}
+	if first == 0 {
+		return ""
+	}
+	return mountedPath(uint32(first), e)
+}
+
+// mountedPath is where a process has a file of a mount; "" where it has not.
+func mountedPath(pid uint32, e bpf.Event) string {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
 	if err != nil {
-		return e.Path
+		return ""
 	}
 	defer f.Close()
 	major, minor := deviceOf(e.Dev)
@@ -93,7 +128,7 @@ func pathSeenBy(pid uint32, e bpf.Event) string {
 		return m.Major != major || m.Minor != minor || !below, false
 	})
 	if err != nil || len(mounts) == 0 {
-		return e.Path
+		return ""
 	}
 	m := mounts[len(mounts)-1] // the latest lies on top
 	return filepath.Join(m.Mountpoint, strings.TrimPrefix(e.Path, strings.TrimSuffix(m.Root, "/")))
@@ -107,10 +142,12 @@ func deviceOf(dev uint64) (major, minor int) {
 // the caller gave: through the process, or as fanotify told of it.
 func (s *Sensor) openNamedScript(e *bpf.Event) *os.File {
 	e.Path = insidePath(*e)
-	if f, err := openInside(e.PID, e.Path, 0); err == nil {
-		return f
+	if e.Path != "" {
+		if f, err := openInside(e.PID, e.Path, 0); err == nil {
+			return f
+		}
 	}
-	return s.opened.findScript(*e)
+	return s.opened.Load().findScript(*e)
 }
 
 // completeScript makes of an event about a named script one about its file. f is
@@ -118,6 +155,9 @@ func (s *Sensor) openNamedScript(e *bpf.Event) *os.File {
 // script that lies in the image's layers alone is errImageScript.
 func completeScript(e *bpf.Event, f *os.File, layers overlay) (*os.File, error) {
 	if f == nil {
+		if e.Path == "" { // of a relative name nobody can say any more where it led
+			return nil, errUnresolved
+		}
 		var err error
 		if f, err = openBeneath(layers.upper, e.Path); layers.upper == "" || err != nil {
 			if g, err := layers.openLower(e.Path); err == nil {
@@ -157,14 +197,15 @@ func completeScript(e *bpf.Event, f *os.File, layers overlay) (*os.File, error) 
 	return f, nil
 }
 
-// insidePath is the caller's word for a script, made absolute.
+// insidePath is the caller's word for a script, made absolute; "" where that cannot be
+// done any more.
 func insidePath(e bpf.Event) string {
 	if filepath.IsAbs(e.Filename) {
 		return filepath.Clean(e.Filename)
 	}
 	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", e.PID))
 	if err != nil {
-		cwd = "/"
+		return ""
 	}
 	return filepath.Join(cwd, e.Filename)
 }

@@ -52,7 +52,7 @@ const (
 
 func watchOpened(log *slog.Logger) *openedFiles {
 	o := &openedFiles{fd: -1, log: log, marked: map[uint64]overlay{}, recent: map[uint64]*pinned{}}
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_QUEUE, unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC)
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK, unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC)
 	if err != nil {
 		o.whyNot = fmt.Sprintf("fanotify (CAP_SYS_ADMIN is needed): %v", err)
 		return o

@@ -57,7 +57,7 @@ func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.Ord
 		return node.OrderStatus{}, fmt.Errorf("%w: order %q: %s", errRefused, o.ID, why)
 	}
 	if o.SHA256 != "" && o.Action != node.Evidence { // a finding that names another program is not of this sensor
-		ran, err := s.spool.ran(o.ContainerID, o.SHA256)
+		ran, err := s.spool.hasRun(o.ContainerID, o.SHA256)
 		if err != nil {
 			return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
 		}
@@ -70,7 +70,16 @@ func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.Ord
 	status := node.OrderStatus{ID: o.ID}
 	switch o.Action {
 	case node.Inspect:
-		status.Inspection, err = s.inspect(h)
+		type inspected struct {
+			in  *node.Inspection
+			err error
+		}
+		var got inspected
+		got, err = within(&s.patience, h.CgroupID, orderTime, func() inspected { // a process may be stuck
+			in, err := s.inspect(h)
+			return inspected{in, err}
+		}, func(inspected) {})
+		status.Inspection, err = got.in, errors.Join(err, got.err)
 	case node.Probe:
 		status.Reached, err = s.probe(ctx, h, o)
 	case node.Freeze:
@@ -119,10 +128,23 @@ func (s *Sensor) Take(ctx context.Context, o node.Order) (status node.OrderStatu
 func (s *Sensor) sendEvidence(ctx context.Context, h home, o node.Order) (sum string, n int64, err error) {
 	src := s.held.reader(o.SHA256)
 	if src == nil {
-		f, err := s.findRunning(h, o.SHA256)
-		if err != nil {
+		type found struct {
+			f   *os.File
+			err error
+		}
+		// What a process runs may lie where nothing answers.
+		got, err := within(&s.patience, h.CgroupID, orderTime, func() found {
+			f, err := s.findRunning(ctx, h, o.SHA256)
+			return found{f, err}
+		}, func(late found) {
+			if late.f != nil {
+				late.f.Close()
+			}
+		})
+		if err := errors.Join(err, got.err); err != nil {
 			return "", 0, err
 		}
+		f := got.f
 		defer f.Close()
 		src = f
 	}
@@ -159,14 +181,21 @@ type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
 
-func (s *Sensor) findRunning(h home, sum string) (*os.File, error) {
+func (s *Sensor) findRunning(ctx context.Context, h home, sum string) (*os.File, error) {
 	dir, err := s.freezer.dirOf(h)
 	if err != nil {
 		return nil, err
 	}
 	for _, pid := range processesOf(dir) {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		f, err := os.Open("/proc/" + pid + "/exe")
 		if err != nil {
+			continue
+		}
+		if info, err := f.Stat(); err != nil || info.Size() > s.cfg.HashMax {
+			f.Close()
 			continue
 		}
 		if got, err := sumOf(f); err == nil && got == sum {

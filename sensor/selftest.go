@@ -1,7 +1,10 @@
 package sensor
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +28,8 @@ type selfTest struct {
 	dev    atomic.Uint64 // of our overlay; its events are ours and are told to nobody
 	events chan bpf.Event
 	result atomic.Pointer[string] // nil: not yet known; "": passed
+
+	patience time.Duration // for the kernel's word; 0: five seconds
 }
 
 // takes tells whether an event is of the self-test.
@@ -65,32 +70,64 @@ func (s *Sensor) Check(limit time.Duration) (wrong string, err error) {
 	return fmt.Sprintf("the self-test did not end within %s", limit), <-ended
 }
 
-// runSelfTest tests once, and tells a wrong answer as an error and as a finding.
+// errNoIMA: the kernel has the function that hashes, and it does not: IMA is not built in,
+// or is set to another algorithm.
+var errNoIMA = errors.New("the kernel has not hashed what ran, though it took the program that asks it to")
+
+// Bounds of trying again. A first failure may be a node that is just starting.
+const (
+	testAgain = time.Minute
+	tellAfter = 3 // failures in a row
+)
+
+// runSelfTest tests until the answers are right, and tells wrong ones as an error, and as a
+// finding when they stay so. Where the kernel turns out not to hash, fanotify takes its place.
 func (s *Sensor) runSelfTest(ctx context.Context) error {
-	err := s.test.run(ctx, filepath.Join(s.cfg.StateDir, "selftest"))
-	if ctx.Err() != nil {
-		return nil
+	for failures := 1; ; failures++ {
+		err := s.test.run(ctx, filepath.Join(s.cfg.StateDir, "selftest"), s.kernel.Tiers.IMA && !s.noIMA.Load())
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errNoIMA) {
+			s.noIMA.Store(true)
+			s.cfg.Log.Warn("what runs is not hashed by this kernel: files are held by fanotify instead", "error", err)
+			o := s.opened.Load()
+			if !o.on() && s.cfg.Tier != CoreTier {
+				o = watchOpened(s.cfg.Log)
+				s.opened.Store(o)
+			}
+			s.passed()
+			return o.run(ctx.Done())
+		}
+		if err == nil {
+			s.passed()
+			return nil
+		}
+		wrong := cut(err.Error())
+		s.test.result.Store(&wrong)
+		s.cfg.Log.Error("SELF-TEST FAILED: this sensor cannot be relied on here", "error", err, "again in", testAgain)
+		if failures == tellAfter {
+			d := node.Detection{Time: time.Now().UTC(), Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
+			if _, err := s.spool.add(d, home{}, nil); err != nil {
+				return fmt.Errorf("tell that the self-test failed: %w", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(testAgain):
+		}
 	}
-	wrong := ""
-	if err != nil {
-		wrong = cut(err.Error())
-	}
-	s.test.result.Store(&wrong)
-	if err == nil {
-		s.cfg.Log.Info("self-test passed: this kernel's answers about overlay files are right")
-		return nil
-	}
-	s.cfg.Log.Error("SELF-TEST FAILED: this sensor cannot be relied on here", "error", err)
-	d := node.Detection{Time: time.Now().UTC(), Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
-	if _, err := s.spool.add(d, home{}, nil); err != nil {
-		return fmt.Errorf("tell that the self-test failed: %w", err)
-	}
-	return nil
+}
+
+func (s *Sensor) passed() {
+	s.test.result.Store(new(string))
+	s.cfg.Log.Info("self-test passed: this kernel's answers about overlay files are right")
 }
 
 // run executes three programs on an overlay of its own and compares what the
 // kernel tells of each: one of the lower layer, one added, one copied up.
-func (t *selfTest) run(ctx context.Context, dir string) (err error) {
+func (t *selfTest) run(ctx context.Context, dir string, hashes bool) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -132,7 +169,12 @@ func (t *selfTest) run(ctx context.Context, dir string) (err error) {
 			return fmt.Errorf("run %s on the overlay: %w", name, err)
 		}
 	}
-	return t.compare(ctx)
+	want := ""
+	if hashes {
+		sum := sha256.Sum256(program)
+		want = hex.EncodeToString(sum[:])
+	}
+	return t.compare(ctx, want)
 }
 
 // execInside runs a program in a mount namespace of its own, with root as its
@@ -162,9 +204,11 @@ func reap(cmd *exec.Cmd) error {
 	return nil
 }
 
-func (t *selfTest) compare(ctx context.Context) error {
+// compare looks at what the kernel tells; sum is of what ran, where the kernel hashes it.
+func (t *selfTest) compare(ctx context.Context, sum string) error {
+	unhashed := false
 	want := map[string]uint32{"/added": bpf.HasUpper, "/copied": bpf.HasUpper | bpf.HasLower}
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(cmp.Or(t.patience, 5*time.Second))
 	for len(want) > 0 {
 		select {
 		case e := <-t.events:
@@ -174,12 +218,19 @@ func (t *selfTest) compare(ctx context.Context) error {
 			} else if got != flags || !e.Is(bpf.OnOverlay|bpf.OnRoot) {
 				return fmt.Errorf("%s: flags %#x, want %#x", e.Path, e.Flags, flags|bpf.OnOverlay|bpf.OnRoot)
 			}
+			if sum != "" && e.SHA256 != "" && e.SHA256 != sum {
+				return fmt.Errorf("%s: the kernel's hash is %s, want %s", e.Path, e.SHA256, sum)
+			}
+			unhashed = unhashed || sum != "" && e.SHA256 == ""
 			delete(want, e.Path)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline:
 			return fmt.Errorf("nothing was told of %d programs that are not of the lower layer", len(want))
 		}
+	}
+	if unhashed {
+		return errNoIMA
 	}
 	return nil
 }

@@ -57,6 +57,10 @@ type Config struct {
 	SpoolMax int
 	// HashMax is the largest file that is hashed, in bytes. Default 1 GiB.
 	HashMax int64
+	// KernelHashMax is the largest file that the kernel hashes before it runs, in bytes:
+	// the process waits meanwhile, once a minute for a file in a container. Larger ones
+	// are hashed afterwards, if they are still there. Default 32 MiB.
+	KernelHashMax int64
 	// Tier says which tiers are loaded. Default: DefaultTiers.
 	Tier Tier
 	// Exceptions is a file of programs that may run although they are not of their
@@ -103,7 +107,8 @@ type Sensor struct {
 	freezer  freezer
 	freezing locks
 	held     heldFiles
-	opened   *openedFiles
+	opened   atomic.Pointer[openedFiles] // replaced where the kernel does not hash after all
+	noIMA    atomic.Bool                 // its answers were wrong
 	scripts  recently
 	test     selfTest
 	allowed  *allowlist
@@ -111,8 +116,11 @@ type Sensor struct {
 	reads    atomic.Uint64 // events read from the ring buffer
 
 	unattributed atomic.Uint64 // since the last detection told it
+	unresolved   atomic.Uint64 // likewise
 	droppedMu    sync.Mutex
-	droppedTold  uint64 // of the kernel's total
+	droppedTold  uint64        // of the kernel's total
+	lostTold     uint64        // of fanotify's
+	down         time.Duration // for which nobody watched before this start, if it is not yet told
 	stats        Stats
 	statsMu      sync.Mutex
 }
@@ -143,7 +151,7 @@ func New(cfg Config) (*Sensor, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the sensor's state directory: %w", err)
 	}
-	s := &Sensor{cfg: cfg, patience: newPatience(), who: newAttributor(cfg), held: heldFiles{dir: cfg.StateDir}}
+	s := &Sensor{cfg: cfg, who: newAttributor(cfg), held: heldFiles{dir: cfg.StateDir}}
 	s.test.events = make(chan bpf.Event, 16)
 	if s.allowed, err = openAllowlist(cfg.Exceptions); err != nil {
 		return nil, err
@@ -154,16 +162,19 @@ func New(cfg Config) (*Sensor, error) {
 	if s.spool, err = openSpool(filepath.Join(cfg.StateDir, "sensor.db"), cfg.SpoolMax); err != nil {
 		return nil, err
 	}
-	if s.kernel, err = bpf.Load(bpf.Config{CoreOnly: cfg.Tier == CoreTier}); err != nil {
+	if s.down, err = s.spool.downUntil(time.Now()); err != nil {
+		return nil, errors.Join(err, s.spool.close())
+	}
+	if s.kernel, err = bpf.Load(bpf.Config{CoreOnly: cfg.Tier == CoreTier, HashMax: uint64(cfg.KernelHashMax)}); err != nil {
 		return nil, errors.Join(err, s.spool.close())
 	}
 	switch {
 	case cfg.Tier == CoreTier:
-		s.opened = &openedFiles{fd: -1, whyNot: "fanotify: not asked for"}
+		s.opened.Store(&openedFiles{fd: -1, whyNot: "fanotify: not asked for"})
 	case cfg.Tier == DefaultTiers && s.kernel.Tiers.IMA:
-		s.opened = &openedFiles{fd: -1, whyNot: "fanotify: not asked for, the kernel hashes what runs"}
+		s.opened.Store(&openedFiles{fd: -1, whyNot: "fanotify: not asked for, the kernel hashes what runs"})
 	default:
-		s.opened = watchOpened(cfg.Log)
+		s.opened.Store(watchOpened(cfg.Log))
 	}
 	return s, nil
 }
@@ -171,13 +182,14 @@ func New(cfg Config) (*Sensor, error) {
 // Close releases everything; Run must have returned.
 func (s *Sensor) Close() error {
 	s.held.close()
-	return errors.Join(s.kernel.Close(), s.opened.close(), s.who.close(), s.spool.close())
+	return errors.Join(s.kernel.Close(), s.opened.Load().close(), s.who.close(), s.spool.close())
 }
 
 // Bounds of what is in hand at once. The workers mostly wait, for disks and
 // runtimes, and the spool writes what several of them bring in one go.
 const (
 	workers   = 8
+	slow      = 4 // for files whose file systems need not answer: they keep the others from none
 	maxQueued = 2048
 )
 
@@ -185,20 +197,27 @@ const (
 func (s *Sensor) Run(ctx context.Context) error {
 	// The queue holds a file descriptor per entry: it is bounded, and a full one
 	// makes the ring buffer wait, whose own losses are counted in the kernel.
-	candidates := make(chan candidate, maxQueued)
+	candidates, patient := make(chan candidate, maxQueued), make(chan candidate)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(candidates)
-		return s.read(candidates)
+		defer close(patient)
+		return s.read(candidates, patient)
 	})
 	g.Go(func() error {
 		<-ctx.Done()
 		return s.kernel.CloseReader()
 	})
-	g.Go(func() error { return s.opened.run(ctx.Done()) })
-	for range workers {
+	g.Go(func() error { return s.opened.Load().run(ctx.Done()) })
+	for i := range workers + slow {
+		queue := candidates
+		if i >= workers {
+			queue = patient
+		}
 		g.Go(func() error {
-			for c := range candidates {
+			for c := range queue {
 				s.examine(ctx, c)
 			}
 			return nil
@@ -209,11 +228,42 @@ func (s *Sensor) Run(ctx context.Context) error {
 	g.Go(func() error { return s.who.watchCreated(ctx, s.cfg.Log) })
 	g.Go(func() error { return s.allowed.watch(ctx, s.cfg.Log) })
 	if err := s.kernel.Running(); err != nil {
-		return err
+		stop()
+		return errors.Join(err, g.Wait())
 	}
+	g.Go(func() error { return s.lookAgain(ctx) })
 	g.Go(func() error { return s.runSelfTest(ctx) })
 	s.cfg.Log.Info("watching for programs that are not of their image", "node", s.cfg.Node, "coverage", s.Coverage().String())
 	return g.Wait()
+}
+
+// lookAgain looks at what runs whenever events were lost: what is still there is found, and
+// what was told is not told twice. It also puts on disk that somebody watches.
+func (s *Sensor) lookAgain(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	var dropped uint64
+	for {
+		if err := s.spool.alive(time.Now()); err != nil {
+			s.cfg.Log.Warn("that the sensor watches cannot be put on disk", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := s.kernel.SetClock(); err != nil {
+			s.cfg.Log.Warn("the kernel side does not know the time", "error", err)
+		}
+		k, err := s.kernel.Counters()
+		if err != nil || k.Dropped == dropped {
+			continue
+		}
+		dropped = k.Dropped
+		if err := s.kernel.Running(); err != nil {
+			s.cfg.Log.Warn("what runs cannot be looked at again", "error", err)
+		}
+	}
 }
 
 // candidate is a kernel event with the file it is about, held open at once so
@@ -222,14 +272,15 @@ type candidate struct {
 	bpf.Event
 	file   *os.File // nil: why says the reason
 	why    string
+	where  cgroupOf // found at once: a short container's cgroup is soon removed
 	seen   time.Time
 	ranAt  time.Time
 	forked time.Time
 }
 
-func (s *Sensor) read(candidates chan<- candidate) error {
+func (s *Sensor) read(candidates, patient chan<- candidate) error {
 	var elsewhere errgroup.Group
-	elsewhere.SetLimit(maxWaiting)
+	elsewhere.SetLimit(2 * maxWaiting)
 	defer elsewhere.Wait()
 	for {
 		ev, err := s.kernel.Read()
@@ -246,43 +297,76 @@ func (s *Sensor) read(candidates chan<- candidate) error {
 		c := candidate{Event: ev, seen: time.Now(), ranAt: wallTime(ev.Boot), forked: wallTime(ev.Start)}
 		// At once: the process may end at any moment.
 		if !mayHang(ev) {
-			candidates <- s.open(c)
+			c = s.open(c)
+			c.where = findCgroup(ev)
+			candidates <- c
 			continue
 		}
-		elsewhere.Go(func() error {
-			opened, ok := within(s.patience, openWithin, func() candidate { return s.open(c) }, func(late candidate) { s.held.release(late.file) })
-			if !ok {
-				opened = c
-				opened.why = errNoAnswer.Error()
+		c.where = findCgroup(ev)
+		if !elsewhere.TryGo(func() error {
+			opened, err := within(&s.patience, ev.Cgroup, openWithin, func() candidate { return s.open(c) }, func(late candidate) { s.held.release(late.file, true) })
+			if err != nil {
+				opened = c.unopened(err)
 			}
-			candidates <- opened
+			if opened.file == nil || onDevice(opened.file, ev.RootDev) { // there is nothing to wait for any more
+				candidates <- opened
+			} else {
+				patient <- opened
+			}
 			return nil
-		})
+		}) { // the reader itself waits for nobody
+			candidates <- c.unopened(errCrowded)
+		}
 	}
+}
+
+// unopened is a candidate whose file was not waited for. A script that is known by its name
+// alone is told by it: what the kernel knows is its interpreter.
+func (c candidate) unopened(why error) candidate {
+	c.why = why.Error()
+	if c.Is(bpf.ByName) {
+		c.Flags &^= bpf.ByName | bpf.HasUpper | bpf.HasLower | bpf.OnRoot | bpf.OnOverlay | bpf.UserMount | bpf.Local
+		c.Path, c.Inode, c.UpperInode, c.Size = c.Filename, 0, 0, 0
+	}
+	return c
+}
+
+// onDevice asks nobody: a file system that does not answer is not asked.
+func onDevice(f *os.File, dev uint64) bool {
+	var st unix.Statx_t
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == dev
+}
+
+// justChanged tells that other bytes may have had the same change time: it is kept by ticks.
+func justChanged(c candidate) bool {
+	const fresh = 20 * time.Millisecond
+	age := c.ranAt.Sub(time.Unix(0, int64(c.ChangeTime)))
+	return age > -fresh && age < fresh
 }
 
 func (s *Sensor) open(c candidate) candidate {
 	if c.Is(bpf.ByName) {
 		c.file = s.openNamedScript(&c.Event)
 	} else if c.file, c.why = openOf(c.Event); c.file == nil {
-		c.file = s.opened.find(c.Event)
+		c.file = s.opened.Load().find(c.Event)
 	}
 	return c
 }
 
 func (s *Sensor) openInVolume(c *candidate) {
 	e, why := c.Event, c.why
-	opened, ok := within(s.patience, openWithin, func() candidate {
+	opened, err := within(&s.patience, c.Cgroup, openWithin, func() candidate {
 		f, why := openInVolume(e, why)
 		return candidate{file: f, why: why}
-	}, func(late candidate) { s.held.release(late.file) })
-	if ok {
+	}, func(late candidate) { s.held.release(late.file, true) })
+	if err == nil {
 		c.file, c.why = opened.file, opened.why
 	}
 }
 
 func (s *Sensor) examine(ctx context.Context, c candidate) {
-	defer func() { s.held.release(c.file) }()
+	defer func() { s.held.release(c.file, mayHang(c.Event)) }()
 	layers := findOverlay(c.RootDev)
 	if c.Is(bpf.ByName) {
 		var err error
@@ -294,9 +378,12 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 					st.Image++
 				}
 			})
+			if errors.Is(err, errUnresolved) {
+				s.unresolved.Add(1)
+			}
 			return
 		}
-		if s.scripts.told(scriptKey(c.Event)) {
+		if !justChanged(c) && s.scripts.told(scriptKey(c.Event)) {
 			return
 		}
 	}
@@ -309,9 +396,14 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	sum, why, changed := s.hashWithin(c) // first: what ran may be written over at any moment
 	hashed := time.Now()
 	// A stop does not make a container nameless: what is in the queue is named too.
-	home, err := s.who.container(context.WithoutCancel(ctx), c.Event)
+	home, err := s.who.container(context.WithoutCancel(ctx), c.Event, c.where)
 	if errors.Is(err, errNotContainer) {
 		s.count(func(st *Stats) { st.NotContainer++ })
+		if !c.Is(bpf.RootOverlay) { // a service of the host's: the kernel need not tell of it, nor hash
+			if err := s.kernel.Ignore(c.Cgroup); err != nil {
+				s.cfg.Log.Debug("a cgroup cannot be ignored", "cgroup", c.Cgroup, "error", err)
+			}
+		}
 		return
 	}
 	if err != nil {
@@ -327,7 +419,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		s.count(func(st *Stats) { st.Image++ })
 		return
 	}
-	if e := s.allowed.find(home.ImageDigest, sum, visiblePath(c.Event)); e != nil {
+	if e := s.allowed.find(home.ImageDigest, sum, func() string { return s.pathInContainer(home, c.Event) }); e != nil {
 		s.count(func(st *Stats) { st.Allowed++ })
 		s.cfg.Log.Debug("allowed by an exception", "path", visiblePath(c.Event), "container", home.ID, "owner", e.Owner, "reason", e.Reason)
 		return
@@ -338,6 +430,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		Process: node.Process{
 			Path: cut(visiblePath(c.Event)), Args: boundArgs(redact.Args(commandLine(c.Event))), Filename: cut(c.Filename),
 			Comm: c.Comm, PID: c.PID, PPID: c.PPID, UID: c.UID, GID: c.GID, Started: c.forked,
+			Ancestors: ancestors(c.PPID),
 		},
 		File:      node.File{SHA256: sum, Size: int64(c.Size), Unhashed: cut(why)},
 		Container: home.Container, Pod: home.Pod,
@@ -350,7 +443,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 // left out, and the rest is told.
 func bounded(d node.Detection) node.Detection {
 	for _, lighten := range []func(){
-		func() {}, func() { d.Container.Labels, d.Pod.Labels = nil, nil }, func() { d.Process.Args = []string{"[too long]"} },
+		func() {}, func() { d.Process.Ancestors = nil }, func() { d.Container.Labels, d.Pod.Labels = nil, nil }, func() { d.Process.Args = []string{"[too long]"} },
 	} {
 		lighten()
 		if body, err := json.Marshal(d); err == nil {
@@ -378,7 +471,7 @@ func (s *Sensor) record(d node.Detection, home home, c candidate) {
 		s.cfg.Log.Error("detection lost: the spool cannot be written", "error", err, "path", d.Process.Path, "container", d.Container.ID)
 	case added:
 		if d.File.SHA256 != "" {
-			s.held.keep(d.File.SHA256, c.file, c.Is(bpf.OnRoot) && !c.Is(bpf.UserMount))
+			s.hold(d, c)
 		}
 		s.count(func(st *Stats) {
 			st.Detected++
@@ -390,11 +483,35 @@ func (s *Sensor) record(d node.Detection, home home, c candidate) {
 	}
 }
 
+// hold keeps what ran for the evidence.
+func (s *Sensor) hold(d node.Detection, c candidate) {
+	switch {
+	case c.file == nil || s.held.has(d.File.SHA256):
+	case c.Is(bpf.OnRoot) && !c.Is(bpf.UserMount):
+		s.held.keep(d.File.SHA256, d.Container.ID, c.file, 0)
+	default:
+		f, size := c.file, max(int64(c.Size), 1)
+		if !mayHang(c.Event) {
+			s.held.keep(d.File.SHA256, d.Container.ID, s.held.copyOf(f), size)
+			return
+		}
+		keep := func(copied *os.File) { s.held.keep(d.File.SHA256, d.Container.ID, copied, size) }
+		if copied, err := within(&s.patience, c.Cgroup, hashWithin, func() *os.File { return s.held.copyOf(f) }, keep); err == nil {
+			keep(copied)
+		}
+	}
+}
+
 // missed takes the gaps that no detection has told yet.
 func (s *Sensor) missed() node.Missed {
-	m := node.Missed{Unattributed: s.unattributed.Swap(0), Overflowed: s.spool.takeOverflow()}
+	m := node.Missed{Unattributed: s.unattributed.Swap(0), Scripts: s.unresolved.Swap(0), Overflowed: s.spool.takeOverflow()}
 	s.droppedMu.Lock()
 	defer s.droppedMu.Unlock()
+	m.Down, s.down = uint64(s.down.Seconds()), 0
+	if lost := s.opened.Load().lostEvents(); lost > s.lostTold {
+		m.Unheld = lost - s.lostTold
+		s.lostTold = lost
+	}
 	if k, err := s.kernel.Counters(); err == nil && k.Dropped > s.droppedTold {
 		m.Dropped = k.Dropped - s.droppedTold
 		s.droppedTold = k.Dropped
@@ -404,10 +521,13 @@ func (s *Sensor) missed() node.Missed {
 
 func (s *Sensor) missedAgain(m node.Missed) {
 	s.unattributed.Add(m.Unattributed)
+	s.unresolved.Add(m.Scripts)
 	s.spool.overflow.Add(m.Overflowed)
 	s.droppedMu.Lock()
 	defer s.droppedMu.Unlock()
 	s.droppedTold -= m.Dropped
+	s.lostTold -= m.Unheld
+	s.down += time.Duration(m.Down) * time.Second
 }
 
 // Stats of the sensor since its start.
@@ -419,7 +539,7 @@ func (s *Sensor) Stats() (Stats, error) {
 	out.Kernel, out.Spooled, out.Overflowed = k, s.spool.waiting(), s.spool.overflowed.Load()
 	out.Read = s.reads.Load()
 	out.Unread = k.Sent - min(k.Sent, out.Read)
-	out.Lost = s.opened.lostEvents()
+	out.Lost = s.opened.Load().lostEvents()
 	return out, err
 }
 
@@ -433,10 +553,14 @@ func (s *Sensor) count(f func(*Stats)) {
 func (s *Sensor) publish(ctx context.Context) error {
 	pause := time.Duration(0)
 	for {
+		news := s.spool.news
+		if pause > 0 { // news do not mend what fails
+			news = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.spool.news:
+		case <-news:
 		case <-time.After(max(pause, time.Second)):
 		}
 		err := s.spool.drain(func(d []byte) error { return s.cfg.Publish(ctx, d) })

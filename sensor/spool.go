@@ -22,7 +22,9 @@ import (
 //	detections  sequence -> Detection, until it is published
 //	files       fileKey -> when it was detected; keeps a restart from telling the same run twice
 //	homes       container id -> home, for the orders that may follow
-//	ran         container id/hash -> when it was detected, for the same
+//	ran         container id/hash -> when it was detected, for the same; of a container
+//	            that has run more than can be kept, container id/* as well
+//	meta        alive -> when somebody last watched
 //	orders      order id -> its status
 //	freezes     container id/case/order id -> freeze, while it lasts
 type spool struct {
@@ -32,6 +34,10 @@ type spool struct {
 	count      atomic.Int64
 	overflow   atomic.Uint64 // not yet told
 	overflowed atomic.Uint64 // in all
+
+	// Since the start, of what a container can make many of; each within a transaction.
+	files int
+	ran   map[string]int
 }
 
 var (
@@ -39,14 +45,19 @@ var (
 	bucketFiles      = []byte("files")
 	bucketHomes      = []byte("homes")
 	bucketRan        = []byte("ran")
+	bucketMeta       = []byte("meta")
 	bucketOrders     = []byte("orders")
 	bucketFreezes    = []byte("freezes")
 
 	errSpoolFull = errors.New("spool is full")
 )
 
-// keepFor is how long files and homes are remembered.
-const keepFor = 7 * 24 * time.Hour
+// keepFor is how long files and homes are remembered, and how many.
+const (
+	keepFor  = 7 * 24 * time.Hour
+	maxFiles = 100_000 // then all are forgotten: after a restart what still runs is told again
+	maxRan   = 4096    // of a container
+)
 
 func openSpool(path string, max int) (*spool, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
@@ -54,9 +65,9 @@ func openSpool(path string, max int) (*spool, error) {
 		return nil, fmt.Errorf("open spool %q (is another sensor running on it?): %w", path, err)
 	}
 	db.MaxBatchDelay = time.Millisecond // company is welcome, waiting for it is not
-	s := &spool{db: db, max: max, news: make(chan struct{}, 1)}
+	s := &spool{db: db, max: max, news: make(chan struct{}, 1), ran: map[string]int{}}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketRan, bucketOrders, bucketFreezes} {
+		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketRan, bucketMeta, bucketOrders, bucketFreezes} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -102,10 +113,7 @@ func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
 			}
 			h.Detected = time.Now().UTC()
 			at := []byte(h.Detected.Format(time.RFC3339))
-			err := files.Put(key, at)
-			if sum := d.File.SHA256; sum != "" {
-				err = errors.Join(err, tx.Bucket(bucketRan).Put(ranKey(d.Container.ID, sum), at))
-			}
+			err := s.remember(tx, key, d, at)
 			if err := errors.Join(err, putJSON(tx.Bucket(bucketHomes), d.Container.ID, h)); err != nil {
 				return err
 			}
@@ -233,12 +241,60 @@ func (s *spool) home(container string) (home, error) {
 	return h, err
 }
 
+// remember notes which file ran in which container, and what it was, within bounds: whoever
+// runs many files makes this neither large nor blind.
+func (s *spool) remember(tx *bbolt.Tx, key []byte, d node.Detection, at []byte) error {
+	if s.files++; s.files > maxFiles {
+		s.files = 1
+		if err := tx.DeleteBucket(bucketFiles); err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket(bucketFiles); err != nil {
+			return err
+		}
+	}
+	err := tx.Bucket(bucketFiles).Put(key, at)
+	b, sum := tx.Bucket(bucketRan), d.File.SHA256
+	if sum == "" || b.Get(ranKey(d.Container.ID, sum)) != nil {
+		return err
+	}
+	if len(s.ran) >= maxKnown {
+		clear(s.ran)
+	}
+	if s.ran[d.Container.ID]++; s.ran[d.Container.ID] > maxRan {
+		sum = anyProgram
+	}
+	return errors.Join(err, b.Put(ranKey(d.Container.ID, sum), at))
+}
+
+// anyProgram stands for those that are too many to remember.
+const anyProgram = "*"
+
+// alive notes that somebody watches.
+func (s *spool) alive(now time.Time) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketMeta).Put([]byte("alive"), []byte(now.UTC().Format(time.RFC3339)))
+	})
+}
+
+// downUntil is for how long nobody has watched until now; 0 at the first start.
+func (s *spool) downUntil(now time.Time) (down time.Duration, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		if at, err := time.Parse(time.RFC3339, string(tx.Bucket(bucketMeta).Get([]byte("alive")))); err == nil {
+			down = max(now.Sub(at), 0)
+		}
+		return nil
+	})
+	return down, err
+}
+
 func ranKey(container, sum string) []byte { return []byte(container + "/" + sum) }
 
-// ran tells whether a program was detected in a container, by its hash.
-func (s *spool) ran(container, sum string) (ran bool, err error) {
+// hasRun tells whether a program was detected in a container, by its hash.
+func (s *spool) hasRun(container, sum string) (ran bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		ran = tx.Bucket(bucketRan).Get(ranKey(container, sum)) != nil
+		b := tx.Bucket(bucketRan)
+		ran = b.Get(ranKey(container, sum)) != nil || b.Get(ranKey(container, anyProgram)) != nil
 		return nil
 	})
 	return ran, err

@@ -85,6 +85,7 @@ CONTRABAND_SENSOR_TOPIC for --topic. PUBSUB_EMULATOR_HOST is obeyed.`,
 	f.StringSliceVar(&c.Sensor.Docker, "docker", sensor.DockerSockets, "sockets of Docker and Podman, likewise")
 	f.IntVar(&c.Sensor.SpoolMax, "spool-max", 10_000, "unpublished detections kept on disk; beyond it new ones are refused, counted, and told in the next")
 	f.Int64Var(&c.Sensor.HashMax, "hash-max", 1<<30, "size of the largest file that is hashed, in bytes")
+	f.Int64Var(&c.Sensor.KernelHashMax, "kernel-hash-max", 32<<20, "size of the largest file that the kernel hashes before it runs, in bytes: the process waits meanwhile")
 	f.StringVar(&c.Sensor.Exceptions, "exceptions", "", "file of programs that may run although they are not of their image")
 	f.BoolVar(&c.Sensor.PodNetwork, "pod-network", false, "the sensor is in a pod's network: connections towards isolated pods are tried from it")
 	f.StringVar(&c.OrdersFrom, "orders-from", "", "API server to take containment orders from; default: the cluster's own, if in one")

@@ -501,14 +501,10 @@ func faults(t *testing.T, outer, _ *world) {
 
 }
 
-// faultOnce has the nth write of an action fail, and sees it through; it answers
-// whether there was such a write.
-func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
-	t.Helper()
-	k := w.open(about(pod), docket.Evidence, action)
-	k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
-	k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
-	hit := false
+// seenThrough claims an action, has its nth write fail, and brings it again, as Pub/Sub
+// would, to other instances; hit tells whether there was such a write.
+func (k *kase) seenThrough(w *world, action, click string, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) (acted docket.Acted, hit bool, err error) {
+	w.t.Helper()
 	w.calls.set(func(n int, _ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 		if n == nth {
 			hit = true
@@ -517,19 +513,27 @@ func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.
 		return send()
 	})
 	defer w.calls.set(nil)
-	n := k.claim(action, "")
-	var acted docket.Acted
-	var err error
-	for range 5 { // as Pub/Sub would bring it again, to another instance
-		if acted, err = w.container(g).Do(t.Context(), k.id, n); err == nil {
+	n := k.claim(action, click)
+	for range 5 {
+		if acted, err = w.container(g).Do(w.t.Context(), k.id, n); err == nil {
 			break
 		}
 	}
+	return acted, hit, err
+}
+
+// faultOnce has the nth write of an action fail, and sees it through; it answers
+// whether there was such a write.
+func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
+	t.Helper()
+	k := w.open(about(pod), docket.Evidence, action)
+	k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
+	k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+	acted, hit, err := k.seenThrough(w, action, "", g, nth, fault)
 	if err != nil || !acted.Done {
 		t.Errorf("%s, write %d: %+v, %v", action, nth, acted, err)
 		return hit
 	}
-	w.calls.set(nil)
 	now, getErr := w.Admin.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
 	switch action {
 	case docket.Isolate:
@@ -570,23 +574,7 @@ func (w *world) undoingFaultOnce(t *testing.T, action string, pod corev1.Pod, g 
 		}
 		what, click = undo, k.press(docket.PressRelease)
 	}
-	hit := false
-	w.calls.set(func(n int, _ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-		if n == nth {
-			hit = true
-			return fault(send)
-		}
-		return send()
-	})
-	n := k.claim(what, click)
-	var acted docket.Acted
-	var err error
-	for range 5 {
-		if acted, err = w.container(g).Do(t.Context(), k.id, n); err == nil {
-			break
-		}
-	}
-	w.calls.set(nil)
+	acted, hit, err := k.seenThrough(w, what, click, g, nth, fault)
 	if err != nil || !acted.Done {
 		t.Errorf("%s, write %d: %+v, %v", what, nth, acted, err)
 	}

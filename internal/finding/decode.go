@@ -246,6 +246,7 @@ func (e envelope) decodeSensor(f *Finding) {
 	}
 	f.Sensor = &Sensor{
 		Route: s.get("Route").str(), SameAs: s.get("Same_As").str(), Unhashed: s.get("Unhashed").str(), Missed: s.get("Missed").str(), Unattributed: s.get("Unattributed").str(),
+		Ancestors: bounded(s.get("Ancestors").strings()), User: s.get("User").integer(), Started: s.get("Started").time(),
 		Repeats: s.get("Repeats").integer(), Executed: s.get("Executed").time(), Seen: s.get("Seen").time(),
 		Hashed: s.get("Hashed").time(), Attributed: s.get("Attributed").time(), Raised: s.get("Raised").time(),
 	}

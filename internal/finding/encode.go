@@ -47,7 +47,10 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 	if at.After(now) { // SCC refuses what has not happened yet
 		at = now
 	}
-	severity := scc.Finding_LOW
+	severity := scc.Finding_MEDIUM
+	if d.SameAs != "" { // a copy of what the image has
+		severity = scc.Finding_LOW
+	}
 	properties, err := structpb.NewStruct(map[string]any{
 		"Container_Id": d.Container.ID, "Container_Name": d.Container.Name, "Container_Image_Uri": d.Container.Image,
 		"Container_Image_Id": d.Container.ImageDigest, "Pod_Namespace": d.Pod.Namespace, "Pod_Name": d.Pod.Name, "Pod_Uid": d.Pod.UID,
@@ -56,7 +59,7 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 		"contextUris": links(d.File.SHA256),
 		"Contraband": map[string]any{
 			"Route": string(d.Route), "Same_As": d.SameAs, "Unhashed": d.File.Unhashed, "Missed": gaps(d), "Unattributed": d.Container.Missing, "Repeats": float64(d.Repeats),
-			"Executed": stamp(d.Time), "Seen": stamp(d.Timing.Seen), "Hashed": stamp(d.Timing.Hashed), "Attributed": stamp(d.Timing.Attributed), "Raised": stamp(now),
+			"Ancestors": ancestors(d), "Started": stamp(d.Process.Started), "User": float64(d.Process.UID), "Group": float64(d.Process.GID), "Executed": stamp(d.Time), "Seen": stamp(d.Timing.Seen), "Hashed": stamp(d.Timing.Hashed), "Attributed": stamp(d.Timing.Attributed), "Raised": stamp(now),
 		},
 	})
 	if err != nil {
@@ -70,7 +73,7 @@ func FromDetection(d node.Detection, p Place, source string, now time.Time) (id 
 		NextSteps:   "Compare with the image's build; contain the pod if the program was not meant to be there. The case has the commands.",
 		MitreAttack: mitre(), ExternalUri: fileLink(d.File.SHA256),
 		Processes: []*scc.Process{{
-			Name: d.Process.Comm, Binary: fileOf(d), Args: d.Process.Args, Pid: int64(d.Process.PID), ParentPid: int64(d.Process.PPID),
+			Name: d.Process.Comm, Binary: fileOf(d), Args: d.Process.Args, Pid: int64(d.Process.PID), ParentPid: int64(d.Process.PPID), UserId: int64(d.Process.UID),
 		}},
 		Containers: []*scc.Container{{Name: d.Container.Name, Uri: d.Container.Image, ImageId: d.Container.ImageDigest, Labels: labelsOf(d.Container.Labels)}},
 		Kubernetes: kubernetesOf(d),
@@ -136,7 +139,18 @@ func gaps(d node.Detection) string {
 	add(d.Missed.Dropped, "events lost in the kernel")
 	add(d.Missed.Unattributed, "programs whose container was not found")
 	add(d.Missed.Overflowed, "detections refused by a full spool")
+	add(d.Missed.Scripts, "scripts gone before they could be looked at")
+	add(d.Missed.Unheld, "files that could not be held until they were hashed")
+	add(d.Missed.Down, "seconds without a sensor before it started")
 	return strings.Join(parts, ", ")
+}
+
+// ancestors in words: "sh (7) /bin/sh", the parent first.
+func ancestors(d node.Detection) (out []any) {
+	for _, a := range d.Process.Ancestors {
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s (%d) %s", a.Comm, a.PID, a.Path)))
+	}
+	return out
 }
 
 func stamp(t time.Time) string {

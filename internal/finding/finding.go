@@ -94,6 +94,9 @@ type Sensor struct {
 	Unattributed string    `json:"unattributed,omitempty"` // why the container could not be named
 	Missed       string    `json:"missed,omitempty"`       // known gaps in this window, in words
 	Repeats      int64     `json:"repeats,omitempty"`
+	Ancestors    []string  `json:"ancestors,omitempty"` // the parent first, in words: "sh (7) /bin/sh"
+	User         int64     `json:"user,omitempty"`      // id
+	Started      time.Time `json:"started,omitzero"`    // the process
 	Executed     time.Time `json:"executed,omitzero"`
 	Seen         time.Time `json:"seen,omitzero"`
 	Hashed       time.Time `json:"hashed,omitzero"`

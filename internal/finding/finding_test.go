@@ -146,7 +146,8 @@ func TestCaseJoinsTheSameBytesInTheSameWorkload(t *testing.T) {
 func detection() node.Detection {
 	return node.Detection{
 		Time: time.Date(2026, 3, 1, 10, 0, 0, 123456000, time.UTC), Route: node.Volume, SameAs: "/bin/x", Node: "n1", Repeats: 4,
-		Process:   node.Process{Path: "/tmp/x", Args: []string{"/tmp/x", "-o"}, Comm: "x", PID: 53, PPID: 1},
+		Process: node.Process{Path: "/tmp/x", Args: []string{"/tmp/x", "-o"}, Comm: "x", PID: 53, PPID: 1, UID: 1000, Started: time.Date(2026, 3, 1, 9, 59, 59, 0, time.UTC),
+			Ancestors: []node.Ancestor{{PID: 52, Comm: "sh", Path: "/bin/sh"}, {PID: 1, Comm: "init"}}},
 		File:      node.File{SHA256: strings.Repeat("a", 64), Size: 99},
 		Container: node.Container{ID: "c1", Name: "web", Image: "img", ImageDigest: "sha256:" + strings.Repeat("b", 64), Labels: map[string]string{"team": "x"}},
 		Pod:       node.Pod{Namespace: "shop", Name: "web-1", UID: "u-1"}, Missed: node.Missed{Dropped: 3},
@@ -186,6 +187,14 @@ func TestWhatWeRaiseIsWhatWeRead(t *testing.T) {
 	if s == nil || s.Route != "volume" || s.SameAs != "/bin/x" || s.Repeats != 4 || s.Missed != "3 events lost in the kernel" || !s.Executed.Equal(d.Time) || !s.Seen.Equal(d.Timing.Seen) {
 		t.Errorf("sensor %+v", s)
 	}
+	if got := strings.Join(s.Ancestors, ", of "); got != "sh (52) /bin/sh, of init (1)" || s.User != 1000 || !s.Started.Equal(d.Process.Started) {
+		t.Errorf("where it came from: %q, user %d, %s", got, s.User, s.Started)
+	}
+	d.SameAs = "" // not a copy of what the image has
+	if _, q, err := FromDetection(d, Place{"shop", "l", "prod"}, "s", d.Time); err != nil || q.Severity.String() != "MEDIUM" {
+		t.Errorf("severity %v (%v)", q.Severity, err)
+	}
+	d.SameAs = "/bin/x"
 	again, _, err := FromDetection(d, Place{"shop", "l", "prod"}, "organizations/1/sources/2/locations/global", time.Now())
 	if err != nil || again != id {
 		t.Errorf("the same detection has another id: %q, %q (%v)", id, again, err)

@@ -67,6 +67,18 @@ type Process struct {
 	UID      uint32    `json:"uid"`
 	GID      uint32    `json:"gid"`
 	Started  time.Time `json:"started"`
+	// Ancestors are those that were still there to be looked at, the parent first.
+	Ancestors []Ancestor `json:"ancestors,omitempty"`
+}
+
+// MaxAncestors bounds how many are told.
+const MaxAncestors = 8
+
+// Ancestor is a process that another came of.
+type Ancestor struct {
+	PID  uint32 `json:"pid"` // in the node's PID namespace
+	Comm string `json:"comm"`
+	Path string `json:"path,omitempty"` // of its program, as it sees it
 }
 
 // File is the file that ran. Either SHA256 or Unhashed is set.
@@ -109,6 +121,9 @@ type Missed struct {
 	Dropped      uint64 `json:"dropped,omitempty"`      // kernel events lost to a full ring buffer
 	Unattributed uint64 `json:"unattributed,omitempty"` // candidates whose container could not be found
 	Overflowed   uint64 `json:"overflowed,omitempty"`   // detections the full spool had to refuse
+	Scripts      uint64 `json:"scripts,omitempty"`      // scripts, known by name alone, that were gone when they were looked for
+	Unheld       uint64 `json:"unheld,omitempty"`       // files that could not be held open until they were hashed
+	Down         uint64 `json:"down,omitempty"`         // seconds in which no sensor watched, before this one started
 }
 
 var (
@@ -164,6 +179,8 @@ func (d Detection) validate() error {
 		return fmt.Errorf("file.sha256 %q is no SHA-256", d.File.SHA256)
 	case len(d.Process.Args) > MaxArgs:
 		return fmt.Errorf("process.args has %d entries, at most %d are taken", len(d.Process.Args), MaxArgs)
+	case len(d.Process.Ancestors) > MaxAncestors:
+		return fmt.Errorf("process.ancestors has %d entries, at most %d are taken", len(d.Process.Ancestors), MaxAncestors)
 	case len(d.Container.Labels) > MaxLabels || len(d.Pod.Labels) > MaxLabels:
 		return fmt.Errorf("more than %d labels", MaxLabels)
 	}
@@ -176,6 +193,9 @@ func (d Detection) validateLengths() error {
 		d.Container.Runtime, d.Container.Name, d.Container.Image, d.Container.ImageDigest, d.Container.Missing,
 		d.Pod.Namespace, d.Pod.Name, d.Pod.UID, d.Health,
 	}, d.Process.Args...)
+	for _, a := range d.Process.Ancestors {
+		all = append(all, a.Comm, a.Path)
+	}
 	for _, labels := range []map[string]string{d.Container.Labels, d.Pod.Labels} {
 		for k, v := range labels {
 			all = append(all, k, v)

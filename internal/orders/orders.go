@@ -75,6 +75,8 @@ func New(server, dir, nodeName string, carry Carrier, log *slog.Logger) (*Watche
 		return nil, fmt.Errorf("take orders from %q: %q holds no certificate", server, filepath.Join(dir, "ca.crt"))
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	// A connection that is dead without a word is found out, and orders are seen again.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second}
 	transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return &Watcher{
 		Server: server, Client: &http.Client{Transport: transport}, Node: nodeName, Carry: carry, Log: log,
@@ -252,6 +254,7 @@ func (w *Watcher) carryOut(ctx context.Context, o object) {
 	if status.At.IsZero() {
 		status.At = time.Now().UTC()
 	}
+	refusals := 0
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, maxPause) {
 		err := w.tell(ctx, o.Metadata.Name, status)
 		if err == nil {
@@ -259,6 +262,10 @@ func (w *Watcher) carryOut(ctx context.Context, o object) {
 		}
 		var refused *refusal
 		if errors.As(err, &refused) && refused.status != http.StatusTooManyRequests && refused.status < 500 {
+			refusals++
+		}
+		// A token that is just renewed, or a conflict, may pass; what is gone or not taken does not.
+		if refused != nil && (refused.status == http.StatusNotFound || refused.status == http.StatusUnprocessableEntity || refusals > tries) {
 			w.Log.Warn("what came of an order cannot be told", "order", o.Metadata.Name, "error", err.Error())
 			if refused.status == http.StatusNotFound {
 				w.withdraw(ctx, o.Metadata.Name)

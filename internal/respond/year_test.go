@@ -97,7 +97,7 @@ func TestYear(t *testing.T) {
 		return // some moves are rare
 	}
 	for _, move := range slices.Sorted(maps.Keys(drawn)) {
-		if !moves[move] {
+		if !moves[move] && !strings.HasSuffix(move, " --> [*]") { // the end of a case is the end of its log
 			t.Errorf("docs/cases.md draws %s, which never happened", move)
 		}
 	}
@@ -157,6 +157,10 @@ rules:
     otherwise: [evict]
     at_end: otherwise
     for: 12h
+  - name: graver than was thought
+    when: verdict.level == "malicious"
+    do: [page, freeze, evidence]
+    ask: true
   - name: told
     do: [page]
 `
@@ -187,7 +191,7 @@ type year struct {
 	flowDied bool
 	waiting  map[string]bool // callbacks that are awaited, and whether a request is not yet read
 	pages    int
-	reminded int
+	reminded map[string]bool
 	acts     map[string]docket.Acted // by claim: done once
 	removed  bool
 	holds    map[string]bool // what holds in the world: freeze, isolate, cordon
@@ -375,7 +379,7 @@ func newYear(t *testing.T, def *workflows.Definition, rules *policy.Policy, r *r
 	plain := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}}
 	y := &year{t: t, r: r, dice: d, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules, plain: plain, alone: r.IntN(3) == 0,
 		store: &flakyStore{Store: plain, dice: d, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{},
-		late: map[string]time.Time{}, moves: map[string]bool{}, waiting: map[string]bool{}}
+		late: map[string]time.Time{}, moves: map[string]bool{}, waiting: map[string]bool{}, reminded: map[string]bool{}}
 	plain.now = func() time.Time { return y.now }
 	y.store.quiet.Store(d.calm)
 	return y
@@ -399,7 +403,7 @@ func (y *year) responder() *respond.Responder {
 	log := &casefile.Log{Store: life, Lease: docket.Lease, Now: func() time.Time { return y.now }}
 	n := 0
 	rs := &respond.Responder{
-		Log: log, Facts: enrich.Enricher{}, Judge: unknown{}, Policy: y.policy, Pager: &yearPager{y, life},
+		Log: log, Facts: enrich.Enricher{}, Judge: y, Policy: y.policy, Pager: &yearPager{y, life},
 		Act: func(ctx context.Context, caseID string, n int) (docket.Acted, error) {
 			if life.dead.Load() {
 				return docket.Acted{}, errDied
@@ -434,9 +438,11 @@ func (y *year) responder() *respond.Responder {
 	return rs
 }
 
-type unknown struct{}
-
-func (unknown) Judge(context.Context, finding.Finding) docket.Verdict {
+// Judge knows nothing of the bytes, or learns of them later.
+func (y *year) Judge(_ context.Context, f finding.Finding) docket.Verdict {
+	if f.Process.Path == "/told" && y.dice.chance("graver", 0.1) {
+		return docket.Verdict{Level: docket.Malicious}
+	}
 	return docket.Verdict{Level: docket.Unknown}
 }
 
@@ -461,11 +467,11 @@ func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error)
 	paged.Digest = p.Digest(c)
 	return paged, nil
 }
-func (p *yearPager) Remind(context.Context, docket.Case, bool) (string, error) {
+func (p *yearPager) Remind(_ context.Context, c docket.Case, graver bool) (string, error) {
 	if p.life.dead.Load() || p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
-	p.reminded++
+	p.reminded[fmt.Sprint(c.ID, c.DecisionN(), graver)] = true // as Slack's messages tell: told once is told
 	return "2", nil
 }
 func (p *yearPager) Digest(c docket.Case) string {
@@ -905,8 +911,8 @@ func (y *year) check(which string) (last docket.Case) {
 	if y.removed && y.holds[docket.Cordon] || !y.removed && (y.holds[docket.Isolate] || y.holds[docket.Cordon]) {
 		y.t.Errorf("%s: the world still holds %v", which, y.holds)
 	}
-	if y.reminded > 3*len(ids) {
-		y.t.Errorf("%s: reminded %d times in %d episodes", which, y.reminded, len(ids))
+	if len(y.reminded) > 3*len(ids) {
+		y.t.Errorf("%s: reminded %d times in %d episodes", which, len(y.reminded), len(ids))
 	}
 	return last
 }

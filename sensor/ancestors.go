@@ -1,0 +1,41 @@
+package sensor
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/contraband-dev/contraband/internal/node"
+)
+
+// ancestors are the processes that one came of, as far as they are still there, from its
+// parent to the container's first: what lies beyond is the runtime.
+func ancestors(parent uint32) (out []node.Ancestor) {
+	fs, err := procfs.NewFS("/proc")
+	if err != nil {
+		return nil
+	}
+	inside := pidNamespace(parent)
+	for pid := int(parent); pid > 1 && len(out) < node.MaxAncestors && pidNamespace(uint32(pid)) == inside; {
+		p, err := fs.Proc(pid)
+		if err != nil {
+			break
+		}
+		stat, err := p.Stat()
+		if err != nil {
+			break
+		}
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // a kernel thread has none
+		out = append(out, node.Ancestor{PID: uint32(pid), Comm: cut(stat.Comm), Path: cut(strings.TrimSuffix(exe, " (deleted)"))})
+		pid = stat.PPID
+	}
+	return out
+}
+
+// pidNamespace is told by its link; "" where the process is gone.
+func pidNamespace(pid uint32) string {
+	ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	return ns
+}
