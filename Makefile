@@ -92,7 +92,7 @@ bench-functions: ## the functions' package: size, start to first answer, memory
 	@go test -run '^$$' -bench BenchmarkFunctions -benchtime 1x ./internal/bundle | sed -n 's/^BENCH\t//p'
 
 .PHONY: simulate
-simulate: ## ten thousand cases, each through a year of virtual time (20 min; YEARFLAGS=-year.seed=N repeats one)
+simulate: ## ten thousand cases, each through a year of virtual time (half an hour; YEARFLAGS=-year.seed=N repeats one)
 	go test -v -count=1 -run TestYear -timeout 2h ./internal/respond -args -year.cases=10000 $(YEARFLAGS)
 
 .PHONY: fuzz
