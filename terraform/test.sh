@@ -82,7 +82,7 @@ else
 	upgrade=(-skip TestUpgrade)
 fi
 log=$work/go.log
-go test -count=1 -v "${upgrade[@]}" ./terraform 2>&1 | tee "$log" | grep -E '^ *--- (FAIL|SKIP)|^        |^ok|^FAIL|panic:'
+go test -count=1 -timeout 30m -v "${upgrade[@]}" ./terraform 2>&1 | tee "$log" | grep -E '^ *--- (FAIL|SKIP)|^        |^ok|^FAIL|panic:'
 passed=$((passed + $(grep -cE '^ *--- PASS' "$log")))
 failed=$((failed + $(grep -cE '^ *--- (FAIL|SKIP)' "$log"))) # what is not run here is not tested anywhere
 grep -qE '^ok' "$log" || failed=$((failed + 1))
