@@ -29,7 +29,7 @@ demo: deps-container build ## one command: an added program in a real container,
 	@./bin/contraband demo $(DEMOFLAGS)
 
 .PHONY: test
-test: deps-container deps-browser ## all tests but those on a cluster and on other kernels; as root with the sensor's, on this one
+test: deps-container deps-browser deps-bpf ## all tests but those on a cluster and on other kernels; as root with the sensor's, on this one
 	@if [ "$$(id -u)" != 0 ]; then
 		echo "!! NOT ROOT: the tests of the sensor, of the demo and of the browser are NOT RUN."
 		echo "!! They load BPF programs and run real containers: run \`make test\` as root."
