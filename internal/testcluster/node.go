@@ -131,8 +131,15 @@ func sweep(network string) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	for _, dir := range mustGlob("/sys/fs/cgroup/*/kubepods*") {
-		exec.Command("find", dir, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
+	for range 50 { // what was killed stays in its cgroup until it is gone
+		left := mustGlob("/sys/fs/cgroup/*/kubepods*")
+		for _, dir := range left {
+			exec.Command("find", dir, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
+		}
+		if len(left) == 0 {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
@@ -176,6 +183,10 @@ ip route add default via 10.77.0.2 dev node0
 echo 1 > /proc/sys/net/ipv4/ip_forward
 umount -l -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# Of a run that was cut off: kubelet would set limits on what it finds, which this machine cannot.
+for left in /sys/fs/cgroup/kubepods*; do
+	[ ! -d "$left" ] || find "$left" -depth -type d -exec rmdir {} ';'
+done
 mount --bind "$STATE" "$STATE"
 mount --make-rshared "$STATE"
 mount -t tmpfs tmpfs /run
