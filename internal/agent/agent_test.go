@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,12 +71,19 @@ func pubsub(t testing.TB) *pstest.Server {
 
 func startProcess(t testing.TB, bed *testbed.Bed, srv *pstest.Server, state string, flags ...string) *process {
 	t.Helper()
+	return startThrough(t, nil, bed, srv, state, flags...)
+}
+
+// startThrough starts it by another program, with that one's arguments before its own.
+func startThrough(t testing.TB, by []string, bed *testbed.Bed, srv *pstest.Server, state string, flags ...string) *process {
+	t.Helper()
 	binary, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{state: state, cmd: exec.Command(binary, append([]string{"--state-dir", state, "--listen", "127.0.0.1:0", "--containerd", bed.Socket,
-		"--cri", "", "--docker", ""}, flags...)...)}
+	by = append(by, binary)
+	p := &process{state: state, cmd: exec.Command(by[0], append(append(by[1:], "--state-dir", state, "--listen", "127.0.0.1:0", "--containerd", bed.Socket,
+		"--cri", "", "--docker", ""), flags...)...)}
 	p.cmd.Env = append(os.Environ(), "PUBSUB_EMULATOR_HOST="+srv.Addr, "CONTRABAND_SENSOR_TOPIC="+topic, "CONTRABAND_SENSOR_NODE=n1")
 	logs, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -245,6 +253,55 @@ func TestProcess(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("left in the kernel: %d objects, before: %d", kernelObjects(t), before)
 		}
+	}
+}
+
+// TestCapabilities: with what the DaemonSet gives it, and no more, it sees and names
+// all that it sees with every right.
+func TestCapabilities(t *testing.T) {
+	manifest, err := os.ReadFile("../../manifests/sensor/daemonset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(manifest), "add: [")
+	list, _, closed := strings.Cut(list, "]")
+	if !found || !closed {
+		t.Fatal("the manifest adds no capabilities")
+	}
+	bounding := "-all"
+	for name := range strings.SplitSeq(list, ", ") {
+		bounding += ",+" + strings.ToLower(name)
+	}
+	bed := bedtest.Start(t)
+	coverage := func(by ...string) (lines []string) {
+		srv := pubsub(t)
+		p := startThrough(t, by, bed, srv, t.TempDir())
+		defer p.kill()
+		b := box(t, bed)
+		storm(t, b, "c", 3)
+		if got := waitTold(t, srv, 3); got["/tmp/c0"] != 1 || got["/tmp/c2"] != 1 {
+			t.Errorf("%v: published %v", by, got)
+		}
+		for _, m := range srv.Messages() {
+			if d, err := node.ParseDetection(m.Data); err != nil || d.File.SHA256 == "" || d.Container.Name == "" && d.Container.ID == "" {
+				t.Errorf("%v: %v, or not hashed or not named: %s", by, err, m.Data)
+			}
+		}
+		body, err := p.get("/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(body) {
+			if strings.HasPrefix(line, "contraband_sensor_coverage{") || strings.HasPrefix(line, "contraband_sensor_selftest ") {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	all := coverage()
+	least := coverage("setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set="+bounding)
+	if len(all) == 0 || !slices.Equal(all, least) {
+		t.Errorf("with the manifest's capabilities\n%s\nwith all\n%s", strings.Join(least, ""), strings.Join(all, ""))
 	}
 }
 
