@@ -14,7 +14,7 @@ import (
 func answers(t *testing.T, questions []string, flags ...string) []string {
 	t.Helper()
 	if _, err := os.Stat("/usr/include/bpf/bpf_helpers.h"); err != nil {
-		t.Skip("the headers of the BPF programs are not installed: make deps-bpf")
+		t.Fatal("the headers of the BPF programs are missing: run `make deps-bpf`")
 	}
 	program := filepath.Join(t.TempDir(), "judge")
 	args := append([]string{"-O1", "-w", "-Iinclude", "-o", program, "testdata/judge.c"}, flags...)
