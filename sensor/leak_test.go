@@ -45,6 +45,22 @@ func resources(t *testing.T) map[string]int {
 	return out
 }
 
+// settled are the resources once they have not changed for a second: the kernel frees
+// programs and their maps after a grace period.
+func settled(t *testing.T) map[string]int {
+	t.Helper()
+	last, since := resources(t), time.Now()
+	for deadline := since.Add(20 * time.Second); time.Since(since) < time.Second; time.Sleep(50 * time.Millisecond) {
+		if now := resources(t); fmt.Sprint(now) != fmt.Sprint(last) {
+			last, since = now, time.Now()
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("what is held does not come to rest: %v", last)
+		}
+	}
+	return last
+}
+
 // TestNothingIsLeft: a sensor that has watched and was closed, in a process that goes on,
 // leaves no descriptor, program, map or link.
 func TestNothingIsLeft(t *testing.T) {
@@ -60,7 +76,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would close what nobody has closed
 	watch(0)                                         // what is made once for all, such as the loader's caches
-	before := resources(t)
+	before := settled(t)
 	for i := range 3 {
 		watch(i + 1)
 	}
