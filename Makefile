@@ -6,9 +6,9 @@ export GOFLAGS := -buildvcs=false
 
 # The tests that load programs into the kernel, or look at every container of
 # the machine, run one after the other: they would see each other's.
-KERNEL := ./sensor ./internal/agent ./cmd/contraband
+KERNEL := ./sensor ./internal/sensorproc ./cmd/contraband
 # Those that need a real Kubernetes: test-cluster's.
-CLUSTER := ./internal/testcluster ./internal/contain ./internal/local
+CLUSTER := ./internal/testenv/testcluster ./internal/contain ./internal/local
 
 .PHONY: help
 help: ## what there is to make
@@ -36,7 +36,7 @@ test: deps-container deps-browser deps-bpf ## all tests but those on a cluster a
 	fi
 	echo "Not run here: the Terraform module's life on a loopback server (make test-terraform), a cluster (make test-cluster), other kernels (make test-kernels)."
 	go vet ./...
-	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/agent$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$ -e /internal/testcluster$$)
+	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/sensorproc$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$ -e /internal/testenv/testcluster$$)
 	go test -race -p 1 -count=1 $(KERNEL)
 
 .PHONY: generate
@@ -61,7 +61,7 @@ test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel
 bench-sensor: deps-container deps-kernels deps-peers ## what the sensor costs, beside nothing and beside peers (root)
 	@go test -run '^$$' -bench 'BenchmarkSensor$$' -benchtime 1x -timeout 30m ./sensor 2>/dev/null | sed -n 's/^BENCH\t//p'
 	BENCH=1 bash sensor/kernels/run.sh
-	go test -run '^$$' -bench BenchmarkMemory -benchtime 1x ./internal/agent 2>/dev/null | sed -n 's/^BENCH\t//p'
+	go test -run '^$$' -bench BenchmarkMemory -benchtime 1x ./internal/sensorproc 2>/dev/null | sed -n 's/^BENCH\t//p'
 
 .PHONY: test-cluster
 test-cluster: deps-container deps-kubernetes ## containment on a real API server, and end to end on a real node (2 min, root)
@@ -98,7 +98,7 @@ simulate: ## ten thousand cases, each through a year of virtual time (half an ho
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
 	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding
-	go test -run '^$$' -fuzz FuzzDetection -fuzztime $${FUZZTIME:-10m} ./internal/node
+	go test -run '^$$' -fuzz FuzzDetection -fuzztime $${FUZZTIME:-10m} ./internal/sensorapi
 
 # install PROGRAM PACKAGE... installs the packages unless the program is there.
 define install

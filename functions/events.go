@@ -10,15 +10,15 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
 
 // Respond takes a notification as far as it goes now.
 func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
-	ctx, cancel := context.WithTimeout(ctx, docket.FunctionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cases.FunctionTimeout)
 	defer cancel()
 	m, err := serve.ReadMessage(e)
 	if err != nil {
@@ -29,17 +29,17 @@ func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 	}
 	findings, err := finding.Decode(m.Data)
 	if errors.Is(err, finding.ErrNoFinding) {
-		s.observe(m.MessageID, []respond.Outcome{{Acknowledged: "there is no finding in it"}})
+		s.observe(m.MessageID, []respond.Result{{Acknowledged: "there is no finding in it"}})
 		return nil
 	}
 	if err != nil { // malformed, or nobody's: it will never be anything else
 		if parked := s.Park(ctx, m.Data, err); parked != nil {
 			return serve.Safe(parked)
 		}
-		s.observe(m.MessageID, []respond.Outcome{{DeadLettered: err.Error()}})
+		s.observe(m.MessageID, []respond.Result{{DeadLettered: err.Error()}})
 		return nil
 	}
-	var outcomes []respond.Outcome
+	var outcomes []respond.Result
 	for _, f := range findings {
 		o, err := s.responder.Finding(ctx, f)
 		if err != nil {
@@ -58,13 +58,13 @@ func (s *Suite) keep(ctx context.Context, data []byte) error {
 	}
 	sum := sha256.Sum256(data)
 	err := s.Front.Parts.Store.Create(ctx, "notifications/"+hex.EncodeToString(sum[:]), data)
-	if errors.Is(err, casefile.ErrExists) {
+	if errors.Is(err, blobstore.ErrExists) {
 		return nil
 	}
 	return err
 }
 
-func (s *Suite) observe(messageID string, outcomes []respond.Outcome) {
+func (s *Suite) observe(messageID string, outcomes []respond.Result) {
 	for _, o := range outcomes {
 		slog.Info("notification", "message", messageID, "case", o.Case, "acknowledged", o.Acknowledged, "deadLettered", o.DeadLettered)
 	}

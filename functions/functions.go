@@ -25,10 +25,10 @@ import (
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/enrich"
-	"github.com/contraband-dev/contraband/internal/page"
+	slacknotify "github.com/contraband-dev/contraband/internal/notify/slack"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/verdict"
@@ -39,11 +39,11 @@ import (
 type Parts struct {
 	Front       front.Parts
 	Raise       raise.Parts
-	Executions  []option.ClientOption                              // of Cloud Workflows
-	Reads       cluster.Finder                                     // reaches clusters, with Respond's rights
-	SlackAPI    string                                             // ends in /api/
-	Incarnation string                                             // part of the holder's name
-	Observe     func(messageID string, outcomes []respond.Outcome) // told what became of a notification
+	Executions  []option.ClientOption                             // of Cloud Workflows
+	Reads       cluster.Finder                                    // reaches clusters, with Respond's rights
+	SlackAPI    string                                            // ends in /api/
+	Incarnation string                                            // part of the holder's name
+	Observe     func(messageID string, outcomes []respond.Result) // told what became of a notification
 }
 
 // Suite is the functions of one deployment.
@@ -120,9 +120,9 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	}
 	link := func(caseID string) string { return strings.TrimSuffix(s.cfg.CasebookURL, "/") + "/cases/" + caseID }
 	r := &respond.Responder{
-		Log: s.Log, Judge: verdict.Judge{Sources: sources}, Policy: rules, Act: s.callContain, Source: s.cfg.Raise.SCCSource,
-		Holder: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: link, Now: time.Now,
-		Pager: &page.Slack{API: slack.New(s.cfg.SlackToken, options...), Channel: s.cfg.SlackChannel, Link: link, Buttons: s.cfg.Buttons || s.cfg.Front.SlackSigningSecret != ""},
+		Log: s.Log, Verdicts: verdict.Lookup{Sources: sources}, Policy: rules, Contain: s.callContain, Source: s.cfg.Raise.SCCSource,
+		LeaseOwner: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: link, Now: time.Now,
+		Pager: &slacknotify.Channel{API: slack.New(s.cfg.SlackToken, options...), Channel: s.cfg.SlackChannel, Link: link, Buttons: s.cfg.Buttons || s.cfg.Front.SlackSigningSecret != ""},
 	}
 	facts := enrich.Enricher{Fallback: "the security channel", Clusters: s.parts.Reads}
 	if s.SCC != nil { // a nil *SCC in an interface would not be nil
@@ -130,10 +130,10 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	}
 	r.Facts = facts
 	if s.cfg.Workflow != "" {
-		r.Drive = s.drive
+		r.StartWorkflow = s.drive
 	}
 	if s.parts.Reads != nil {
-		r.Lost, r.Has = facts.Lost, facts.Has
+		r.CheckHolds, r.HasContainer = facts.CheckHolds, facts.HasContainer
 	}
 	return r, nil
 }
@@ -145,8 +145,8 @@ type advanceReply struct {
 	Why         string `json:"why,omitempty"`
 }
 
-func (s *Suite) callContain(ctx context.Context, caseID string, n int) (docket.Acted, error) {
-	var a docket.Acted
+func (s *Suite) callContain(ctx context.Context, caseID string, n int) (cases.Outcome, error) {
+	var a cases.Outcome
 	err := serve.Call(ctx, s.Front.Parts.HTTP, "Contain", s.cfg.ContainURL, serve.ContainRequest{Case: caseID, Event: n}, &a)
 	return a, err
 }

@@ -25,10 +25,10 @@ import (
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
 	"github.com/contraband-dev/contraband/functions/serve"
+	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/respond"
-	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 const (
@@ -37,7 +37,7 @@ const (
 )
 
 // start wires a suite to a Pub/Sub server of its own.
-func start(t *testing.T, scc *sccstandin.Server) (*Suite, *pstest.Server, map[string][]respond.Outcome) {
+func start(t *testing.T, scc *fakescc.Server) (*Suite, *pstest.Server, map[string][]respond.Result) {
 	t.Helper()
 	srv := pstest.NewServer()
 	plain := option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -53,8 +53,8 @@ func start(t *testing.T, scc *sccstandin.Server) (*Suite, *pstest.Server, map[st
 	}
 	cfg := Config{SlackToken: "x", SlackChannel: "C1", Front: front.Config{Store: "mem://"},
 		Raise: raise.Config{Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", Clusters: map[string]string{topic: "shop/europe-west1/prod"}}}
-	outcomes := map[string][]respond.Outcome{}
-	parts := Parts{Front: front.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Outcome) { outcomes[id] = o }}
+	outcomes := map[string][]respond.Result{}
+	parts := Parts{Front: front.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Result) { outcomes[id] = o }}
 	if scc != nil {
 		cfg.Raise.SCCSource = source
 		parts.Raise.SCC = []option.ClientOption{option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), plain}
@@ -85,17 +85,17 @@ func event(t *testing.T, from string, data []byte) cloudevents.Event {
 
 func detection(t *testing.T) []byte {
 	t.Helper()
-	body, err := json.Marshal(node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/100% sure"},
-		File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}})
+	body, err := json.Marshal(sensorapi.Detection{Time: time.Now(), Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/100% sure"},
+		File: sensorapi.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: sensorapi.Container{ID: "c1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return body
 }
 
-func startSCC(t *testing.T, fault func(string, bool) error) *sccstandin.Server {
+func startSCC(t *testing.T, fault func(string, bool) error) *fakescc.Server {
 	t.Helper()
-	s, err := sccstandin.Start(sccstandin.Config{File: filepath.Join(t.TempDir(), "scc.db"), Source: source, ProjectNumber: "1", Fault: fault,
+	s, err := fakescc.Start(fakescc.Config{File: filepath.Join(t.TempDir(), "scc.db"), Source: source, ProjectNumber: "1", Fault: fault,
 		Notify: func(context.Context, []byte) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
@@ -127,15 +127,15 @@ func published(t *testing.T, srv *pstest.Server) []finding.Finding {
 
 func TestRaise(t *testing.T) {
 	for name, c := range map[string]struct {
-		scc   func(t *testing.T) *sccstandin.Server
+		scc   func(t *testing.T) *fakescc.Server
 		inSCC int
 		fails bool
 	}{
-		"written and handed on":                               {func(t *testing.T) *sccstandin.Server { return startSCC(t, nil) }, 1, false},
-		"no source: handed on":                                {func(t *testing.T) *sccstandin.Server { return nil }, 0, false},
-		"SCC refuses for good: handed on":                     {func(t *testing.T) *sccstandin.Server { return startSCC(t, refusing(codes.PermissionDenied)) }, 0, false},
-		"SCC is away: handed on, and it comes again":          {func(t *testing.T) *sccstandin.Server { return startSCC(t, refusing(codes.Aborted)) }, 0, true},
-		"SCC's answer is lost: handed on, and it comes again": {func(t *testing.T) *sccstandin.Server { return startSCC(t, losing) }, 1, true},
+		"written and handed on":                               {func(t *testing.T) *fakescc.Server { return startSCC(t, nil) }, 1, false},
+		"no source: handed on":                                {func(t *testing.T) *fakescc.Server { return nil }, 0, false},
+		"SCC refuses for good: handed on":                     {func(t *testing.T) *fakescc.Server { return startSCC(t, refusing(codes.PermissionDenied)) }, 0, false},
+		"SCC is away: handed on, and it comes again":          {func(t *testing.T) *fakescc.Server { return startSCC(t, refusing(codes.Aborted)) }, 0, true},
+		"SCC's answer is lost: handed on, and it comes again": {func(t *testing.T) *fakescc.Server { return startSCC(t, losing) }, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scc := c.scc(t)

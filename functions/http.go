@@ -5,7 +5,7 @@ import (
 	"net/http"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 )
 
 // Advance takes every step that a case is due. No decision arrives in the request.
@@ -15,7 +15,7 @@ func (s *Suite) Advance(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Who asked may have no time to wait: Interact has three seconds.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), docket.FunctionTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), cases.FunctionTimeout)
 	defer cancel()
 	answer, err := s.advance(ctx, in)
 	serve.Reply(w, answer, err)

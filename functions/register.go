@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 )
 
 // Register registers the functions with the framework; which of them is served,

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -31,11 +31,11 @@ func TestSweep(t *testing.T) {
 		t.Helper()
 		f, err := s.Log.Read(t.Context(), id, "test")
 		if err == nil {
-			_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: id, Decision: docket.Decision{Do: do},
+			_, err = f.Append(t.Context(), cases.KindDecided, cases.Decided{Key: id, Decision: cases.Decision{Do: do},
 				Finding: finding.Finding{Container: finding.Container{ID: "c"}, Node: "n", EventTime: now}})
 		}
 		if err == nil {
-			err = f.Yield(t.Context())
+			err = f.Release(t.Context())
 		}
 		for i := range 3 {
 			if err == nil {
@@ -46,7 +46,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	open("aaaaaaaaaaaaaaaa", docket.Freeze)
+	open("aaaaaaaaaaaaaaaa", cases.Freeze)
 	open("bbbbbbbbbbbbbbbb")
 	sweep := func() int {
 		w := httptest.NewRecorder()
@@ -78,8 +78,8 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := docket.Fold("aaaaaaaaaaaaaaaa", c.Events())
-	if err != nil || k.Claim(docket.Freeze).Acted == nil {
+	k, err := cases.Fold("aaaaaaaaaaaaaaaa", c.Events())
+	if err != nil || k.Claim(cases.Freeze).Outcome == nil {
 		t.Errorf("it is tried for ever: %+v, %v", k.Claims, err)
 	}
 }

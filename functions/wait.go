@@ -18,7 +18,7 @@ import (
 // advance has a case go on, for the workflow that drives it or for whoever asks.
 func (s *Suite) advance(ctx context.Context, in serve.AdvanceRequest) (advanceReply, error) {
 	if in.Callback != "" && (s.cfg.CallbackPrefix == "" || !strings.HasPrefix(in.Callback, s.cfg.CallbackPrefix)) {
-		return advanceReply{}, retry.Permanent(fmt.Errorf("callback %q is not of Cloud Workflows", in.Callback))
+		return advanceReply{}, retry.Refused(fmt.Errorf("callback %q is not of Cloud Workflows", in.Callback))
 	}
 	wait, err := s.responder.AdvanceFor(ctx, in.Case, in.Execution, in.Callback)
 	return advanceReply{Done: wait.Done, WaitSeconds: int64(math.Ceil(wait.For.Seconds())), Why: wait.Why}, err

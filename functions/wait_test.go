@@ -17,13 +17,14 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
+	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/policy"
-	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
-	workflowstandin "github.com/contraband-dev/contraband/internal/standin/workflows"
-	"github.com/contraband-dev/contraband/internal/workflows"
+	"github.com/contraband-dev/contraband/internal/scc"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/workflowlang"
 	caseflow "github.com/contraband-dev/contraband/workflows"
 )
 
@@ -35,7 +36,7 @@ const caseID = "0123456789abcdef"
 type desk struct {
 	*Suite
 	t     *testing.T
-	slack *slackstandin.Server
+	slack *fakeslack.Server
 }
 
 func newDesk(t *testing.T) *desk {
@@ -44,14 +45,14 @@ func newDesk(t *testing.T) *desk {
 	s.Config.SlackSigningSecret = "the app's secret"
 	f, err := s.Log.Read(t.Context(), caseID, "test")
 	if err == nil {
-		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
+		_, err = f.Append(t.Context(), cases.KindDecided, cases.Decided{Key: "k"})
 	}
 	if err == nil {
-		err = f.Yield(t.Context())
+		err = f.Release(t.Context())
 	}
 	d := &desk{Suite: s, t: t}
 	if err == nil {
-		d.slack, err = slackstandin.Open(filepath.Join(t.TempDir(), "slack.db"))
+		d.slack, err = fakeslack.Open(filepath.Join(t.TempDir(), "slack.db"))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func newDesk(t *testing.T) *desk {
 	t.Cleanup(func() { d.slack.Close() })
 	web := httptest.NewServer(http.HandlerFunc(s.Interact))
 	t.Cleanup(web.Close)
-	d.slack.Interact = slackstandin.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
+	d.slack.Interact = fakeslack.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
 	return d
 }
 
@@ -67,7 +68,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) press() {
 	d.t.Helper()
 	payload := `{"type":"block_actions","user":{"id":"U1","name":"ann"},"trigger_id":"t","actions":[{"type":"button","block_id":"buttons","action_id":"` +
-		docket.PressBenign + `","value":"` + caseID + `","action_ts":"1.2"}]}`
+		cases.ActionExpected + `","value":"` + caseID + `","action_ts":"1.2"}]}`
 	status, err := d.slack.Send(d.t.Context(), []byte(url.Values{"payload": {payload}}.Encode()), time.Now())
 	if err != nil || status != http.StatusOK {
 		d.t.Fatalf("%d, %v", status, err)
@@ -77,7 +78,7 @@ func (d *desk) press() {
 // waiting is a desk whose cases the deployed workflow drives.
 type waiting struct {
 	*desk
-	flows *workflowstandin.Server
+	flows *fakeworkflows.Server
 	posts atomic.Int64     // to Advance
 	first http.HandlerFunc // answers the first of them, if it is not nil
 	fault func(execution, call string) error
@@ -89,8 +90,8 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 	w := &waiting{desk: newDesk(t)}
 	api := httptest.NewServer(w.slack.Handler())
 	t.Cleanup(api.Close)
-	w.slack.Token, w.cfg.SlackToken, w.cfg.SlackChannel, w.parts.SlackAPI = "xoxb-test", "xoxb-test", slackstandin.Channel, api.URL+"/api/"
-	d, err := workflows.Parse(caseflow.Case)
+	w.slack.Token, w.cfg.SlackToken, w.cfg.SlackChannel, w.parts.SlackAPI = "xoxb-test", "xoxb-test", fakeslack.Channel, api.URL+"/api/"
+	d, err := workflowlang.Parse(caseflow.Case)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +103,7 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 		w.Advance(rw, r)
 	}))
 	t.Cleanup(advance.Close)
-	w.flows, err = workflowstandin.Start(workflowstandin.Config{
+	w.flows, err = fakeworkflows.Start(fakeworkflows.Config{
 		Workflow: workflowName, Definition: d, Env: map[string]string{"ADVANCE_URL": advance.URL, "ADVANCE_AUDIENCE": advance.URL},
 		Observe: func(_, step string) error {
 			if step == dieAt {
@@ -183,13 +184,13 @@ func TestRespondStartsIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x"}, File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}}
-	_, f, err := finding.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
+	d := sensorapi.Detection{Time: time.Now(), Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/x"}, File: sensorapi.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: sensorapi.Container{ID: "c1"}}
+	_, f, err := scc.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.CanonicalName = "projects/1/sources/1/findings/f"
-	body, err := finding.Notification("", f, nil)
+	body, err := scc.Notification("", f, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func TestInteractsIdentity(t *testing.T) {
 // TestWorkflowDies: ended before any of its steps, the case goes on: a press that
 // finds no one waiting calls Advance itself, and what it does not reach the sweep does.
 func TestWorkflowDies(t *testing.T) {
-	d, err := workflows.Parse(caseflow.Case)
+	d, err := workflowlang.Parse(caseflow.Case)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +261,7 @@ func TestWorkflowDies(t *testing.T) {
 			w.first = func(rw http.ResponseWriter, _ *http.Request) { serve.Reply(rw, advanceReply{WaitSeconds: 1}, nil) }
 		},
 		"tell": func(w *waiting) {
-			w.fault = func(string, string) error { return workflows.Raise("ValueError", "odd", 0) }
+			w.fault = func(string, string) error { return workflowlang.Raise("ValueError", "odd", 0) }
 		},
 	}
 	for _, at := range d.Steps() {

@@ -7,18 +7,18 @@ import (
 
 	"github.com/prometheus/procfs"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // ancestors are the processes that one came of, as far as they are still there, from its
 // parent to the container's first: what lies beyond is the runtime.
-func ancestors(parent uint32) (out []node.Ancestor) {
+func ancestors(parent uint32) (out []sensorapi.Ancestor) {
 	fs, err := procfs.NewFS("/proc")
 	if err != nil {
 		return nil
 	}
 	inside := pidNamespace(parent)
-	for pid := int(parent); pid > 1 && len(out) < node.MaxAncestors && pidNamespace(uint32(pid)) == inside; {
+	for pid := int(parent); pid > 1 && len(out) < sensorapi.MaxAncestors && pidNamespace(uint32(pid)) == inside; {
 		p, err := fs.Proc(pid)
 		if err != nil {
 			break
@@ -28,7 +28,7 @@ func ancestors(parent uint32) (out []node.Ancestor) {
 			break
 		}
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // a kernel thread has none
-		out = append(out, node.Ancestor{PID: uint32(pid), Comm: cut(stat.Comm), Path: cut(strings.TrimSuffix(exe, " (deleted)"))})
+		out = append(out, sensorapi.Ancestor{PID: uint32(pid), Comm: cut(stat.Comm), Path: cut(strings.TrimSuffix(exe, " (deleted)"))})
 		pid = stat.PPID
 	}
 	return out

@@ -19,15 +19,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // home is where a program ran.
 type home struct {
-	node.Container
-	Pod        node.Pod `json:"pod,omitzero"`
-	CgroupPath string   `json:"cgroupPath"` // within its hierarchy
-	CgroupID   uint64   `json:"cgroupId"`   // in the unified hierarchy
+	sensorapi.Container
+	Pod        sensorapi.Pod `json:"pod,omitzero"`
+	CgroupPath string        `json:"cgroupPath"` // within its hierarchy
+	CgroupID   uint64        `json:"cgroupId"`   // in the unified hierarchy
 	// Detected is when something was last detected in it.
 	Detected time.Time `json:"detected,omitzero"`
 }
@@ -183,16 +183,16 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	if !hex && (!e.Is(bpf.RootOverlay) || len(troubles) == 0 && !node.IsContainerID(id)) {
+	if !hex && (!e.Is(bpf.RootOverlay) || len(troubles) == 0 && !sensorapi.IsContainerID(id)) {
 		return home{}, errNotContainer
 	}
 	if !hex && strings.HasSuffix(cgroup, ".service") {
 		return home{}, errNotContainer // a systemd unit with a root image of its own
 	}
-	if !node.IsContainerID(id) {
+	if !sensorapi.IsContainerID(id) {
 		return home{}, fmt.Errorf("cgroup %q names no container", cgroup)
 	}
-	h = home{Container: node.Container{ID: id}, CgroupPath: cgroup, CgroupID: cgroupID}
+	h = home{Container: sensorapi.Container{ID: id}, CgroupPath: cgroup, CgroupID: cgroupID}
 	if m := podInPath.FindStringSubmatch(cgroup); m != nil {
 		h.Pod.UID = strings.ReplaceAll(m[1], "_", "-")
 	}
@@ -239,7 +239,7 @@ func idOfCgroup(own string, e bpf.Event) uint64 {
 func isRootless(cgroup string) bool { return strings.HasPrefix(cgroup, "/user.slice/user-") }
 
 func unknownContainer(e bpf.Event, why error) home {
-	return home{Container: node.Container{ID: fmt.Sprintf("cgroup-%d", e.Cgroup), Missing: cut(why.Error())}, CgroupID: e.Cgroup}
+	return home{Container: sensorapi.Container{ID: fmt.Sprintf("cgroup-%d", e.Cgroup), Missing: cut(why.Error())}, CgroupID: e.Cgroup}
 }
 
 // bound keeps what a container says of itself within the limits of a Detection.
@@ -251,7 +251,7 @@ func (h *home) bound() {
 func boundLabels(labels map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range labels {
-		if len(out) < node.MaxLabels {
+		if len(out) < sensorapi.MaxLabels {
 			out[cut(k)] = cut(v)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // TestWrongAnswers: each answer that the self-test would not believe is told as what is
@@ -133,7 +133,7 @@ func TestWhatRanIsRemembered(t *testing.T) {
 	sum := func(i int) string { return fmt.Sprintf("%064x", i) }
 	s.ran["many"] = maxRan // as if it had run so many
 	for container, i := range map[string]int{"few": 1, "many": 2} {
-		d := node.Detection{Time: time.Now(), File: node.File{SHA256: sum(i)}, Container: node.Container{ID: container}}
+		d := sensorapi.Detection{Time: time.Now(), File: sensorapi.File{SHA256: sum(i)}, Container: sensorapi.Container{ID: container}}
 		if added, err := s.add(d, home{}, []byte(container)); err != nil || !added {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestWhatRanIsRemembered(t *testing.T) {
 		}
 	}
 	s.files = maxFiles
-	if _, err := s.add(node.Detection{Container: node.Container{ID: "c"}}, home{}, []byte("one more")); err != nil || s.files != 1 {
+	if _, err := s.add(sensorapi.Detection{Container: sensorapi.Container{ID: "c"}}, home{}, []byte("one more")); err != nil || s.files != 1 {
 		t.Errorf("%d files, %v", s.files, err)
 	}
 	began := time.Now().Truncate(time.Second)

@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Tier says how much of the sensor is to be loaded.
@@ -34,7 +34,7 @@ type Coverage struct {
 
 // Routes are all the ways that can be told, each with whether it is seen here
 // and how well: "" for not at all.
-func (c Coverage) Routes() map[node.Route]string {
+func (c Coverage) Routes() map[sensorapi.Route]string {
 	hash := "hashed unless the process unlinks its file and ends at once"
 	other := hash
 	switch {
@@ -43,13 +43,13 @@ func (c Coverage) Routes() map[node.Route]string {
 	case c.Fanotify:
 		hash = "hashed, also when it unlinks itself and ends at once"
 	}
-	out := map[node.Route]string{
-		node.Added: hash, node.Modified: hash, node.Deleted: other,
-		node.Volume: other, node.Memory: other, node.Nested: other,
-		node.Script: "found by name: one that is gone before it is looked at is counted, not told",
+	out := map[sensorapi.Route]string{
+		sensorapi.Added: hash, sensorapi.Modified: hash, sensorapi.Deleted: other,
+		sensorapi.Volume: other, sensorapi.Memory: other, sensorapi.Nested: other,
+		sensorapi.Script: "found by name: one that is gone before it is looked at is counted, not told",
 	}
 	if c.LSM {
-		out[node.Script], out[node.Loader], out[node.Library] = hash, hash, hash
+		out[sensorapi.Script], out[sensorapi.Loader], out[sensorapi.Library] = hash, hash, hash
 	}
 	return out
 }
@@ -98,7 +98,7 @@ func (s *Sensor) Coverage() Coverage {
 }
 
 // AllRoutes in the order in which people read them.
-var AllRoutes = []node.Route{node.Added, node.Modified, node.Volume, node.Memory, node.Deleted, node.Nested, node.Script, node.Loader, node.Library}
+var AllRoutes = []sensorapi.Route{sensorapi.Added, sensorapi.Modified, sensorapi.Volume, sensorapi.Memory, sensorapi.Deleted, sensorapi.Nested, sensorapi.Script, sensorapi.Loader, sensorapi.Library}
 
 // Table is the coverage for people, one route a line.
 func (c Coverage) Table() string {

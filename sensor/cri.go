@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // criRuntime describes containers over the CRI, which kubelet speaks to
@@ -72,9 +72,9 @@ func (c *criRuntime) describe(ctx context.Context, _, id string) (home, error) {
 	box := answer.GetStatus()
 	labels := box.GetLabels()
 	h := home{
-		Container: node.Container{Name: box.GetMetadata().GetName(), Image: box.GetImage().GetImage(), ImageDigest: digestOf(box.GetImageRef()),
+		Container: sensorapi.Container{Name: box.GetMetadata().GetName(), Image: box.GetImage().GetImage(), ImageDigest: digestOf(box.GetImageRef()),
 			Labels: labels, Created: time.Unix(0, box.GetCreatedAt()).UTC()},
-		Pod: node.Pod{Namespace: labels["io.kubernetes.pod.namespace"], Name: labels["io.kubernetes.pod.name"], UID: labels["io.kubernetes.pod.uid"]},
+		Pod: sensorapi.Pod{Namespace: labels["io.kubernetes.pod.namespace"], Name: labels["io.kubernetes.pod.name"], UID: labels["io.kubernetes.pod.uid"]},
 	}
 	// The pod's labels are worth a question, their absence is no reason to lose the rest.
 	if list, err := client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": h.Pod.UID}}}); err == nil && h.Pod.UID != "" {

@@ -8,15 +8,15 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/contraband-dev/contraband/internal/testbed"
-	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
+	"github.com/contraband-dev/contraband/internal/testenv/containers/containertest"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
 // TestPodOverCRI runs a real pod through containerd's CRI, as a kubelet does, and
 // sees it named: namespace, name, UID, container, image and the pod's labels.
 func TestPodOverCRI(t *testing.T) {
-	bed := bedtest.StartCRI(t)
+	bed := containertest.StartCRI(t)
 	conn, err := grpc.NewClient("unix://"+bed.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestPodOverCRI(t *testing.T) {
 		}
 	}()
 	box, err := client.CreateContainer(t.Context(), &cri.CreateContainerRequest{PodSandboxId: sandbox.PodSandboxId, SandboxConfig: pod, Config: &cri.ContainerConfig{
-		Metadata: &cri.ContainerMetadata{Name: "web"}, Image: &cri.ImageSpec{Image: testbed.Image}, Labels: labels("io.kubernetes.container.name", "web"),
+		Metadata: &cri.ContainerMetadata{Name: "web"}, Image: &cri.ImageSpec{Image: containers.Image}, Labels: labels("io.kubernetes.container.name", "web"),
 		Command: []string{"/bin/sleep", "3600"}, LogPath: "web.log", Linux: &cri.LinuxContainerConfig{SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: host.NamespaceOptions}},
 	}})
 	if err != nil {
@@ -67,7 +67,7 @@ func TestPodOverCRI(t *testing.T) {
 	if d.Pod.Namespace != "shop" || d.Pod.Name != "web-1" || d.Pod.UID != "6f1c2d3e-0000-4000-8000-000000000001" || d.Pod.Labels["app"] != "web" {
 		t.Errorf("pod %+v", d.Pod)
 	}
-	if d.Container.ID != box.ContainerId || d.Container.Name != "web" || d.Container.Image != testbed.Image || d.Container.ImageDigest == "" || d.Container.Runtime != "cri" {
+	if d.Container.ID != box.ContainerId || d.Container.Name != "web" || d.Container.Image != containers.Image || d.Container.ImageDigest == "" || d.Container.Runtime != "cri" {
 		t.Errorf("container %+v", d.Container)
 	}
 	if time.Since(d.Container.Created) > time.Minute {

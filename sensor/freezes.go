@@ -12,7 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // freeze is remembered before it is made, so that one made by a sensor that died
@@ -40,7 +40,7 @@ func (l *locks) of(container string) *sync.Mutex {
 	return &l[h.Sum32()%uint32(len(l))]
 }
 
-func (s *Sensor) freeze(ctx context.Context, h home, o node.Order, object bool) (int, error) {
+func (s *Sensor) freeze(ctx context.Context, h home, o sensorapi.Order, object bool) (int, error) {
 	lock := s.freezing.of(h.ID)
 	lock.Lock()
 	defer lock.Unlock()
@@ -119,15 +119,15 @@ func (s *Sensor) freezes(fit func(freeze) bool) (out []freeze, err error) {
 
 // stillTrue answers what came of an order that was carried out before: of a freeze
 // only while it is in force.
-func (s *Sensor) stillTrue(o node.Order, done node.OrderStatus) (node.OrderStatus, error) {
-	if o.Action != node.Freeze || !done.Done {
+func (s *Sensor) stillTrue(o sensorapi.Order, done sensorapi.OrderStatus) (sensorapi.OrderStatus, error) {
+	if o.Action != sensorapi.Freeze || !done.Done {
 		return done, nil
 	}
 	now, err := s.freezes(func(f freeze) bool { return f.Order == o.ID })
 	if err != nil || len(now) > 0 {
 		return done, err
 	}
-	return node.OrderStatus{ID: o.ID, At: done.At, Error: "it was frozen, and has been thawed since"}, nil
+	return sensorapi.OrderStatus{ID: o.ID, At: done.At, Error: "it was frozen, and has been thawed since"}, nil
 }
 
 // Frozen answers the orders of a cluster whose freezes are in force.
@@ -220,7 +220,7 @@ func (s *spool) prune(now time.Time) error {
 				return !frozen[k] && old(h.Detected, err)
 			}),
 			forget(tx.Bucket(bucketOrders), func(k string, v []byte) bool {
-				var o node.OrderStatus
+				var o sensorapi.OrderStatus
 				err := json.Unmarshal(v, &o)
 				return !frozen[k] && old(o.At, err)
 			}))

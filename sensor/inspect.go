@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/redact"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Bounds of an inspection: it travels in the status of an order.
@@ -32,7 +32,7 @@ const (
 
 // inspect tells what runs in a container, and its open sockets. It reads /proc,
 // which works on what is frozen.
-func (s *Sensor) inspect(h home) (*node.Inspection, error) {
+func (s *Sensor) inspect(h home) (*sensorapi.Inspection, error) {
 	dir, err := s.freezer.dirOf(h)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (s *Sensor) inspect(h home) (*node.Inspection, error) {
 	if len(pids) == 0 {
 		return nil, errGone
 	}
-	out := &node.Inspection{Processes: []node.ProcessInfo{}, Sockets: []node.Socket{}}
+	out := &sensorapi.Inspection{Processes: []sensorapi.ProcessInfo{}, Sockets: []sensorapi.Socket{}}
 	fs, err := procfs.NewFS("/proc")
 	if err != nil {
 		return nil, err
@@ -76,16 +76,16 @@ func (s *Sensor) inspect(h home) (*node.Inspection, error) {
 	return out, nil
 }
 
-func process(fs procfs.FS, pid int) (node.ProcessInfo, bool) {
+func process(fs procfs.FS, pid int) (sensorapi.ProcessInfo, bool) {
 	p, err := fs.Proc(pid)
 	if err != nil {
-		return node.ProcessInfo{}, false
+		return sensorapi.ProcessInfo{}, false
 	}
 	stat, err := p.Stat()
 	if err != nil {
-		return node.ProcessInfo{}, false
+		return sensorapi.ProcessInfo{}, false
 	}
-	info := node.ProcessInfo{PID: pid, ParentPID: stat.PPID}
+	info := sensorapi.ProcessInfo{PID: pid, ParentPID: stat.PPID}
 	if started, err := stat.StartTime(); err == nil {
 		info.Started = time.Unix(int64(started), 0).UTC()
 	}
@@ -97,7 +97,7 @@ func process(fs procfs.FS, pid int) (node.ProcessInfo, bool) {
 	info.Exe = exe[:min(len(exe), maxExe)]
 	args, _ := p.CmdLine()
 	for i, a := range redact.Args(args) {
-		if i == node.MaxArgs {
+		if i == sensorapi.MaxArgs {
 			break
 		}
 		info.Args = append(info.Args, a[:min(len(a), maxExe)])
@@ -127,7 +127,7 @@ func socketsOf(pid int, holders map[uint64]int) {
 // tcpStates as the kernel numbers them.
 var tcpStates = []string{"", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING"}
 
-func readSockets(dir string, holders map[uint64]int, out *node.Inspection) error {
+func readSockets(dir string, holders map[uint64]int, out *sensorapi.Inspection) error {
 	fs, err := procfs.NewFS(dir)
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ func readSockets(dir string, holders map[uint64]int, out *node.Inspection) error
 			out.Cut = true
 			return
 		}
-		k := node.Socket{Protocol: protocol, Local: address(local, localPort), PID: holders[inode]}
+		k := sensorapi.Socket{Protocol: protocol, Local: address(local, localPort), PID: holders[inode]}
 		if remotePort != 0 {
 			k.Remote = address(remote, remotePort)
 		}
@@ -177,7 +177,7 @@ const probeTime = time.Second
 
 // probe tries connections out of a container's network, and from the sensor's
 // own towards it. A connection is closed as soon as it stands; nothing is sent.
-func (s *Sensor) probe(ctx context.Context, h home, o node.Order) ([]node.Reached, error) {
+func (s *Sensor) probe(ctx context.Context, h home, o sensorapi.Order) ([]sensorapi.Reached, error) {
 	dir, err := s.freezer.dirOf(h)
 	if err != nil {
 		return nil, err
@@ -186,7 +186,7 @@ func (s *Sensor) probe(ctx context.Context, h home, o node.Order) ([]node.Reache
 	if len(pids) == 0 {
 		return nil, errGone
 	}
-	out := make([]node.Reached, len(o.Targets)+len(o.Towards))
+	out := make([]sensorapi.Reached, len(o.Targets)+len(o.Towards))
 	var wg sync.WaitGroup
 	for i, target := range o.Targets {
 		wg.Go(func() { out[i] = reached(target, dialFrom(ctx, pids[0], target)) })
@@ -208,8 +208,8 @@ func (s *Sensor) probe(ctx context.Context, h home, o node.Order) ([]node.Reache
 
 var errNoNetwork = errors.New("not tried: the sensor is in its node's network, and a node may always reach its pods")
 
-func reached(target string, err error) node.Reached {
-	r := node.Reached{Target: target, OK: err == nil}
+func reached(target string, err error) sensorapi.Reached {
+	r := sensorapi.Reached{Target: target, OK: err == nil}
 	if err != nil {
 		r.Error = err.Error()
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/testenv/containers/containertest"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -168,7 +168,7 @@ func TestRewrittenWithinATick(t *testing.T) {
 
 // TestFreezeEnds: a freeze outlives the sensor that made it, and ends in its time.
 func TestFreezeEnds(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	p, state := newPublished(), t.TempDir()
 	s, stop := startSensor(t, bed, state, p)
 	box := runBox(t, bed, nil)
@@ -180,7 +180,7 @@ func TestFreezeEnds(t *testing.T) {
 	}
 	d := p.waitFor(t, "/tmp/x")
 	until := time.Now().Add(4 * time.Second)
-	status, err := s.Carry(t.Context(), node.Order{ID: "c1-freeze", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: until})
+	status, err := s.Carry(t.Context(), sensorapi.Order{ID: "c1-freeze", Case: "c1", Action: sensorapi.Freeze, ContainerID: d.Container.ID, Expires: until})
 	if err != nil || !status.Done || !box.Frozen() {
 		t.Fatalf("%+v, %v", status, err)
 	}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -25,9 +25,9 @@ const (
 // deed is one way to run what is not of the image, or to run what is.
 type deed struct {
 	name   string
-	script string     // run by sh in the container; P is a program that is not of the image
-	path   string     // where it is seen
-	route  node.Route // "": silent
+	script string          // run by sh in the container; P is a program that is not of the image
+	path   string          // where it is seen
+	route  sensorapi.Route // "": silent
 	sameAs string
 	needs  need
 	unsure bool // hashed only where the LSM or the fanotify tier sees it
@@ -35,27 +35,27 @@ type deed struct {
 
 // deeds is the matrix: what this sensor promises, line by line.
 var deeds = []deed{
-	{name: "added: a new file", script: "cp /data/p /tmp/new; /tmp/new", path: "/tmp/new", route: node.Added},
-	{name: "added: written, then renamed", script: "cp /data/p /tmp/x; mv /tmp/x /tmp/renamed; /tmp/renamed", path: "/tmp/renamed", route: node.Added},
-	{name: "added: hard link of an added file", script: "cp /data/p /tmp/y; ln /tmp/y /tmp/linked; /tmp/linked", path: "/tmp/linked", route: node.Added},
-	{name: "added: an image file removed and made anew", script: "rm /usr/bin/other; cp /data/p /usr/bin/other; /usr/bin/other", path: "/usr/bin/other", route: node.Added},
-	{name: "added: O_TMPFILE", script: "actor tmpfile /data/p", path: "/tmp/#", route: node.Added, unsure: true},
-	{name: "added: execveat by descriptor", script: "cp /data/p /tmp/at; actor execveat /tmp/at", path: "/tmp/at", route: node.Added},
-	{name: "added: written by io_uring, run by execveat", script: "actor uring /data/p /tmp/ring", path: "/tmp/ring", route: node.Added},
-	{name: "added: unlinks itself and ends at once", script: "cp /data/p /tmp/brief; exec /tmp/brief unlink", path: "/tmp/brief", route: node.Added, unsure: true},
-	{name: "added: a copy of an image file", script: "cp /usr/bin/actor /tmp/copy; /tmp/copy", path: "/tmp/copy", route: node.Added, sameAs: "/usr/bin/actor"},
-	{name: "modified: an image file written to", script: "printf x >> /usr/bin/written; /usr/bin/written", path: "/usr/bin/written", route: node.Modified},
-	{name: "deleted: unlinked, then run", script: "cp /data/p /tmp/gone; actor unlinked /tmp/gone", path: "/tmp/gone", route: node.Deleted, unsure: true},
-	{name: "volume: tmpfs", script: "cp /data/p /vol/t; /vol/t; sleep 0.05", path: "/vol/t", route: node.Volume, unsure: true},
-	{name: "volume: bind mount of a host directory", script: "cp /data/p /data/b; /data/b; sleep 0.05", path: "/data/b", route: node.Volume},
-	{name: "memory: memfd and execveat", script: "actor memfd /data/p", path: "/memfd:hidden", route: node.Memory, unsure: true},
-	{name: "script: added", script: "printf '#!/bin/sh\nexit 0\n#x' > /tmp/s.sh; chmod 755 /tmp/s.sh; /tmp/s.sh", path: "/tmp/s.sh", route: node.Script},
-	{name: "script: added, called by a relative name", script: "cd /tmp; printf '#!/bin/sh\nsleep 0.1\n' > r.sh; chmod 755 r.sh; ./r.sh", path: "/tmp/r.sh", route: node.Script},
-	{name: "script: on a volume", script: "printf '#!/bin/sh\nsleep 0.1\n' > /vol/v.sh; chmod 755 /vol/v.sh; /vol/v.sh", path: "/vol/v.sh", route: node.Script},
-	{name: "loader: a program given to ld.so", script: "cp /usr/bin/actor-dynamic /tmp/dyn; printf x >> /tmp/dyn; /lib64/ld-linux-x86-64.so.2 /tmp/dyn exit", path: "/tmp/dyn", route: node.Loader, needs: lsm},
-	{name: "library: LD_PRELOAD", script: "cp /data/actor.so /tmp/pre.so; LD_PRELOAD=/tmp/pre.so actor-dynamic exit", path: "/tmp/pre.so", route: node.Library, needs: lsm},
-	{name: "library: dlopen", script: "cp /data/actor.so /tmp/open.so; actor-dynamic dlopen /tmp/open.so", path: "/tmp/open.so", route: node.Library, needs: lsm},
-	{name: "nested: an overlay of the attacker's own", script: "cd /vol; mkdir l u w m; cp /data/p l/evil; mount -t overlay overlay -o lowerdir=/vol/l,upperdir=/vol/u,workdir=/vol/w /vol/m && /vol/m/evil; i=0; until umount /vol/m 2>/dev/null; do i=$((i+1)); [ $i -lt 40 ] || exit 1; sleep 0.25; done", path: "/vol/m/evil", route: node.Nested, unsure: true},
+	{name: "added: a new file", script: "cp /data/p /tmp/new; /tmp/new", path: "/tmp/new", route: sensorapi.Added},
+	{name: "added: written, then renamed", script: "cp /data/p /tmp/x; mv /tmp/x /tmp/renamed; /tmp/renamed", path: "/tmp/renamed", route: sensorapi.Added},
+	{name: "added: hard link of an added file", script: "cp /data/p /tmp/y; ln /tmp/y /tmp/linked; /tmp/linked", path: "/tmp/linked", route: sensorapi.Added},
+	{name: "added: an image file removed and made anew", script: "rm /usr/bin/other; cp /data/p /usr/bin/other; /usr/bin/other", path: "/usr/bin/other", route: sensorapi.Added},
+	{name: "added: O_TMPFILE", script: "actor tmpfile /data/p", path: "/tmp/#", route: sensorapi.Added, unsure: true},
+	{name: "added: execveat by descriptor", script: "cp /data/p /tmp/at; actor execveat /tmp/at", path: "/tmp/at", route: sensorapi.Added},
+	{name: "added: written by io_uring, run by execveat", script: "actor uring /data/p /tmp/ring", path: "/tmp/ring", route: sensorapi.Added},
+	{name: "added: unlinks itself and ends at once", script: "cp /data/p /tmp/brief; exec /tmp/brief unlink", path: "/tmp/brief", route: sensorapi.Added, unsure: true},
+	{name: "added: a copy of an image file", script: "cp /usr/bin/actor /tmp/copy; /tmp/copy", path: "/tmp/copy", route: sensorapi.Added, sameAs: "/usr/bin/actor"},
+	{name: "modified: an image file written to", script: "printf x >> /usr/bin/written; /usr/bin/written", path: "/usr/bin/written", route: sensorapi.Modified},
+	{name: "deleted: unlinked, then run", script: "cp /data/p /tmp/gone; actor unlinked /tmp/gone", path: "/tmp/gone", route: sensorapi.Deleted, unsure: true},
+	{name: "volume: tmpfs", script: "cp /data/p /vol/t; /vol/t; sleep 0.05", path: "/vol/t", route: sensorapi.Volume, unsure: true},
+	{name: "volume: bind mount of a host directory", script: "cp /data/p /data/b; /data/b; sleep 0.05", path: "/data/b", route: sensorapi.Volume},
+	{name: "memory: memfd and execveat", script: "actor memfd /data/p", path: "/memfd:hidden", route: sensorapi.Memory, unsure: true},
+	{name: "script: added", script: "printf '#!/bin/sh\nexit 0\n#x' > /tmp/s.sh; chmod 755 /tmp/s.sh; /tmp/s.sh", path: "/tmp/s.sh", route: sensorapi.Script},
+	{name: "script: added, called by a relative name", script: "cd /tmp; printf '#!/bin/sh\nsleep 0.1\n' > r.sh; chmod 755 r.sh; ./r.sh", path: "/tmp/r.sh", route: sensorapi.Script},
+	{name: "script: on a volume", script: "printf '#!/bin/sh\nsleep 0.1\n' > /vol/v.sh; chmod 755 /vol/v.sh; /vol/v.sh", path: "/vol/v.sh", route: sensorapi.Script},
+	{name: "loader: a program given to ld.so", script: "cp /usr/bin/actor-dynamic /tmp/dyn; printf x >> /tmp/dyn; /lib64/ld-linux-x86-64.so.2 /tmp/dyn exit", path: "/tmp/dyn", route: sensorapi.Loader, needs: lsm},
+	{name: "library: LD_PRELOAD", script: "cp /data/actor.so /tmp/pre.so; LD_PRELOAD=/tmp/pre.so actor-dynamic exit", path: "/tmp/pre.so", route: sensorapi.Library, needs: lsm},
+	{name: "library: dlopen", script: "cp /data/actor.so /tmp/open.so; actor-dynamic dlopen /tmp/open.so", path: "/tmp/open.so", route: sensorapi.Library, needs: lsm},
+	{name: "nested: an overlay of the attacker's own", script: "cd /vol; mkdir l u w m; cp /data/p l/evil; mount -t overlay overlay -o lowerdir=/vol/l,upperdir=/vol/u,workdir=/vol/w /vol/m && /vol/m/evil; i=0; until umount /vol/m 2>/dev/null; do i=$((i+1)); [ $i -lt 40 ] || exit 1; sleep 0.25; done", path: "/vol/m/evil", route: sensorapi.Nested, unsure: true},
 
 	{name: "silent: an image file", script: "/usr/bin/tool", path: "/usr/bin/tool"},
 	{name: "silent: an image script", script: "/usr/bin/script", path: "/usr/bin/script"},
@@ -167,7 +167,7 @@ func mark(t *testing.T, b *bundle, p *published) {
 }
 
 // find answers the detection of a deed; a path that ends in # is a beginning.
-func (p *published) find(want deed) (node.Detection, bool) {
+func (p *published) find(want deed) (sensorapi.Detection, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range p.got {
@@ -176,7 +176,7 @@ func (p *published) find(want deed) (node.Detection, bool) {
 			return d, true
 		}
 	}
-	return node.Detection{}, false
+	return sensorapi.Detection{}, false
 }
 
 func (p *published) repeatedPaths() (out []string) {

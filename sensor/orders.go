@@ -14,7 +14,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // errRefused marks what the sensor will answer to the same order again.
@@ -26,52 +26,52 @@ const orderTime = 12 * time.Second
 // Carry carries out an order once; the same order again answers what came of it.
 // An error is a refusal that leaves nothing done; what was tried and did not
 // work is told in the status.
-func (s *Sensor) Carry(ctx context.Context, o node.Order) (node.OrderStatus, error) {
+func (s *Sensor) Carry(ctx context.Context, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	return s.carry(ctx, o, false)
 }
 
 // carry is Carry for an order that is an object of a cluster, or is not.
-func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.OrderStatus, error) {
+func (s *Sensor) carry(ctx context.Context, o sensorapi.Order, object bool) (sensorapi.OrderStatus, error) {
 	if err := o.Validate(); err != nil {
-		return node.OrderStatus{}, fmt.Errorf("%w: %w", errRefused, err)
+		return sensorapi.OrderStatus{}, fmt.Errorf("%w: %w", errRefused, err)
 	}
-	var done node.OrderStatus
+	var done sensorapi.OrderStatus
 	err := s.spool.db.View(func(tx *bbolt.Tx) error { return getJSON(tx.Bucket(bucketOrders), o.ID, &done) })
 	if err == nil {
 		return s.stillTrue(o, done)
 	}
 	if !errors.Is(err, errAbsent) {
-		return node.OrderStatus{}, fmt.Errorf("read order %q: %w", o.ID, err)
+		return sensorapi.OrderStatus{}, fmt.Errorf("read order %q: %w", o.ID, err)
 	}
 	if time.Now().After(o.Expires) {
-		return node.OrderStatus{}, fmt.Errorf("%w: order %q expired at %s", errRefused, o.ID, o.Expires.Format(time.RFC3339))
+		return sensorapi.OrderStatus{}, fmt.Errorf("%w: order %q expired at %s", errRefused, o.ID, o.Expires.Format(time.RFC3339))
 	}
 	h, err := s.spool.home(o.ContainerID)
 	if errors.Is(err, errAbsent) {
-		return node.OrderStatus{}, fmt.Errorf("%w: this sensor has detected nothing in container %q, and acts on nothing else", errRefused, o.ContainerID)
+		return sensorapi.OrderStatus{}, fmt.Errorf("%w: this sensor has detected nothing in container %q, and acts on nothing else", errRefused, o.ContainerID)
 	}
 	if err != nil {
-		return node.OrderStatus{}, err
+		return sensorapi.OrderStatus{}, err
 	}
 	if why := notOurs(o, h, s.cfg.Node); why != "" {
-		return node.OrderStatus{}, fmt.Errorf("%w: order %q: %s", errRefused, o.ID, why)
+		return sensorapi.OrderStatus{}, fmt.Errorf("%w: order %q: %s", errRefused, o.ID, why)
 	}
-	if o.SHA256 != "" && o.Action != node.Evidence { // a finding that names another program is not of this sensor
+	if o.SHA256 != "" && o.Action != sensorapi.Evidence { // a finding that names another program is not of this sensor
 		ran, err := s.spool.hasRun(o.ContainerID, o.SHA256)
 		if err != nil {
-			return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
+			return sensorapi.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
 		}
 		if !ran {
-			return node.OrderStatus{}, fmt.Errorf("%w: this sensor has detected no program with the hash %s in container %q", errRefused, o.SHA256, o.ContainerID)
+			return sensorapi.OrderStatus{}, fmt.Errorf("%w: this sensor has detected no program with the hash %s in container %q", errRefused, o.SHA256, o.ContainerID)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
-	status := node.OrderStatus{ID: o.ID}
+	status := sensorapi.OrderStatus{ID: o.ID}
 	switch o.Action {
-	case node.Inspect:
+	case sensorapi.Inspect:
 		type inspected struct {
-			in  *node.Inspection
+			in  *sensorapi.Inspection
 			err error
 		}
 		var got inspected
@@ -80,14 +80,14 @@ func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.Ord
 			return inspected{in, err}
 		}, func(inspected) {})
 		status.Inspection, err = got.in, errors.Join(err, got.err)
-	case node.Probe:
+	case sensorapi.Probe:
 		status.Reached, err = s.probe(ctx, h, o)
-	case node.Freeze:
+	case sensorapi.Freeze:
 		status.Until = o.Expires
 		status.Process, err = s.freeze(ctx, h, o, object)
-	case node.Thaw:
+	case sensorapi.Thaw:
 		status.Process, err = s.thaw(ctx, h, o.Case)
-	case node.Evidence:
+	case sensorapi.Evidence:
 		status.SHA256, status.Bytes, err = s.sendEvidence(ctx, h, o)
 	}
 	status.At = time.Now().UTC()
@@ -95,10 +95,10 @@ func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.Ord
 	if err != nil {
 		status.Error, status.Gone = err.Error(), errors.Is(err, errGone)
 	}
-	looked := o.Action == node.Inspect || o.Action == node.Probe // a look is taken anew
-	if (status.Done || status.Gone) && !looked {                 // nor is what may work the next time remembered
+	looked := o.Action == sensorapi.Inspect || o.Action == sensorapi.Probe // a look is taken anew
+	if (status.Done || status.Gone) && !looked {                           // nor is what may work the next time remembered
 		if err := s.spool.db.Update(func(tx *bbolt.Tx) error { return putJSON(tx.Bucket(bucketOrders), o.ID, status) }); err != nil {
-			return node.OrderStatus{}, fmt.Errorf("remember order %q: %w", o.ID, err)
+			return sensorapi.OrderStatus{}, fmt.Errorf("remember order %q: %w", o.ID, err)
 		}
 	}
 	s.cfg.Log.Info("order", "id", o.ID, "action", o.Action, "case", o.Case, "container", o.ContainerID, "done", status.Done, "error", status.Error)
@@ -106,7 +106,7 @@ func (s *Sensor) carry(ctx context.Context, o node.Order, object bool) (node.Ord
 }
 
 // notOurs says why an order is not for this node, or not about this container.
-func notOurs(o node.Order, h home, nodeName string) string {
+func notOurs(o sensorapi.Order, h home, nodeName string) string {
 	switch {
 	case o.Node != "" && o.Node != nodeName:
 		return fmt.Sprintf("it is for node %q", o.Node)
@@ -118,14 +118,14 @@ func notOurs(o node.Order, h home, nodeName string) string {
 
 // Take is Carry for the orders of a cluster, where a refusal must be known from what
 // may pass.
-func (s *Sensor) Take(ctx context.Context, o node.Order) (status node.OrderStatus, refused bool, err error) {
+func (s *Sensor) Take(ctx context.Context, o sensorapi.Order) (status sensorapi.OrderStatus, refused bool, err error) {
 	status, err = s.carry(ctx, o, true)
 	return status, errors.Is(err, errRefused), err
 }
 
 // sendEvidence uploads the bytes that ran, found by their hash: the file still
 // held open, else what a process of the container still runs.
-func (s *Sensor) sendEvidence(ctx context.Context, h home, o node.Order) (sum string, n int64, err error) {
+func (s *Sensor) sendEvidence(ctx context.Context, h home, o sensorapi.Order) (sum string, n int64, err error) {
 	src := s.held.reader(o.SHA256)
 	if src == nil {
 		type found struct {
@@ -213,7 +213,7 @@ func (s *Sensor) findRunning(ctx context.Context, h home, sum string) (*os.File,
 func (s *Sensor) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /orders/{id}", func(w http.ResponseWriter, r *http.Request) {
-		var o node.Order
+		var o sensorapi.Order
 		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&o); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

@@ -15,7 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // overlay is a container's root file system: the image's layers, topmost
@@ -183,9 +183,9 @@ func (o overlay) findSame(size int64, sum string) string {
 
 // origin is the verdict on where a program came from.
 type origin struct {
-	image  bool       // its bytes are the image's own: silent
-	route  node.Route // otherwise
-	sameAs string     // a file of the image with the same bytes, under another name
+	image  bool            // its bytes are the image's own: silent
+	route  sensorapi.Route // otherwise
+	sameAs string          // a file of the image with the same bytes, under another name
 }
 
 // judge decides by content: a file whose bytes are the image's own at the same
@@ -211,26 +211,26 @@ func judge(e bpf.Event, layers overlay, sum string, changed bool) origin {
 	return o
 }
 
-func routeOf(e bpf.Event) node.Route {
+func routeOf(e bpf.Event) sensorapi.Route {
 	switch {
 	case e.Is(bpf.Script):
-		return node.Script
+		return sensorapi.Script
 	case e.Is(bpf.Mapped) && isLoader(e.Filename):
-		return node.Loader
+		return sensorapi.Loader
 	case e.Is(bpf.Mapped):
-		return node.Library
+		return sensorapi.Library
 	case !e.Is(bpf.OnOverlay) && strings.HasPrefix(e.Path, "/memfd:"):
-		return node.Memory
+		return sensorapi.Memory
 	case e.Links == 0 && !isTemporary(e.Path):
-		return node.Deleted
+		return sensorapi.Deleted
 	case !e.Is(bpf.OnOverlay):
-		return node.Volume
+		return sensorapi.Volume
 	case !e.Is(bpf.OnRoot), e.Is(bpf.UserMount) && !e.Is(bpf.HasUpper):
-		return node.Nested
+		return sensorapi.Nested
 	case e.Is(bpf.HasLower):
-		return node.Modified
+		return sensorapi.Modified
 	default:
-		return node.Added
+		return sensorapi.Added
 	}
 }
 

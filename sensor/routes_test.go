@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/testenv/containers/containertest"
 )
 
 // helperVariable makes this test binary a program inside a container.
@@ -42,7 +42,7 @@ func runFromMemory() {
 
 // TestFromMemory runs a program that never was a file.
 func TestFromMemory(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	p := newPublished()
 	startSensor(t, bed, t.TempDir(), p)
@@ -63,7 +63,7 @@ func TestFromMemory(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	d := p.waitFor(t, "/memfd:hidden")
-	if d.Route != node.Memory || d.File.SHA256 != canary.SHA256(program(t, time.Second)) {
+	if d.Route != sensorapi.Memory || d.File.SHA256 != canary.SHA256(program(t, time.Second)) {
 		t.Errorf("route %q, file %+v", d.Route, d.File)
 	}
 }
@@ -71,7 +71,7 @@ func TestFromMemory(t *testing.T) {
 // TestRestoredBytesAreNotTheImages: malware that puts the image's bytes back
 // after it has begun is not called the image's.
 func TestRestoredBytesAreNotTheImages(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	if err := box.Drop(t.Context(), "/tmp/evil", program(t, time.Second)); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestRestoredBytesAreNotTheImages(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	if d := p.waitFor(t, "/usr/bin/tool"); d.Route != node.Modified {
+	if d := p.waitFor(t, "/usr/bin/tool"); d.Route != sensorapi.Modified {
 		t.Errorf("route %q", d.Route)
 	}
 }
@@ -92,7 +92,7 @@ func TestRestoredBytesAreNotTheImages(t *testing.T) {
 // TestOverlayOfOnesOwn: an overlay mounted in a user namespace, with the program
 // in its lower layer, is no image.
 func TestOverlayOfOnesOwn(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	p := newPublished()
 	startSensor(t, bed, t.TempDir(), p)
@@ -111,7 +111,7 @@ func TestOverlayOfOnesOwn(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the attack itself could not be made here: %v\n%s", err, out)
 	}
-	if d := p.waitFor(t, "/evil"); d.Route != node.Nested {
+	if d := p.waitFor(t, "/evil"); d.Route != sensorapi.Nested {
 		t.Errorf("route %q, want nested", d.Route)
 	}
 }

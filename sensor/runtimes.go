@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // containerd describes its containers over its own API, Kubernetes' pods
@@ -68,7 +68,7 @@ func (c *containerd) describe(ctx context.Context, cgroupPath, id string) (home,
 		return home{}, err
 	}
 	for _, ns := range []string{path.Base(path.Dir(cgroupPath)), "k8s.io", "moby", "default"} {
-		if !node.IsContainerID(ns) {
+		if !sensorapi.IsContainerID(ns) {
 			continue
 		}
 		in := metadata.AppendToOutgoingContext(ctx, "containerd-namespace", ns)
@@ -80,10 +80,10 @@ func (c *containerd) describe(ctx context.Context, cgroupPath, id string) (home,
 			return home{}, fmt.Errorf("get container %q: %w", id, err)
 		}
 		box := answer.GetContainer()
-		h := home{Container: node.Container{Name: id, Image: box.GetImage(), Labels: box.GetLabels(), Created: box.GetCreatedAt().AsTime()}}
+		h := home{Container: sensorapi.Container{Name: id, Image: box.GetImage(), Labels: box.GetLabels(), Created: box.GetCreatedAt().AsTime()}}
 		if l := box.GetLabels(); l["io.kubernetes.pod.name"] != "" {
 			h.Name = l["io.kubernetes.container.name"]
-			h.Pod = node.Pod{Namespace: l["io.kubernetes.pod.namespace"], Name: l["io.kubernetes.pod.name"], UID: l["io.kubernetes.pod.uid"]}
+			h.Pod = sensorapi.Pod{Namespace: l["io.kubernetes.pod.namespace"], Name: l["io.kubernetes.pod.name"], UID: l["io.kubernetes.pod.uid"]}
 		}
 		// The digest is worth a question, its absence is no reason to lose the rest.
 		if img, err := imagesapi.NewImagesClient(conn).Get(in, &imagesapi.GetImageRequest{Name: box.GetImage()}); err == nil {
@@ -152,7 +152,7 @@ func (d *dockerAPI) describe(ctx context.Context, _, id string) (home, error) {
 	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 4<<20)).Decode(&box); err != nil {
 		return home{}, fmt.Errorf("inspect container %q: %w", id, err)
 	}
-	return home{Container: node.Container{
+	return home{Container: sensorapi.Container{
 		Name: strings.TrimPrefix(box.Name, "/"), Image: box.Config.Image, ImageDigest: box.Image, Labels: box.Config.Labels, Created: box.Created,
 	}}, nil
 }
@@ -191,7 +191,7 @@ func (p podmanStorage) describe(_ context.Context, _, id string) (home, error) {
 		if box.ID != id {
 			continue
 		}
-		h := home{Container: node.Container{ImageDigest: "sha256:" + box.Image, Created: box.Created}}
+		h := home{Container: sensorapi.Container{ImageDigest: "sha256:" + box.Image, Created: box.Created}}
 		if len(box.Names) > 0 {
 			h.Name = box.Names[0]
 		}

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 const id64 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -151,13 +151,13 @@ func TestOriginOfFiles(t *testing.T) {
 		"chmod":                    {"/bin/tool", "image tool", overlayRoot | bpf.HasLower, 1, origin{image: true}},
 		"hard link after remount":  {"/bin/tool", "image tool", overlayRoot, 1, origin{image: true}},
 		"mv":                       {"/bin/moved", "image tool", overlayRoot | bpf.HasLower, 1, origin{image: true}},
-		"changed":                  {"/bin/tool", "evil  tool", overlayRoot | bpf.HasLower, 1, origin{route: node.Modified}},
-		"added":                    {"/tmp/x", "evil", overlayRoot, 1, origin{route: node.Added}},
-		"a copy":                   {"/tmp/y", "image tool", overlayRoot, 1, origin{route: node.Added, sameAs: "/bin/tool"}},
-		"unlinked":                 {"/tmp/x", "evil", overlayRoot, 0, origin{route: node.Deleted}},
-		"memfd":                    {"/memfd:x", "evil", 0, 0, origin{route: node.Memory}},
-		"tmpfs":                    {"/x", "evil", 0, 1, origin{route: node.Volume}},
-		"an overlay of its own":    {"/x", "evil", bpf.OnOverlay, 1, origin{route: node.Nested}},
+		"changed":                  {"/bin/tool", "evil  tool", overlayRoot | bpf.HasLower, 1, origin{route: sensorapi.Modified}},
+		"added":                    {"/tmp/x", "evil", overlayRoot, 1, origin{route: sensorapi.Added}},
+		"a copy":                   {"/tmp/y", "image tool", overlayRoot, 1, origin{route: sensorapi.Added, sameAs: "/bin/tool"}},
+		"unlinked":                 {"/tmp/x", "evil", overlayRoot, 0, origin{route: sensorapi.Deleted}},
+		"memfd":                    {"/memfd:x", "evil", 0, 0, origin{route: sensorapi.Memory}},
+		"tmpfs":                    {"/x", "evil", 0, 1, origin{route: sensorapi.Volume}},
+		"an overlay of its own":    {"/x", "evil", bpf.OnOverlay, 1, origin{route: sensorapi.Nested}},
 		"what a layer above hides": {"/bin/other", "shadowed", overlayRoot | bpf.HasLower, 1, origin{image: true}},
 	} {
 		got := judge(bpf.Event{Path: c.path, Flags: c.flags, Links: c.links, Size: uint64(len(c.body))}, layers, sum(c.body), false)

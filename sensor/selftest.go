@@ -18,7 +18,7 @@ import (
 
 	"github.com/contraband-dev/contraband/bpf"
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // selfTest asks the kernel side, on an overlay of our own, the questions that
@@ -107,7 +107,7 @@ func (s *Sensor) runSelfTest(ctx context.Context) error {
 		s.test.result.Store(&wrong)
 		s.cfg.Log.Error("SELF-TEST FAILED: this sensor cannot be relied on here", "error", err, "again in", testAgain)
 		if failures == tellAfter {
-			d := node.Detection{Time: time.Now().UTC(), Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
+			d := sensorapi.Detection{Time: time.Now().UTC(), Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
 			if _, err := s.spool.add(d, home{}, nil); err != nil {
 				return fmt.Errorf("tell that the self-test failed: %w", err)
 			}

@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/redact"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // DockerSockets are where Docker and Podman serve their API.
@@ -64,7 +64,7 @@ type Config struct {
 	// Tier says which tiers are loaded. Default: DefaultTiers.
 	Tier Tier
 	// Exceptions is a file of programs that may run although they are not of their
-	// image (see internal/exception). It is read again when it changes. "": none.
+	// image (see sensor/allowlist). It is read again when it changes. "": none.
 	Exceptions string
 	// PodNetwork says that the sensor is in a pod's network and not in its node's: a
 	// connection of its own towards a pod then says something of network policies.
@@ -111,7 +111,7 @@ type Sensor struct {
 	noIMA    atomic.Bool                 // its answers were wrong
 	scripts  recently
 	test     selfTest
-	allowed  *allowlist
+	allowed  *allowlistFile
 	patience patience
 	reads    atomic.Uint64 // events read from the ring buffer
 
@@ -415,7 +415,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	}
 	attributed := time.Now()
 	origin := judge(c.Event, layers, sum, changed)
-	if origin.image || origin.route == node.Nested && c.Is(bpf.OnRoot) && isRootless(home.CgroupPath) {
+	if origin.image || origin.route == sensorapi.Nested && c.Is(bpf.OnRoot) && isRootless(home.CgroupPath) {
 		s.count(func(st *Stats) { st.Image++ })
 		return
 	}
@@ -424,30 +424,30 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		s.cfg.Log.Debug("allowed by an exception", "path", visiblePath(c.Event), "container", home.ID, "owner", e.Owner, "reason", e.Reason)
 		return
 	}
-	d := node.Detection{
+	d := sensorapi.Detection{
 		Time: c.ranAt, Route: origin.route, SameAs: cut(origin.sameAs), Node: cut(s.cfg.Node), Repeats: c.Repeats,
 		Preceding: c.Is(bpf.Running),
-		Process: node.Process{
+		Process: sensorapi.Process{
 			Path: cut(visiblePath(c.Event)), Args: boundArgs(redact.Args(commandLine(c.Event))), Filename: cut(c.Filename),
 			Comm: c.Comm, PID: c.PID, PPID: c.PPID, UID: c.UID, GID: c.GID, Started: c.forked,
 			Ancestors: ancestors(c.PPID),
 		},
-		File:      node.File{SHA256: sum, Size: int64(c.Size), Unhashed: cut(why)},
+		File:      sensorapi.File{SHA256: sum, Size: int64(c.Size), Unhashed: cut(why)},
 		Container: home.Container, Pod: home.Pod,
-		Timing: node.Timing{Seen: c.seen, Hashed: hashed, Attributed: attributed},
+		Timing: sensorapi.Timing{Seen: c.seen, Hashed: hashed, Attributed: attributed},
 	}
 	s.record(bounded(d), home, c)
 }
 
 // bounded makes sure that Raise will take it: what makes a detection too large is
 // left out, and the rest is told.
-func bounded(d node.Detection) node.Detection {
+func bounded(d sensorapi.Detection) sensorapi.Detection {
 	for _, lighten := range []func(){
 		func() {}, func() { d.Process.Ancestors = nil }, func() { d.Container.Labels, d.Pod.Labels = nil, nil }, func() { d.Process.Args = []string{"[too long]"} },
 	} {
 		lighten()
 		if body, err := json.Marshal(d); err == nil {
-			if _, err = node.ParseDetection(body); err == nil {
+			if _, err = sensorapi.ParseDetection(body); err == nil {
 				return d
 			}
 		}
@@ -455,7 +455,7 @@ func bounded(d node.Detection) node.Detection {
 	return d
 }
 
-func (s *Sensor) record(d node.Detection, home home, c candidate) {
+func (s *Sensor) record(d sensorapi.Detection, home home, c candidate) {
 	key := fileKey(home.ID, c.Event)
 	d.Missed = s.missed()
 	added, err := s.spool.add(d, home, key)
@@ -484,7 +484,7 @@ func (s *Sensor) record(d node.Detection, home home, c candidate) {
 }
 
 // hold keeps what ran for the evidence.
-func (s *Sensor) hold(d node.Detection, c candidate) {
+func (s *Sensor) hold(d sensorapi.Detection, c candidate) {
 	switch {
 	case c.file == nil || s.held.has(d.File.SHA256):
 	case c.Is(bpf.OnRoot) && !c.Is(bpf.UserMount):
@@ -503,8 +503,8 @@ func (s *Sensor) hold(d node.Detection, c candidate) {
 }
 
 // missed takes the gaps that no detection has told yet.
-func (s *Sensor) missed() node.Missed {
-	m := node.Missed{Unattributed: s.unattributed.Swap(0), Scripts: s.unresolved.Swap(0), Overflowed: s.spool.takeOverflow()}
+func (s *Sensor) missed() sensorapi.Missed {
+	m := sensorapi.Missed{Unattributed: s.unattributed.Swap(0), Scripts: s.unresolved.Swap(0), Overflowed: s.spool.takeOverflow()}
 	s.droppedMu.Lock()
 	defer s.droppedMu.Unlock()
 	m.Down, s.down = uint64(s.down.Seconds()), 0
@@ -519,7 +519,7 @@ func (s *Sensor) missed() node.Missed {
 	return m
 }
 
-func (s *Sensor) missedAgain(m node.Missed) {
+func (s *Sensor) missedAgain(m sensorapi.Missed) {
 	s.unattributed.Add(m.Unattributed)
 	s.unresolved.Add(m.Scripts)
 	s.spool.overflow.Add(m.Overflowed)
@@ -591,14 +591,14 @@ func wallTime(boot time.Duration) time.Time {
 
 // cut bounds a string without splitting a character.
 func cut(s string) string {
-	if len(s) <= node.MaxString {
+	if len(s) <= sensorapi.MaxString {
 		return strings.ToValidUTF8(s, "?")
 	}
-	return strings.ToValidUTF8(s[:node.MaxString], "")
+	return strings.ToValidUTF8(s[:sensorapi.MaxString], "")
 }
 
 func boundArgs(args []string) []string {
-	out := make([]string, min(len(args), node.MaxArgs))
+	out := make([]string, min(len(args), sensorapi.MaxArgs))
 	for i := range out {
 		out[i] = cut(args[i])
 	}

@@ -21,16 +21,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/testbed"
-	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
+	"github.com/contraband-dev/contraband/internal/testenv/containers/containertest"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
 // published collects what a sensor publishes, and refuses while failing is set.
 type published struct {
 	mu      sync.Mutex
-	got     []node.Detection
+	got     []sensorapi.Detection
 	at      map[string]time.Time // of a path's first arrival
 	failing bool
 	news    chan struct{}
@@ -46,7 +46,7 @@ func (p *published) publish(_ context.Context, body []byte) error {
 	if p.failing {
 		return errors.New("the topic is away")
 	}
-	d, err := node.ParseDetection(body)
+	d, err := sensorapi.ParseDetection(body)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func (p *published) publish(_ context.Context, body []byte) error {
 }
 
 // waitFor answers the first detection of a path.
-func (p *published) waitFor(t testing.TB, path string) node.Detection {
+func (p *published) waitFor(t testing.TB, path string) sensorapi.Detection {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
@@ -91,7 +91,7 @@ func (p *published) paths() (out []string) {
 	return out
 }
 
-func runBox(t *testing.T, bed *testbed.Bed, labels map[string]string) *testbed.Box {
+func runBox(t *testing.T, bed *containers.Bed, labels map[string]string) *containers.Box {
 	t.Helper()
 	box, err := bed.Run(t.Context(), fmt.Sprintf("t%d", time.Now().UnixNano()), labels)
 	if err != nil {
@@ -101,7 +101,7 @@ func runBox(t *testing.T, bed *testbed.Bed, labels map[string]string) *testbed.B
 }
 
 // startSensor runs one on a state directory until the answered stop is called.
-func startSensor(t *testing.T, bed *testbed.Bed, state string, p *published) (*sensor.Sensor, func()) {
+func startSensor(t *testing.T, bed *containers.Bed, state string, p *published) (*sensor.Sensor, func()) {
 	t.Helper()
 	return startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: state, Containerd: []string{bed.Socket}})
 }
@@ -136,7 +136,7 @@ func program(t *testing.T, life time.Duration) []byte {
 }
 
 func TestAddedBinaryIsDetectedHashedAndAttributed(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	p := newPublished()
 	startSensor(t, bed, t.TempDir(), p)
 	box := runBox(t, bed, map[string]string{"team": "payments"})
@@ -149,10 +149,10 @@ func TestAddedBinaryIsDetectedHashedAndAttributed(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := p.waitFor(t, "/tmp/x")
-	if d.Route != node.Added || d.File.SHA256 != canary.SHA256(bin) || d.File.Size != int64(len(bin)) {
+	if d.Route != sensorapi.Added || d.File.SHA256 != canary.SHA256(bin) || d.File.Size != int64(len(bin)) {
 		t.Errorf("route %q, file %+v; want added, %s", d.Route, d.File, canary.SHA256(bin))
 	}
-	if d.Container.ID != box.ID || d.Container.Labels["team"] != "payments" || d.Container.Image != testbed.Image ||
+	if d.Container.ID != box.ID || d.Container.Labels["team"] != "payments" || d.Container.Image != containers.Image ||
 		!strings.HasPrefix(d.Container.ImageDigest, "sha256:") || d.Node != "test-node" {
 		t.Errorf("container %+v on node %q", d.Container, d.Node)
 	}
@@ -166,7 +166,7 @@ func TestAddedBinaryIsDetectedHashedAndAttributed(t *testing.T) {
 
 // TestOriginByContent runs what others raise false alarms about, and what they miss.
 func TestOriginByContent(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	p := newPublished()
 	s, _ := startSensor(t, bed, t.TempDir(), p)
 	box := runBox(t, bed, nil)
@@ -191,13 +191,13 @@ func TestOriginByContent(t *testing.T) {
 	}
 	sh("/vol/v")
 
-	if d := p.waitFor(t, "/tmp/copy"); d.Route != node.Added || d.SameAs != "/bin/busybox" {
+	if d := p.waitFor(t, "/tmp/copy"); d.Route != sensorapi.Added || d.SameAs != "/bin/busybox" {
 		t.Errorf("a copy of an image's file: route %q, sameAs %q", d.Route, d.SameAs)
 	}
-	if d := p.waitFor(t, "/usr/bin/busybox"); d.Route != node.Modified || d.File.SHA256 == "" {
+	if d := p.waitFor(t, "/usr/bin/busybox"); d.Route != sensorapi.Modified || d.File.SHA256 == "" {
 		t.Errorf("a changed image file: %+v", d)
 	}
-	if d := p.waitFor(t, "/vol/v"); d.Route != node.Volume || d.File.SHA256 != canary.SHA256(program(t, time.Second)) {
+	if d := p.waitFor(t, "/vol/v"); d.Route != sensorapi.Volume || d.File.SHA256 != canary.SHA256(program(t, time.Second)) {
 		t.Errorf("a program on a tmpfs: route %q, file %+v", d.Route, d.File)
 	}
 	if got := p.paths(); len(got) != 3 {
@@ -211,7 +211,7 @@ func TestOriginByContent(t *testing.T) {
 
 // TestWhatRanBeforeIsFoundAndToldOnce covers the time in which the sensor was away.
 func TestWhatRanBeforeIsFoundAndToldOnce(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	if err := box.Drop(t.Context(), "/tmp/early", program(t, 60*time.Second)); err != nil {
 		t.Fatal(err)
@@ -240,7 +240,7 @@ func TestWhatRanBeforeIsFoundAndToldOnce(t *testing.T) {
 }
 
 func TestNothingIsLostWhilePublishingFails(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	state, p := t.TempDir(), newPublished()
 	p.failing = true
@@ -269,7 +269,7 @@ func TestNothingIsLostWhilePublishingFails(t *testing.T) {
 }
 
 func TestFreezeEvidenceThaw(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	p := newPublished()
 	s, _ := startSensor(t, bed, t.TempDir(), p)
@@ -281,11 +281,11 @@ func TestFreezeEvidenceThaw(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := p.waitFor(t, "/tmp/x")
-	other := node.Order{ID: "c1-other", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute), SHA256: strings.Repeat("a", 64)}
+	other := sensorapi.Order{ID: "c1-other", Case: "c1", Action: sensorapi.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute), SHA256: strings.Repeat("a", 64)}
 	if _, err := s.Carry(t.Context(), other); err == nil || !strings.Contains(err.Error(), "no program with the hash") {
 		t.Errorf("frozen for a program that never ran there: %v", err)
 	}
-	order := node.Order{ID: "c1-freeze", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute), SHA256: d.File.SHA256}
+	order := sensorapi.Order{ID: "c1-freeze", Case: "c1", Action: sensorapi.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute), SHA256: d.File.SHA256}
 	for range 2 { // the same order twice is one freeze
 		status, err := s.Carry(t.Context(), order)
 		if err != nil || !status.Done || status.Process < 2 {
@@ -298,19 +298,19 @@ func TestFreezeEvidenceThaw(t *testing.T) {
 	var uploaded bytes.Buffer
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(&uploaded, r.Body) }))
 	defer srv.Close()
-	status, err := s.Carry(t.Context(), node.Order{ID: "c1-evidence", Case: "c1", Action: node.Evidence, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute),
-		SHA256: d.File.SHA256, Upload: &node.Upload{URL: srv.URL, MaxBytes: 1 << 20}})
+	status, err := s.Carry(t.Context(), sensorapi.Order{ID: "c1-evidence", Case: "c1", Action: sensorapi.Evidence, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute),
+		SHA256: d.File.SHA256, Upload: &sensorapi.Upload{URL: srv.URL, MaxBytes: 1 << 20}})
 	if err != nil || !status.Done || !bytes.Equal(uploaded.Bytes(), bin) {
 		t.Fatalf("evidence of the frozen container: %+v, %v, %d bytes", status, err, uploaded.Len())
 	}
-	status, err = s.Carry(t.Context(), node.Order{ID: "c1-thaw", Case: "c1", Action: node.Thaw, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute)})
+	status, err = s.Carry(t.Context(), sensorapi.Order{ID: "c1-thaw", Case: "c1", Action: sensorapi.Thaw, ContainerID: d.Container.ID, Expires: time.Now().Add(time.Minute)})
 	if err != nil || !status.Done || box.Frozen() {
 		t.Fatalf("thaw: %+v, %v, frozen: %v", status, err, box.Frozen())
 	}
-	if _, err := s.Carry(t.Context(), node.Order{ID: "x", Case: "c1", Action: node.Freeze, ContainerID: "never-seen", Expires: time.Now().Add(time.Minute)}); err == nil {
+	if _, err := s.Carry(t.Context(), sensorapi.Order{ID: "x", Case: "c1", Action: sensorapi.Freeze, ContainerID: "never-seen", Expires: time.Now().Add(time.Minute)}); err == nil {
 		t.Error("the sensor acts on a container in which it has detected nothing")
 	}
-	if _, err := s.Carry(t.Context(), node.Order{ID: "late", Case: "c1", Action: node.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(-time.Second)}); err == nil {
+	if _, err := s.Carry(t.Context(), sensorapi.Order{ID: "late", Case: "c1", Action: sensorapi.Freeze, ContainerID: d.Container.ID, Expires: time.Now().Add(-time.Second)}); err == nil {
 		t.Error("an expired order was carried out")
 	}
 }
@@ -322,7 +322,7 @@ func TestBadOrdersAreRefused(t *testing.T) {
 		`{"id":"a","case":"c","action":"freeze","containerId":"x"}`,
 		`{"id":"a","case":"c","action":"evidence","containerId":"x","expires":"2030-01-01T00:00:00Z","sha256":"../etc"}`,
 	} {
-		var o node.Order
+		var o sensorapi.Order
 		if err := json.Unmarshal([]byte(body), &o); err != nil {
 			t.Fatal(err)
 		}
@@ -334,7 +334,7 @@ func TestBadOrdersAreRefused(t *testing.T) {
 
 // TestHardCases are what a first version of the sensor got wrong.
 func TestHardCases(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	long := strings.Repeat("x", 5000)
 	if err := box.Drop(t.Context(), "/tmp/early", program(t, 60*time.Second)); err != nil {
@@ -346,18 +346,18 @@ func TestHardCases(t *testing.T) {
 	p := newPublished()
 	s, _ := startSensor(t, bed, t.TempDir(), p)
 	// A long argument of what already runs is cut, and the rest is told.
-	if d := p.waitFor(t, "/tmp/early"); len(d.Process.Args) != 2 || len(d.Process.Args[1]) != node.MaxString {
+	if d := p.waitFor(t, "/tmp/early"); len(d.Process.Args) != 2 || len(d.Process.Args[1]) != sensorapi.MaxString {
 		t.Errorf("%d arguments", len(d.Process.Args))
 	}
 	// Two cases freeze one container: it goes on when both have released it.
 	for _, c := range []string{"c1", "c2"} {
-		carry(t, s, node.Order{ID: c + "-freeze", Case: c, Action: node.Freeze, ContainerID: box.ID})
+		carry(t, s, sensorapi.Order{ID: c + "-freeze", Case: c, Action: sensorapi.Freeze, ContainerID: box.ID})
 	}
-	carry(t, s, node.Order{ID: "c1-thaw", Case: "c1", Action: node.Thaw, ContainerID: box.ID})
+	carry(t, s, sensorapi.Order{ID: "c1-thaw", Case: "c1", Action: sensorapi.Thaw, ContainerID: box.ID})
 	if !box.Frozen() {
 		t.Error("the release of one case thawed what another froze")
 	}
-	carry(t, s, node.Order{ID: "c2-thaw", Case: "c2", Action: node.Thaw, ContainerID: box.ID})
+	carry(t, s, sensorapi.Order{ID: "c2-thaw", Case: "c2", Action: sensorapi.Thaw, ContainerID: box.ID})
 	if box.Frozen() {
 		t.Error("both have released it, and it is frozen")
 	}
@@ -366,7 +366,7 @@ func TestHardCases(t *testing.T) {
 	if err := box.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	o := node.Order{ID: "c3-freeze", Case: "c3", Action: node.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
+	o := sensorapi.Order{ID: "c3-freeze", Case: "c3", Action: sensorapi.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
 	if st, err := s.Carry(t.Context(), o); err != nil || st.Done || !st.Gone {
 		t.Errorf("a freeze of what is gone: %+v, %v", st, err)
 	}
@@ -374,11 +374,11 @@ func TestHardCases(t *testing.T) {
 
 // freezesAreOrders: a freeze lasts as long as its own order, and what is answered of
 // it is true when it is answered.
-func freezesAreOrders(t *testing.T, s *sensor.Sensor, box *testbed.Box) {
-	freeze := func(id string) node.Order {
-		return node.Order{ID: id, Case: "c5", Action: node.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
+func freezesAreOrders(t *testing.T, s *sensor.Sensor, box *containers.Box) {
+	freeze := func(id string) sensorapi.Order {
+		return sensorapi.Order{ID: id, Case: "c5", Action: sensorapi.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
 	}
-	take := func(o node.Order) node.OrderStatus {
+	take := func(o sensorapi.Order) sensorapi.OrderStatus {
 		t.Helper()
 		st, refused, err := s.Take(t.Context(), o)
 		if err != nil || refused {
@@ -407,33 +407,33 @@ func freezesAreOrders(t *testing.T, s *sensor.Sensor, box *testbed.Box) {
 		t.Errorf("the last order was withdrawn: %v, frozen %v", err, box.Frozen())
 	}
 	// One that never was an object is not withdrawn by one that is missing.
-	carry(t, s, node.Order{ID: "c6.1", Case: "c6", Action: node.Freeze, ContainerID: box.ID})
+	carry(t, s, sensorapi.Order{ID: "c6.1", Case: "c6", Action: sensorapi.Freeze, ContainerID: box.ID})
 	if err := s.Withdrawn(t.Context(), "c6.1"); err != nil || !box.Frozen() {
 		t.Errorf("a freeze of the local API was withdrawn: %v", err)
 	}
-	carry(t, s, node.Order{ID: "c6.2", Case: "c6", Action: node.Thaw, ContainerID: box.ID})
+	carry(t, s, sensorapi.Order{ID: "c6.2", Case: "c6", Action: sensorapi.Thaw, ContainerID: box.ID})
 	// Freezes and thaws that cross: the last thaw wins, whatever the order.
 	var wg sync.WaitGroup
 	for i := range 8 {
 		c := fmt.Sprintf("x%d", i)
 		wg.Go(func() {
-			carry(t, s, node.Order{ID: c + ".1", Case: c, Action: node.Freeze, ContainerID: box.ID})
+			carry(t, s, sensorapi.Order{ID: c + ".1", Case: c, Action: sensorapi.Freeze, ContainerID: box.ID})
 			if !box.Frozen() {
 				t.Errorf("%s holds it, and it is not frozen", c)
 			}
-			carry(t, s, node.Order{ID: c + ".2", Case: c, Action: node.Thaw, ContainerID: box.ID})
+			carry(t, s, sensorapi.Order{ID: c + ".2", Case: c, Action: sensorapi.Thaw, ContainerID: box.ID})
 		})
 	}
 	wg.Wait()
 	if box.Frozen() {
 		t.Error("all have released it, and it is frozen")
 	}
-	if _, refused, err := s.Take(t.Context(), node.Order{ID: "nobody", Case: "c7", Action: node.Inspect, ContainerID: "elsewhere", Expires: time.Now().Add(time.Minute)}); !refused {
+	if _, refused, err := s.Take(t.Context(), sensorapi.Order{ID: "nobody", Case: "c7", Action: sensorapi.Inspect, ContainerID: "elsewhere", Expires: time.Now().Add(time.Minute)}); !refused {
 		t.Errorf("a container in which nothing was detected: refused %v, %v", refused, err)
 	}
 }
 
-func carry(t *testing.T, s *sensor.Sensor, o node.Order) {
+func carry(t *testing.T, s *sensor.Sensor, o sensorapi.Order) {
 	t.Helper()
 	o.Expires = time.Now().Add(time.Minute)
 	if st, err := s.Carry(t.Context(), o); err != nil || !st.Done {
@@ -465,7 +465,7 @@ func TestSelfTest(t *testing.T) {
 // TestAfterSelfTest: the self-test's overlay is gone, and the kernel gives its device
 // number to the next container, which is watched as any other.
 func TestAfterSelfTest(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	p := newPublished()
 	s, _ := startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: t.TempDir(), Containerd: []string{bed.Socket}, CRI: []string{}, Docker: []string{}})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -493,7 +493,7 @@ func TestAfterSelfTest(t *testing.T) {
 
 // TestExceptions: what is expected stays on the node, and is counted.
 func TestExceptions(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	box := runBox(t, bed, nil)
 	for path, life := range map[string]time.Duration{"/tmp/expected": time.Second, "/tmp/unexpected": 60 * time.Second} {
 		if err := box.Drop(t.Context(), path, program(t, life)); err != nil {

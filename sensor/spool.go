@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // spool is the sensor's memory on disk. Each add is one fsynced transaction:
@@ -97,7 +97,7 @@ func fileKey(container string, e bpf.Event) []byte {
 
 // add stores a detection. It answers false for one that ran before the sensor
 // started and was already detected then.
-func (s *spool) add(d node.Detection, h home, key []byte) (bool, error) {
+func (s *spool) add(d sensorapi.Detection, h home, key []byte) (bool, error) {
 	if s.count.Load() >= int64(s.max) {
 		s.overflow.Add(1)
 		s.overflowed.Add(1)
@@ -243,7 +243,7 @@ func (s *spool) home(container string) (home, error) {
 
 // remember notes which file ran in which container, and what it was, within bounds: whoever
 // runs many files makes this neither large nor blind.
-func (s *spool) remember(tx *bbolt.Tx, key []byte, d node.Detection, at []byte) error {
+func (s *spool) remember(tx *bbolt.Tx, key []byte, d sensorapi.Detection, at []byte) error {
 	if s.files++; s.files > maxFiles {
 		s.files = 1
 		if err := tx.DeleteBucket(bucketFiles); err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 func spoolOf(t *testing.T, max, n int) *spool {
@@ -25,7 +25,7 @@ func spoolOf(t *testing.T, max, n int) *spool {
 		}
 	})
 	for i := range n {
-		d := node.Detection{Time: time.Now(), Process: node.Process{Path: fmt.Sprintf("/p%03d", i)}, Container: node.Container{ID: "c"}}
+		d := sensorapi.Detection{Time: time.Now(), Process: sensorapi.Process{Path: fmt.Sprintf("/p%03d", i)}, Container: sensorapi.Container{ID: "c"}}
 		if added, err := s.add(d, home{}, fmt.Appendf(nil, "k%d", i)); i < max && (err != nil || !added) {
 			t.Fatal(err)
 		}

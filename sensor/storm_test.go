@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -67,7 +67,7 @@ func TestHashOnVolumes(t *testing.T) {
 	defer p.mu.Unlock()
 	known := 0
 	for _, d := range p.got {
-		if d.File.SHA256 == "" || d.Route != node.Volume {
+		if d.File.SHA256 == "" || d.Route != sensorapi.Volume {
 			t.Errorf("%s: %s, not hashed: %s", d.Process.Path, d.Route, d.File.Unhashed)
 		}
 		if a := d.Process.Ancestors; len(a) > 0 && a[0].PID == d.Process.PPID && a[0].Path == "/usr/bin/busybox" {

@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/bpf"
-	"github.com/contraband-dev/contraband/internal/testbed"
-	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
+	"github.com/contraband-dev/contraband/internal/testenv/containers/containertest"
 )
 
 // TestBriefContainer: one that lives for a moment and is removed at once is
 // named all the same, for it was asked about when it was created.
 func TestBriefContainer(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	a := newAttributor(Config{Containerd: []string{bed.Socket}, CRI: []string{}, Docker: []string{}})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -37,7 +37,7 @@ func TestBriefContainer(t *testing.T) {
 			t.Fatal(err)
 		}
 		if h.Missing == "" {
-			if h.ID != "brief" || h.Labels["team"] != "x" || h.Image != testbed.Image || h.ImageDigest == "" || h.CgroupPath != "/default/brief" {
+			if h.ID != "brief" || h.Labels["team"] != "x" || h.Image != containers.Image || h.ImageDigest == "" || h.CgroupPath != "/default/brief" {
 				t.Errorf("%+v", h)
 			}
 			return

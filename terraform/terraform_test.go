@@ -26,13 +26,13 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/contraband-dev/contraband/internal/bundle"
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/escalate"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/fake/googleapis"
+	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/standin/googleapis"
-	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
-	"github.com/contraband-dev/contraband/internal/workflows"
+	"github.com/contraband-dev/contraband/internal/scc"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/workflowlang"
 	deployed "github.com/contraband-dev/contraband/workflows"
 )
 
@@ -237,7 +237,7 @@ func TestWholeLife(t *testing.T) {
 	step("the workflow is the one that is tested", func(t *testing.T) {
 		o := g.Object("workflows projects/acme-security/locations/europe-west1/workflows/contraband-case")
 		text, _ := o["sourceContents"].(string)
-		if _, err := workflows.Parse([]byte(text)); err != nil || text != string(deployed.Case) {
+		if _, err := workflowlang.Parse([]byte(text)); err != nil || text != string(deployed.Case) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -585,24 +585,24 @@ func secretsGiven(t *testing.T, g *googleapis.Server) {
 	}
 }
 
-// timesNest: what is deployed is what internal/docket assumes.
+// timesNest: what is deployed is what internal/cases assumes.
 func timesNest(t *testing.T, g *googleapis.Server) {
 	for _, name := range g.Names() {
 		o := g.Object(name)
 		if c, _ := o["serviceConfig"].(map[string]any); c != nil {
 			seconds, _ := c["timeoutSeconds"].(float64)
-			limit := docket.FunctionTimeout
+			limit := cases.FunctionTimeout
 			if strings.HasSuffix(name, "-contain") {
-				limit = docket.StepDeadline
+				limit = cases.StepDeadline
 			}
-			if d := time.Duration(seconds) * time.Second; d > limit || d >= docket.Lease {
+			if d := time.Duration(seconds) * time.Second; d > limit || d >= cases.Lease {
 				t.Errorf("%s may take %s, want at most %s", name, d, limit)
 			}
 		}
 		if o["pushConfig"] != nil {
 			seconds, _ := o["ackDeadlineSeconds"].(float64)
-			if d := time.Duration(seconds) * time.Second; d != docket.AckDeadline || d <= docket.Lease {
-				t.Errorf("%s is delivered again after %s, want %s", name, d, docket.AckDeadline)
+			if d := time.Duration(seconds) * time.Second; d != cases.AckDeadline || d <= cases.Lease {
+				t.Errorf("%s is delivered again after %s, want %s", name, d, cases.AckDeadline)
 			}
 		}
 	}
@@ -622,7 +622,7 @@ func filtered(t *testing.T, g *googleapis.Server) {
 	}
 	var mu sync.Mutex
 	told := []string{}
-	scc, err := sccstandin.Start(sccstandin.Config{File: filepath.Join(t.TempDir(), "scc.db"), Source: source, ProjectNumber: "1", Filter: filter,
+	server, err := fakescc.Start(fakescc.Config{File: filepath.Join(t.TempDir(), "scc.db"), Source: source, ProjectNumber: "1", Filter: filter,
 		Notify: func(_ context.Context, body []byte) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -635,14 +635,14 @@ func filtered(t *testing.T, g *googleapis.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer scc.Close()
-	client, err := escalate.Open(t.Context(), source, option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	defer server.Close()
+	client, err := scc.Open(t.Context(), source, option.WithEndpoint(server.Addr), option.WithoutAuthentication(), option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	d := node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x"}, File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}}
-	_, raised, err := finding.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
+	d := sensorapi.Detection{Time: time.Now(), Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/x"}, File: sensorapi.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: sensorapi.Container{ID: "c1"}}
+	_, raised, err := scc.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -650,7 +650,7 @@ func filtered(t *testing.T, g *googleapis.Server) {
 		t.Fatal(err)
 	}
 	raised.CanonicalName = raised.Name
-	notice, err := finding.Notification("", raised, nil)
+	notice, err := scc.Notification("", raised, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -658,7 +658,7 @@ func filtered(t *testing.T, g *googleapis.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := docket.Case{ID: "0123456789abcdef", Decided: docket.Decided{Finding: all[0], Verdict: docket.Verdict{Level: docket.Malicious}}}
+	c := cases.Case{ID: "0123456789abcdef", Decided: cases.Decided{Finding: all[0], Verdict: cases.Verdict{Level: cases.Malicious}}}
 	if _, err := client.Escalate(t.Context(), c, time.Now()); err != nil {
 		t.Fatal(err)
 	}

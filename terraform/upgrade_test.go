@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/contraband-dev/contraband/internal/standin/googleapis"
+	"github.com/contraband-dev/contraband/internal/fake/googleapis"
 )
 
 // TestUpgrade applies an earlier state of the module and then this one over it:

@@ -14,7 +14,7 @@ import (
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the image has no certificates of its own
 
-	"github.com/contraband-dev/contraband/internal/agent"
+	"github.com/contraband-dev/contraband/internal/sensorproc"
 )
 
 // collectAt makes the collector run when the heap has grown by so many percent:
@@ -29,7 +29,7 @@ func main() {
 	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	cmd := agent.Command()
+	cmd := sensorproc.Command()
 	cmd.Use, cmd.Example = "contraband-sensor", strings.ReplaceAll(cmd.Example, "contraband sensor", "contraband-sensor")
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	if err := cmd.ExecuteContext(ctx); err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/casebook"
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 func canaryCommand() *cobra.Command {
@@ -106,7 +106,7 @@ func runCanary(ctx context.Context, c local.Client, in []string) (r canaryResult
 	path := "/tmp/contraband-canary-" + uuid.NewString()
 	script := `mkdir -p /tmp && cat > "$0" && chmod +x "$0" && "$0"; status=$?; rm -f "$0"; exit $status`
 	if len(in) == 0 {
-		bed, err := testbed.Start(ctx, filepath.Dir(ownContainerd))
+		bed, err := containers.Start(ctx, filepath.Dir(ownContainerd))
 		if err != nil {
 			return r, err
 		}
@@ -160,7 +160,7 @@ func awaitPage(ctx context.Context, c local.Client, sum, path string, joined map
 
 func measure(v local.CaseView) canaryResult {
 	r := canaryResult{Case: v.Case.ID, Verdict: string(v.Case.Decided.Verdict.Level)}
-	start := casebook.Start(v.Case)
+	start := web.Start(v.Case)
 	if v.Case.Joined > 0 {
 		start = v.Case.LastSeen
 	}

@@ -9,10 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/contraband-dev/contraband/internal/casebook"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/page"
+	"github.com/contraband-dev/contraband/internal/notify/slack"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 func caseCommand() *cobra.Command {
@@ -74,7 +74,7 @@ into CONTRABAND_TOKEN.`,
 	return cmd
 }
 
-func listCases(out io.Writer, all []docket.Case, asJSON bool) error {
+func listCases(out io.Writer, all []cases.Case, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(out).Encode(all)
 	}
@@ -106,11 +106,11 @@ func showCase(out io.Writer, v local.CaseView) error {
 		return err
 	}
 	fmt.Fprintln(out)
-	for _, s := range page.Steps(k, oneLine) {
+	for _, s := range slack.Steps(k, oneLine) {
 		fmt.Fprintln(out, "-", s)
 	}
 	fmt.Fprintln(out, "\nms since the start:")
-	start := casebook.Start(k)
+	start := web.Start(k)
 	for _, m := range v.Timeline {
 		fmt.Fprintf(out, "%10.1f  %-11s %s\n", float64(m.At.Sub(start).Microseconds())/1000, m.Stage, oneLine(m.Text))
 	}

@@ -18,10 +18,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/casebook"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 //go:embed demo-policy.yaml
@@ -56,8 +56,8 @@ type demo struct {
 	out    io.Writer
 	keep   bool
 	dir    string
-	bed    *testbed.Bed
-	box    *testbed.Box
+	bed    *containers.Bed
+	box    *containers.Box
 	up     *exec.Cmd
 	client local.Client
 	ran    time.Time // when the container's program was started
@@ -113,7 +113,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 }
 
 func (d *demo) startBed(ctx context.Context) (err error) {
-	d.bed, err = testbed.Start(ctx, filepath.Join(d.dir, "testbed"))
+	d.bed, err = containers.Start(ctx, filepath.Join(d.dir, "testbed"))
 	return err
 }
 
@@ -182,7 +182,7 @@ func (d *demo) drop(ctx context.Context) (err error) {
 // reached, and says which was not when that takes longer than a minute.
 func (d *demo) follow(ctx context.Context) error {
 	d.say("\n%10s  %-11s %s", "ms", "stage", "")
-	shown, reached := map[casebook.Moment]bool{}, map[string]bool{}
+	shown, reached := map[web.Moment]bool{}, map[string]bool{}
 	for deadline := time.Now().Add(time.Minute); ; {
 		found, err := findCase(ctx, d.client, d.box.ID, d.ran)
 		if err == nil {
@@ -227,10 +227,10 @@ func (d *demo) log() string {
 }
 
 // findCase answers the case about a container, or ErrNotFound.
-func findCase(ctx context.Context, c local.Client, container string, since time.Time) (docket.Case, error) {
+func findCase(ctx context.Context, c local.Client, container string, since time.Time) (cases.Case, error) {
 	all, err := c.Cases(ctx)
 	if err != nil {
-		return docket.Case{}, err
+		return cases.Case{}, err
 	}
 	for _, k := range all {
 		// A second's grace: the event's time is the kernel's.
@@ -238,7 +238,7 @@ func findCase(ctx context.Context, c local.Client, container string, since time.
 			return k, nil
 		}
 	}
-	return docket.Case{}, local.ErrNotFound
+	return cases.Case{}, local.ErrNotFound
 }
 
 // verify asks the kernel and the stores, not the timeline.

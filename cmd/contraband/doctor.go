@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/testbed"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -71,7 +71,7 @@ func tell(out io.Writer, checks []check, asJSON bool) error {
 }
 
 func examine(ctx context.Context) []check {
-	return append(append([]check{rights(), kernel()}, programs()...), append(append([]check{cgroups()}, runtimes()...), containers(), running(ctx), slack(), virusTotal())...)
+	return append(append([]check{rights(), kernel()}, programs()...), append(append([]check{cgroups()}, runtimes()...), demoCheck(), running(ctx), slackCheck(), virusTotal())...)
 }
 
 func ok(name, what string) check { return check{Name: name, State: "ok", What: what} }
@@ -170,8 +170,8 @@ func runtimes() []check {
 	return out
 }
 
-func containers() check {
-	if err := testbed.Missing(); err != nil {
+func demoCheck() check {
+	if err := containers.Missing(); err != nil {
 		return warn("demo and canary", err.Error(), "only `contraband demo` and `contraband canary` without --in need it")
 	}
 	return ok("demo and canary", "containerd, runc and busybox are installed")
@@ -192,7 +192,7 @@ func running(ctx context.Context) check {
 	return warn("contraband up", "not running", "start it with `sudo contraband up`")
 }
 
-func slack() check {
+func slackCheck() check {
 	switch token, channel := os.Getenv("SLACK_TOKEN"), os.Getenv("SLACK_CHANNEL"); {
 	case token != "" && channel != "":
 		return ok("slack", "pages go to channel "+channel)

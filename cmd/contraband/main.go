@@ -28,7 +28,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/contraband-dev/contraband/internal/agent"
+	"github.com/contraband-dev/contraband/internal/sensorproc"
 )
 
 func main() {
@@ -64,7 +64,7 @@ Begin with:
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), policyCommand(), doctorCommand(), packageCommand(), agent.Command())
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), policyCommand(), doctorCommand(), packageCommand(), sensorproc.Command())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -22,10 +22,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/testbed"
-	"github.com/contraband-dev/contraband/internal/testbed/bedtest"
+	"github.com/contraband-dev/contraband/internal/testenv/containers"
+	"github.com/contraband-dev/contraband/internal/testenv/containers/containertest"
 )
 
 // TestMain makes this binary the command `contraband` for the scripts and tests.
@@ -60,7 +60,7 @@ type up struct {
 }
 
 // startUp runs one on a directory and waits until it answers.
-func startUp(t *testing.T, bed *testbed.Bed, dir string) *up {
+func startUp(t *testing.T, bed *containers.Bed, dir string) *up {
 	t.Helper()
 	policy := filepath.Join(dir, "policy.yaml")
 	if err := os.WriteFile(policy, demoPolicy, 0o600); err != nil {
@@ -120,7 +120,7 @@ func (u *up) logged(ctx context.Context, text string) error {
 	return nil
 }
 
-func startBox(t *testing.T, bed *testbed.Bed, labels map[string]string) (*testbed.Box, []byte) {
+func startBox(t *testing.T, bed *containers.Bed, labels map[string]string) (*containers.Box, []byte) {
 	t.Helper()
 	box, err := bed.Run(t.Context(), fmt.Sprintf("box-%d", time.Now().UnixNano()), labels)
 	if err != nil {
@@ -142,9 +142,9 @@ func startBox(t *testing.T, bed *testbed.Bed, labels map[string]string) (*testbe
 }
 
 // await polls until a case has come to rest as it should.
-func await(t *testing.T, u *up, box *testbed.Box, what string, ok func(docket.Case) bool) docket.Case {
+func await(t *testing.T, u *up, box *containers.Box, what string, ok func(cases.Case) bool) cases.Case {
 	t.Helper()
-	var last docket.Case
+	var last cases.Case
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		c, err := findCase(t.Context(), u.client, box.ID, time.Time{})
 		if err != nil {
@@ -158,14 +158,14 @@ func await(t *testing.T, u *up, box *testbed.Box, what string, ok func(docket.Ca
 	return last
 }
 
-func settled(c docket.Case) bool {
-	return c.Escalated != nil && c.Paged != nil && c.Frozen() && c.Done(docket.Evidence) != nil && c.Reported == "frozen"
+func settled(c cases.Case) bool {
+	return c.Escalated != nil && c.Paged != nil && c.Frozen() && c.Done(cases.Evidence) != nil && c.Reported == "frozen"
 }
 
 // TestKillNine kills `contraband up` at many moments of the demo and starts it
 // again: the case goes on to its end, with one page, one escalation, one freeze.
 func TestKillNine(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -216,7 +216,7 @@ func TestKillNine(t *testing.T) {
 			}
 			freezes := 0
 			for _, claim := range c.Claims {
-				if claim.Action == docket.Freeze {
+				if claim.Action == cases.Freeze {
 					freezes++
 				}
 			}
@@ -234,14 +234,14 @@ func TestKillNine(t *testing.T) {
 // TestDefaultPolicyTouchesNothing: the same program in a container that does
 // not carry the demo's label is told and left alone.
 func TestDefaultPolicyTouchesNothing(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	u := startUp(t, bed, t.TempDir())
 	box, _ := startBox(t, bed, nil)
 	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
 		t.Fatal(err)
 	}
-	c := await(t, u, box, "a page", func(c docket.Case) bool { return c.Paged != nil && c.Reported == "open" })
-	if c.Decided.Verdict.Level != docket.Malicious || len(c.Claims) != 0 || box.Frozen() {
+	c := await(t, u, box, "a page", func(c cases.Case) bool { return c.Paged != nil && c.Reported == "open" })
+	if c.Decided.Verdict.Level != cases.Malicious || len(c.Claims) != 0 || box.Frozen() {
 		t.Errorf("verdict %s, claims %v, frozen %v", c.Decided.Verdict.Level, c.Claims, box.Frozen())
 	}
 }
@@ -249,14 +249,14 @@ func TestDefaultPolicyTouchesNothing(t *testing.T) {
 // TestCanary runs the canary against a running `up`, twice in containers of its
 // own and once in a given one.
 func TestCanary(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	u := startUp(t, bed, t.TempDir())
 	box, _ := startBox(t, bed, nil)
 	for _, in := range []string{"", "", "ctr --address " + bed.Socket + " tasks exec --exec-id canary " + box.ID} {
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		r, err := runCanary(ctx, u.client, strings.Fields(in))
 		cancel()
-		if err != nil || r.Case == "" || r.Verdict != string(docket.Malicious) || r.PagedMS <= 0 {
+		if err != nil || r.Case == "" || r.Verdict != string(cases.Malicious) || r.PagedMS <= 0 {
 			t.Fatalf("%q: %+v, %v\n%s", in, r, err, u.text())
 		}
 	}
@@ -264,7 +264,7 @@ func TestCanary(t *testing.T) {
 
 // TestBrowser reads the case in a real browser and presses release.
 func TestBrowser(t *testing.T) {
-	bed := bedtest.Start(t)
+	bed := containertest.Start(t)
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Fatal("chromium is not installed: apt-get install -y chromium (or run `make deps`)")
 	}

@@ -98,7 +98,7 @@ func replay(ctx context.Context, c local.Client, file string) (string, error) {
 	return describe(outcomes), nil
 }
 
-func describe(outcomes []respond.Outcome) string {
+func describe(outcomes []respond.Result) string {
 	var parts []string
 	for _, o := range outcomes {
 		switch {

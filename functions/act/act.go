@@ -12,12 +12,12 @@ import (
 
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/contain"
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Config is read from the environment.
@@ -32,13 +32,13 @@ type Parts struct {
 	Front    front.Parts
 	Clusters cluster.Finder // with Contain's rights
 	Orders   contain.Orders // nil: the cluster's own
-	Upload   func(ctx context.Context, key string, max int64) (*node.Upload, error)
+	Upload   func(ctx context.Context, key string, max int64) (*sensorapi.Upload, error)
 }
 
 // Actor carries out what cases have claimed.
 type Actor struct {
 	cases     *front.Front
-	container *contain.Container
+	container *contain.Executor
 }
 
 // Deployed reaches clusters with the function's own identity: what it may do there is
@@ -56,11 +56,11 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Actor, error) {
 		return nil, err
 	}
 	if parts.Upload == nil {
-		if parts.Upload, err = casefile.Uploads(ctx, cfg.Front.Store); err != nil {
+		if parts.Upload, err = blobstore.Uploads(ctx, cfg.Front.Store); err != nil {
 			return nil, errors.Join(err, cases.Close())
 		}
 	}
-	return &Actor{cases, &contain.Container{Log: cases.Log, Guards: bounds, Clusters: parts.Clusters, Orders: parts.Orders, Upload: parts.Upload, Now: time.Now}}, nil
+	return &Actor{cases, &contain.Executor{Log: cases.Log, Guards: bounds, Clusters: parts.Clusters, Orders: parts.Orders, Upload: parts.Upload, Now: time.Now}}, nil
 }
 
 // Register registers the function with the framework.
@@ -78,8 +78,8 @@ func (a *Actor) Contain(w http.ResponseWriter, r *http.Request) {
 	if !serve.Read(w, r, &in) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), docket.ActDeadline)
+	ctx, cancel := context.WithTimeout(r.Context(), cases.ContainDeadline)
 	defer cancel()
-	acted, err := a.container.Do(ctx, in.Case, in.Event)
+	acted, err := a.container.Execute(ctx, in.Case, in.Event)
 	serve.Reply(w, acted, err)
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casebook"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 // Config is read from the environment.
@@ -49,8 +49,8 @@ func New(ctx context.Context, cfg Config, parts Parts) (*Book, error) {
 }
 
 // On makes a book of the cases that f has.
-func On(f *front.Front, v casebook.Visitors) *Book {
-	return &Book{f, casebook.Handler(f.Log, v, f.AfterClick)}
+func On(f *front.Front, v web.Visitors) *Book {
+	return &Book{f, web.Handler(f.Log, v, f.AfterClick)}
 }
 
 // Register registers the function with the framework.

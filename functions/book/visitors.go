@@ -10,7 +10,7 @@ import (
 	"google.golang.org/api/option"
 
 	"github.com/contraband-dev/contraband/functions/front"
-	"github.com/contraband-dev/contraband/internal/casebook"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 // Identity-Aware Proxy signs who a visitor is; its plain headers anybody can write
@@ -21,8 +21,8 @@ const (
 )
 
 // visitors of the casebook.
-func visitors(ctx context.Context, f *front.Front, audience string, iap *http.Client) (casebook.Visitors, error) {
-	v := casebook.Visitors{May: f.MayPress}
+func visitors(ctx context.Context, f *front.Front, audience string, iap *http.Client) (web.Visitors, error) {
+	v := web.Visitors{May: f.IsApprover}
 	if audience == "" {
 		return v, nil
 	}

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/functions/front"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 )
 
 const audience = "/projects/1/locations/europe-west1/services/casebook"
@@ -73,22 +73,22 @@ func newBook(t *testing.T, p proxy) (*Book, error) {
 	t.Cleanup(func() { b.Close() })
 	f, err := b.Log.Read(t.Context(), caseID, "test")
 	if err == nil {
-		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
+		_, err = f.Append(t.Context(), cases.KindDecided, cases.Decided{Key: "k"})
 	}
 	if err == nil {
-		err = f.Yield(t.Context())
+		err = f.Release(t.Context())
 	}
 	return b, err
 }
 
-func clicksOf(t *testing.T, b *Book) (out []docket.Click) {
+func clicksOf(t *testing.T, b *Book) (out []cases.Click) {
 	t.Helper()
 	entries, err := b.Log.Clicks(t.Context(), caseID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		var k docket.Click
+		var k cases.Click
 		if err := json.Unmarshal(e.Body, &k); err != nil {
 			t.Fatal(err)
 		}

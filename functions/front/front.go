@@ -18,8 +18,9 @@ import (
 	"golang.org/x/oauth2/google"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 )
 
 // Config is read from the environment.
@@ -40,7 +41,7 @@ type Config struct {
 // Parts replace what only Google's cloud has, on one machine and in tests.
 // The zero value is the cloud.
 type Parts struct {
-	Store     casefile.Store // nil: opened from Config.Store
+	Store     blobstore.Store // nil: opened from Config.Store
 	Alive     func(holder string) bool
 	HTTP      *http.Client // calls the other functions; nil: with an identity token
 	Callbacks *http.Client // calls callbacks; nil: with an access token
@@ -49,7 +50,7 @@ type Parts struct {
 // Front is the functions of one deployment.
 type Front struct {
 	// Log has the cases.
-	Log    *casefile.Log
+	Log    *caselog.Store
 	Config Config
 	Parts  Parts
 }
@@ -60,11 +61,11 @@ func New(ctx context.Context, cfg Config, parts Parts) (f *Front, err error) {
 		if cfg.Store == "" {
 			return nil, errors.New("CONTRABAND_STORE is required: cases are kept there")
 		}
-		if parts.Store, err = casefile.Open(ctx, cfg.Store); err != nil {
+		if parts.Store, err = blobstore.Open(ctx, cfg.Store); err != nil {
 			return nil, err
 		}
 	}
-	f = &Front{Config: cfg, Parts: parts, Log: &casefile.Log{Store: parts.Store, Lease: docket.Lease, Alive: parts.Alive}}
+	f = &Front{Config: cfg, Parts: parts, Log: &caselog.Store{Objects: parts.Store, Lease: cases.Lease, Alive: parts.Alive}}
 	return f, nil
 }
 
@@ -81,7 +82,7 @@ func (f *Front) Close() error { return f.Parts.Store.Close() }
 
 // MayPress tells whether somebody is among those who may; id is a Slack user's or an
 // e-mail address.
-func (f *Front) MayPress(id string) bool {
+func (f *Front) IsApprover(id string) bool {
 	return len(f.Config.Approvers) == 0 || slices.Contains(f.Config.Approvers, id)
 }
 

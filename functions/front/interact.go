@@ -18,7 +18,7 @@ import (
 
 	"github.com/slack-go/slack"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 )
 
 // Bounds of Interact. Slack gives three seconds, and does not come again.
@@ -107,7 +107,7 @@ func interaction(body []byte) ([]press, error) {
 	var out []press
 	for _, a := range in.ActionCallback.BlockActions {
 		id, decision, err := readValue(a.Value)
-		if err != nil || !docket.IsButton(a.ActionID) {
+		if err != nil || !cases.IsClickAction(a.ActionID) {
 			return nil, fmt.Errorf("there is no button %q with the value %q", a.ActionID, a.Value)
 		}
 		name := in.User.Name
@@ -152,8 +152,8 @@ func caseForm(id string) bool {
 // makes a replay harmless: the same click has the same key. Where the case cannot
 // be reached in time its wake brings it on.
 func (f *Front) take(ctx context.Context, p press) error {
-	k := docket.Click{ID: p.id, What: p.what, By: p.by, At: p.at, Decision: p.decision}
-	if !f.MayPress(p.userID) {
+	k := cases.Click{ID: p.id, What: p.what, By: p.by, At: p.at, Decision: p.decision}
+	if !f.IsApprover(p.userID) {
 		k.Refused = "not among those who may press (CONTRABAND_APPROVERS)"
 	}
 	body, err := json.Marshal(k)

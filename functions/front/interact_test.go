@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
-	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
+	"github.com/contraband-dev/contraband/internal/cases"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 )
 
 const caseID = "0123456789abcdef"
@@ -24,7 +24,7 @@ const caseID = "0123456789abcdef"
 type desk struct {
 	*Front
 	t        *testing.T
-	slack    *slackstandin.Server
+	slack    *fakeslack.Server
 	advanced atomic.Int64
 }
 
@@ -41,33 +41,33 @@ func newDesk(t *testing.T) *desk {
 	s.Config.AdvanceURL = advance.URL
 	f, err := s.Log.Read(t.Context(), caseID, "test")
 	if err == nil {
-		_, err = f.Append(t.Context(), docket.KindDecided, docket.Decided{Key: "k"})
+		_, err = f.Append(t.Context(), cases.KindDecided, cases.Decided{Key: "k"})
 	}
 	if err == nil {
-		err = f.Yield(t.Context())
+		err = f.Release(t.Context())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.slack, err = slackstandin.Open(filepath.Join(t.TempDir(), "slack.db")); err != nil {
+	if d.slack, err = fakeslack.Open(filepath.Join(t.TempDir(), "slack.db")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.slack.Close() })
 	web := httptest.NewServer(http.HandlerFunc(s.Interact))
 	t.Cleanup(web.Close)
-	d.slack.Interact = slackstandin.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
+	d.slack.Interact = fakeslack.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
 	return d
 }
 
-func (d *desk) clicks() []docket.Click {
+func (d *desk) clicks() []cases.Click {
 	d.t.Helper()
 	entries, err := d.Log.Clicks(d.t.Context(), caseID, nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	var out []docket.Click
+	var out []cases.Click
 	for _, e := range entries {
-		var k docket.Click
+		var k cases.Click
 		if err := json.Unmarshal(e.Body, &k); err != nil {
 			d.t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func pressOf(action, id string) string {
 // TestInteract: what is signed and in time is put on record, once; what is not, is not.
 func TestInteract(t *testing.T) {
 	d := newDesk(t)
-	good := body(pressOf(docket.PressRelease, caseID))
+	good := body(pressOf(cases.ActionRelease, caseID))
 	send := func(b []byte, at time.Time) int {
 		t.Helper()
 		status, err := d.slack.Send(t.Context(), b, at)
@@ -134,7 +134,7 @@ func TestInteract(t *testing.T) {
 		}
 	}
 	got := d.clicks()
-	if len(got) != 1 || got[0].What != docket.PressRelease || got[0].By != "ann (U1 in Slack)" || got[0].Refused != "" {
+	if len(got) != 1 || got[0].What != cases.ActionRelease || got[0].By != "ann (U1 in Slack)" || got[0].Refused != "" {
 		t.Errorf("clicks %+v, want one", got)
 	}
 	if d.advanced.Load() == 0 {
@@ -154,7 +154,7 @@ func TestInteractInTime(t *testing.T) {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	})}
-	status, err := d.slack.Send(t.Context(), body(pressOf(docket.PressApprove, caseID)), time.Now()) // with Slack's own time-out
+	status, err := d.slack.Send(t.Context(), body(pressOf(cases.ActionApprove, caseID)), time.Now()) // with Slack's own time-out
 	if err != nil || status != http.StatusOK {
 		t.Fatalf("%d, %v", status, err)
 	}
@@ -173,7 +173,7 @@ func TestInteractStoreFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", nil)
-	if err := d.take(r.Context(), press{caseID: caseID, what: docket.PressDeny, id: "x"}); err == nil {
+	if err := d.take(r.Context(), press{caseID: caseID, what: cases.ActionDeny, id: "x"}); err == nil {
 		t.Error("no error from a store that fails")
 	}
 }
@@ -199,7 +199,7 @@ func TestApprovers(t *testing.T) {
 // TestInteractKnowsWhatWasShown: an approval is of the decision that its button showed.
 func TestInteractKnowsWhatWasShown(t *testing.T) {
 	d := newDesk(t)
-	if status, err := d.slack.Send(t.Context(), body(pressOf(docket.PressApprove, caseID+"/7")), time.Now()); err != nil || status != http.StatusOK {
+	if status, err := d.slack.Send(t.Context(), body(pressOf(cases.ActionApprove, caseID+"/7")), time.Now()); err != nil || status != http.StatusOK {
 		t.Fatalf("%d, %v", status, err)
 	}
 	if got := d.clicks(); len(got) != 1 || got[0].Decision == nil || *got[0].Decision != 7 {

@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 )
 
 // Bounds of one sweep: a case that takes its time keeps no other from its turn, and
 // what has no time left is the next sweep's.
 const (
 	sweepAtOnce = 8
-	sweepCase   = 2 * docket.StepDeadline
+	sweepCase   = 2 * cases.StepDeadline
 	sweepSpare  = 10 * time.Second
 )
 
 // Sweep has Advance called for the cases whose time has come. It alone must suffice.
 func (f *Front) Sweep(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), docket.FunctionTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), cases.FunctionTimeout)
 	defer cancel()
 	n, err := f.sweep(ctx)
 	serve.Reply(w, map[string]int{"due": n}, err)
@@ -36,11 +36,11 @@ func (f *Front) sweep(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	before := map[casefile.Wake]bool{}
+	before := map[caselog.Wake]bool{}
 	for _, w := range ahead {
 		before[w] = true
 	}
-	wakes, order := map[string][]casefile.Wake{}, []string(nil)
+	wakes, order := map[string][]caselog.Wake{}, []string(nil)
 	for _, w := range due {
 		if len(wakes[w.Case]) == 0 {
 			order = append(order, w.Case)
@@ -51,7 +51,7 @@ func (f *Front) sweep(ctx context.Context) (int, error) {
 	var g errgroup.Group
 	g.SetLimit(sweepAtOnce)
 	for i, id := range order {
-		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < docket.StepDeadline {
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < cases.StepDeadline {
 			break
 		}
 		g.Go(func() error {
@@ -65,7 +65,7 @@ func (f *Front) sweep(ctx context.Context) (int, error) {
 // sweepOne advances a case once, however many wakes it has, and forgets those that
 // were answered: a later one takes their place where something is left to do. A wake that
 // lay ahead before puts nothing off: it is for something else.
-func (f *Front) sweepOne(ctx context.Context, id string, wakes []casefile.Wake, before map[casefile.Wake]bool) error {
+func (f *Front) sweepOne(ctx context.Context, id string, wakes []caselog.Wake, before map[caselog.Wake]bool) error {
 	turn, cancel := context.WithTimeout(ctx, sweepCase-sweepSpare)
 	defer cancel()
 	err := f.callAdvance(turn, id)
@@ -83,7 +83,7 @@ func (f *Front) sweepOne(ctx context.Context, id string, wakes []casefile.Wake, 
 		}
 	}
 	for _, w := range wakes {
-		err = errors.Join(err, f.Log.Woken(ctx, w))
+		err = errors.Join(err, f.Log.DeleteWake(ctx, w))
 	}
 	return err
 }

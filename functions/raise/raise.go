@@ -13,16 +13,16 @@ import (
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
-	scc "cloud.google.com/go/securitycenter/apiv2/securitycenterpb"
+	pb "cloud.google.com/go/securitycenter/apiv2/securitycenterpb"
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 	"google.golang.org/api/option"
 
 	"github.com/contraband-dev/contraband/functions/serve"
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/escalate"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/scc"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Config is read from the environment.
@@ -50,7 +50,7 @@ type Parts struct{ PubSub, SCC []option.ClientOption }
 // Raiser has the topics, and SCC.
 type Raiser struct {
 	// SCC is nil without a source.
-	SCC *escalate.SCC
+	SCC *scc.SCC
 
 	cfg      Config
 	pubsub   *pubsub.Client
@@ -81,7 +81,7 @@ func NewWriter(ctx context.Context, cfg Config, parts Parts) (*Raiser, error) {
 		return r, nil
 	}
 	var err error
-	if r.SCC, err = escalate.Open(ctx, cfg.SCCSource, parts.SCC...); err != nil {
+	if r.SCC, err = scc.Open(ctx, cfg.SCCSource, parts.SCC...); err != nil {
 		return nil, err
 	}
 	r.SCC.Scope = cfg.SCCScope
@@ -110,23 +110,23 @@ func (r *Raiser) Close() error {
 
 // Raise takes a detection that the sensor has published.
 func (r *Raiser) Raise(ctx context.Context, e cloudevents.Event) error {
-	ctx, cancel := context.WithTimeout(ctx, docket.FunctionTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cases.FunctionTimeout)
 	defer cancel()
 	m, err := serve.ReadMessage(e)
 	if err != nil {
 		return serve.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
 	}
 	err = r.raise(ctx, serve.TopicOf(e), m.Data)
-	if retry.IsPermanent(err) {
+	if retry.IsRefused(err) {
 		return serve.Safe(r.Park(ctx, m.Data, err))
 	}
 	return serve.Safe(err)
 }
 
 func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
-	d, err := node.ParseDetection(data)
+	d, err := sensorapi.ParseDetection(data)
 	if err != nil {
-		return retry.Permanent(err)
+		return retry.Refused(err)
 	}
 	place, err := r.cfg.place(topic)
 	if err != nil {
@@ -136,9 +136,9 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 	if source == "" {
 		source = "projects/" + place.Project + "/sources/contraband/locations/global"
 	}
-	_, f, err := finding.FromDetection(d, place, source, time.Now())
+	_, f, err := scc.FromDetection(d, place, source, time.Now())
 	if err != nil {
-		return retry.Permanent(err)
+		return retry.Refused(err)
 	}
 	var unwritten error
 	if r.SCC != nil {
@@ -146,7 +146,7 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 		switch {
 		case err == nil:
 			f = written
-		case retry.IsPermanent(err):
+		case retry.IsRefused(err):
 			// SCC will never take it: people are told all the same.
 			slog.Error("the finding is not in SCC", "error", err.Error())
 			f.CanonicalName = f.Name
@@ -154,9 +154,9 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 			f.CanonicalName, unwritten = f.Name, err
 		}
 	}
-	body, err := finding.Notification("", f, &scc.Resource{Name: f.ResourceName})
+	body, err := scc.Notification("", f, &pb.Resource{Name: f.ResourceName})
 	if err != nil {
-		return retry.Permanent(err)
+		return retry.Refused(err)
 	}
 	_, err = r.findings.Publish(ctx, &pubsub.Message{Data: body}).Get(ctx)
 	return errors.Join(unwritten, err)

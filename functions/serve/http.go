@@ -52,7 +52,7 @@ func Reply(w http.ResponseWriter, v any, err error) {
 	case err == nil:
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(v)
-	case retry.IsPermanent(err):
+	case retry.IsRefused(err):
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 	default:
 		slog.Warn("to be tried again", "error", err.Error())
@@ -79,7 +79,7 @@ func clientFor(ctx context.Context, url string) (*http.Client, error) {
 // out unless that is nil. client nil: one with our identity token.
 func Call(ctx context.Context, client *http.Client, name, url string, in, out any) error {
 	if url == "" {
-		return retry.Permanent(fmt.Errorf("the address of %s is not configured", name))
+		return retry.Refused(fmt.Errorf("the address of %s is not configured", name))
 	}
 	if client == nil {
 		var err error
@@ -89,11 +89,11 @@ func Call(ctx context.Context, client *http.Client, name, url string, in, out an
 	}
 	body, err := json.Marshal(in)
 	if err != nil {
-		return retry.Permanent(err)
+		return retry.Refused(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
-		return retry.Permanent(fmt.Errorf("call %s: %w", name, err))
+		return retry.Refused(fmt.Errorf("call %s: %w", name, err))
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(req)
@@ -106,7 +106,7 @@ func Call(ctx context.Context, client *http.Client, name, url string, in, out an
 	case err != nil:
 		return fmt.Errorf("call %s: %w", name, err)
 	case resp.StatusCode == http.StatusUnprocessableEntity: // looked at, and refused for good
-		return retry.Permanent(fmt.Errorf("%s: %s", name, strings.TrimSpace(string(reply))))
+		return retry.Refused(fmt.Errorf("%s: %s", name, strings.TrimSpace(string(reply))))
 	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("call %s: %s: %s", name, resp.Status, strings.TrimSpace(string(reply)))
 	}

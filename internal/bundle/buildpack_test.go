@@ -24,7 +24,7 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 
 	"github.com/contraband-dev/contraband/internal/bundle"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // made is the zip, made once.
@@ -208,8 +208,8 @@ func push(t testing.TB, data []byte) string {
 
 func detection(t testing.TB) []byte {
 	t.Helper()
-	b, err := json.Marshal(node.Detection{Time: time.Now(), Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x"},
-		File: node.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: node.Container{ID: "c1"}})
+	b, err := json.Marshal(sensorapi.Detection{Time: time.Now(), Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/x"},
+		File: sensorapi.File{SHA256: strings.Repeat("a", 64), Size: 1}, Container: sensorapi.Container{ID: "c1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,7 +99,7 @@ func init() {
 const module = "github.com/contraband-dev/contraband"
 
 // Made is what was made.
-type Made struct {
+type Bundle struct {
 	SHA256 string // of the zip, lower-case hex
 	Bytes  int64
 	Files  int
@@ -107,19 +107,19 @@ type Made struct {
 
 // Make writes the zip of the module in dir. It runs the go command, which may fetch
 // modules that are not in its cache.
-func Make(ctx context.Context, dir string, out io.Writer) (Made, error) {
+func Make(ctx context.Context, dir string, out io.Writer) (Bundle, error) {
 	tree, err := os.MkdirTemp("", "contraband-bundle-")
 	if err != nil {
-		return Made{}, err
+		return Bundle{}, err
 	}
 	defer os.RemoveAll(tree)
 	if err := assemble(ctx, dir, tree); err != nil {
-		return Made{}, err
+		return Bundle{}, err
 	}
 	sum := sha256.New()
 	counted := &counter{}
 	n, err := pack(tree, io.MultiWriter(out, sum, counted))
-	return Made{hex.EncodeToString(sum.Sum(nil)), counted.n, n}, err
+	return Bundle{hex.EncodeToString(sum.Sum(nil)), counted.n, n}, err
 }
 
 // assemble makes the tree that is packed.

@@ -26,13 +26,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/contain"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
-	"github.com/contraband-dev/contraband/internal/testcluster"
+	"github.com/contraband-dev/contraband/internal/testenv/testcluster"
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -83,8 +83,8 @@ func everyAction(t *testing.T, w, sensors *world) {
 	sensors.mu.Unlock()
 
 	c := w.container(usualGuards())
-	k := w.open(about(pod), docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict)
-	frozen := k.act(c, docket.Freeze, "")
+	k := w.open(about(pod), cases.Freeze, cases.Evidence, cases.Isolate, cases.Cordon, cases.Evict)
+	frozen := k.act(c, cases.Freeze, "")
 	if !frozen.Done || frozen.Until.IsZero() || frozen.Processes != 2 {
 		t.Errorf("freeze: %+v", frozen)
 	}
@@ -92,11 +92,11 @@ func everyAction(t *testing.T, w, sensors *world) {
 		t.Errorf("what is frozen does not show as an order: %v", err)
 	}
 
-	saved := k.act(c, docket.Evidence, "")
+	saved := k.act(c, cases.Evidence, "")
 	if !saved.Done || saved.SHA256 != hashThatRan {
 		t.Errorf("evidence: %+v", saved)
 	}
-	names := map[string]docket.Item{}
+	names := map[string]cases.Item{}
 	for _, i := range saved.Items {
 		names[i.Name] = i
 	}
@@ -124,7 +124,7 @@ func everyAction(t *testing.T, w, sensors *world) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}()
-	isolated := k.act(c, docket.Isolate, "")
+	isolated := k.act(c, cases.Isolate, "")
 	if !isolated.Done || isolated.NotEnforced != "" || !strings.Contains(isolated.Verified, "no Service lists the pod") || !strings.Contains(isolated.Verified, "not any more") {
 		t.Errorf("isolate: %+v", isolated)
 	}
@@ -142,7 +142,7 @@ func everyAction(t *testing.T, w, sensors *world) {
 		return nil
 	})
 
-	cordoned := k.act(c, docket.Cordon, "")
+	cordoned := k.act(c, cases.Cordon, "")
 	n := nodeOf(w, "node-1")
 	if !cordoned.Done || !n.Spec.Unschedulable || n.Annotations["cluster-autoscaler.kubernetes.io/scale-down-disabled"] != "true" {
 		t.Errorf("cordon: %+v, node %v", cordoned, n.Annotations)
@@ -151,8 +151,8 @@ func everyAction(t *testing.T, w, sensors *world) {
 		t.Error("the pod is not protected from the autoscaler")
 	}
 
-	click := k.press(docket.PressRelease)
-	for _, undo := range []string{docket.Uncordon, docket.Release, docket.Thaw} {
+	click := k.press(cases.ActionRelease)
+	for _, undo := range []string{cases.Uncordon, cases.Release, cases.Thaw} {
 		if a := k.act(c, undo, click); !a.Done {
 			t.Errorf("%s: %+v", undo, a)
 		}
@@ -179,18 +179,18 @@ func everyAction(t *testing.T, w, sensors *world) {
 	// One of them went when the released pod made one too many.
 	others := slices.DeleteFunc(w.Pods(ns, "app=web"), func(p corev1.Pod) bool { return p.UID == pod.UID })
 	other, third := others[0], others[1]
-	k2 := w.open(about(other), docket.Evidence, docket.Evict)
-	k2.act(c, docket.Evidence, "")
-	if a := k2.act(c, docket.Evict, ""); !a.Done || a.Verified == "" {
+	k2 := w.open(about(other), cases.Evidence, cases.Evict)
+	k2.act(c, cases.Evidence, "")
+	if a := k2.act(c, cases.Evict, ""); !a.Done || a.Verified == "" {
 		t.Errorf("evict: %+v", a)
 	}
 	w.Eventually("the evicted pod is gone", func() error { return gone(w, other) })
-	k3 := w.open(about(third), docket.Evidence, docket.Delete)
-	if a := k3.act(c, docket.Delete, ""); a.Done || !strings.Contains(a.Error, "no evidence is saved") {
+	k3 := w.open(about(third), cases.Evidence, cases.Delete)
+	if a := k3.act(c, cases.Delete, ""); a.Done || !strings.Contains(a.Error, "no evidence is saved") {
 		t.Errorf("delete before evidence: %+v", a)
 	}
-	k3.act(c, docket.Evidence, "")
-	if a := k3.act(c, docket.Delete, ""); !a.Done {
+	k3.act(c, cases.Evidence, "")
+	if a := k3.act(c, cases.Delete, ""); !a.Done {
 		t.Errorf("delete: %+v", a)
 	}
 	w.Eventually("the deleted pod is gone", func() error { return gone(w, third) })
@@ -290,16 +290,16 @@ func guardsOnCluster(t *testing.T, outer *world) {
 			if c.finds != nil {
 				c.finds(&f)
 			}
-			k := w.open(f, docket.Isolate)
+			k := w.open(f, cases.Isolate)
 			if c.change != nil {
 				c.change(k, &g)
 			}
-			acted := k.act(w.container(g), docket.Isolate, "")
+			acted := k.act(w.container(g), cases.Isolate, "")
 			if acted.Done != (c.want == "") || !strings.Contains(acted.Error, c.want) {
 				t.Fatalf("%+v, want %q", acted, c.want)
 			}
 			if c.want == "" {
-				if a := k.act(w.container(g), docket.Release, k.press(docket.PressRelease)); !a.Done {
+				if a := k.act(w.container(g), cases.Release, k.press(cases.ActionRelease)); !a.Done {
 					t.Fatalf("release: %+v", a)
 				}
 				w.Eventually("it is ready again", func() error {
@@ -321,7 +321,7 @@ func notEnforced(t *testing.T, w, sensors *world) {
 	ns := w.Namespace("open")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 8))
 	c := w.container(usualGuards())
-	isolate := func(i int) docket.Acted { return w.open(about(pods[i]), docket.Isolate).act(c, docket.Isolate, "") }
+	isolate := func(i int) cases.Outcome { return w.open(about(pods[i]), cases.Isolate).act(c, cases.Isolate, "") }
 
 	sensors.mu.Lock()
 	sensors.reach = func(string, bool) bool { return true } // labels or not
@@ -350,15 +350,15 @@ func notEnforced(t *testing.T, w, sensors *world) {
 		c.NetworkConfig.DatapathProvider = containerpb.DatapathProvider_ADVANCED_DATAPATH
 	})
 	legacy := w.container(usualGuards())
-	k := w.openWith(about(pods[3]), docket.Decision{Rule: "test", Do: []string{docket.Evidence, docket.Isolate}, Otherwise: []string{docket.Evict}})
-	k.act(legacy, docket.Evidence, "")
-	if a := k.act(legacy, docket.Evict, ""); a.Done || !strings.Contains(a.Error, "does not include") {
+	k := w.openWith(about(pods[3]), cases.Decision{Rule: "test", Do: []string{cases.Evidence, cases.Isolate}, Fallback: []string{cases.Evict}})
+	k.act(legacy, cases.Evidence, "")
+	if a := k.act(legacy, cases.Evict, ""); a.Done || !strings.Contains(a.Error, "does not include") {
 		t.Errorf("otherwise, without trouble: %+v", a)
 	}
-	if a := k.act(legacy, docket.Isolate, ""); !a.Done || !strings.Contains(a.NotEnforced, "by its own description") {
+	if a := k.act(legacy, cases.Isolate, ""); !a.Done || !strings.Contains(a.NotEnforced, "by its own description") {
 		t.Errorf("by its description: %+v", a)
 	}
-	if a := k.act(legacy, docket.Evict, ""); !a.Done {
+	if a := k.act(legacy, cases.Evict, ""); !a.Done {
 		t.Errorf("otherwise: %+v", a)
 	}
 	// Ours, changed by somebody: never overwritten, and never relied on.
@@ -394,17 +394,17 @@ func exhaustedBudget(t *testing.T, w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := w.open(about(pods[0]), docket.Evidence, docket.Evict)
+	k := w.open(about(pods[0]), cases.Evidence, cases.Evict)
 	c := w.container(usualGuards())
-	k.act(c, docket.Evidence, "")
+	k.act(c, cases.Evidence, "")
 	asked := w.calls.of("create pods/eviction")
 	began := time.Now()
-	a := k.act(c, docket.Evict, "")
+	a := k.act(c, cases.Evict, "")
 	t.Logf("an eviction that a budget forbids is answered in %s", time.Since(began).Round(time.Millisecond))
 	if n := w.calls.of("create pods/eviction") - asked; n != 1 { // each more is ten seconds of the client's own waiting
 		t.Errorf("the API server was asked %d times", n)
 	}
-	if a.Done || a.Later.IsZero() || !strings.Contains(a.Error, "not yet") {
+	if a.Done || a.RetryAt.IsZero() || !strings.Contains(a.Error, "not yet") {
 		t.Errorf("%+v", a)
 	}
 	if err := w.Admin.PolicyV1().PodDisruptionBudgets(ns).Delete(t.Context(), "none", metav1.DeleteOptions{}); err != nil {
@@ -417,7 +417,7 @@ func exhaustedBudget(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 	}
-	if a := k.act(c, docket.Evict, ""); a.Done || !a.Later.IsZero() || !strings.Contains(a.Error, "more than one") {
+	if a := k.act(c, cases.Evict, ""); a.Done || !a.RetryAt.IsZero() || !strings.Contains(a.Error, "more than one") {
 		t.Errorf("two budgets: %+v", a)
 	}
 	for _, name := range []string{"one", "two"} {
@@ -425,7 +425,7 @@ func exhaustedBudget(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 	}
-	if a := k.act(c, docket.Evict, ""); !a.Done {
+	if a := k.act(c, cases.Evict, ""); !a.Done {
 		t.Errorf("without the budget: %+v", a)
 	}
 }
@@ -436,10 +436,10 @@ func dryRun(t *testing.T, w *world) {
 	g := usualGuards()
 	g.DryRun = true
 	c := w.container(g)
-	k := w.open(about(pods[0]), docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict)
-	k.act(c, docket.Evidence, "")
-	k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
-	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict} {
+	k := w.open(about(pods[0]), cases.Freeze, cases.Evidence, cases.Isolate, cases.Cordon, cases.Evict)
+	k.act(c, cases.Evidence, "")
+	k.append(cases.KindActed, cases.Outcome{Claim: 1, Action: cases.Evidence, Done: true})
+	for _, action := range []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict} {
 		if a := k.act(c, action, ""); a.Done || !strings.Contains(a.Error, "dry run") {
 			t.Errorf("%s: %+v", action, a)
 		}
@@ -479,12 +479,12 @@ func faults(t *testing.T, outer, _ *world) {
 			pods := w.Deploy(d)
 			g := usualGuards()
 			g.MinHealthyReplicas = "0"
-			for _, action := range []string{docket.Evidence, docket.Freeze, docket.Isolate, docket.Cordon} {
+			for _, action := range []string{cases.Evidence, cases.Freeze, cases.Isolate, cases.Cordon} {
 				undone := w.Deploy(testcluster.Deployment(ns, "undo-"+action, "node-2", 2))[0]
 				for nth := 1; nth <= 3 && w.undoingFaultOnce(t, action, undone, g, nth, fault); nth++ {
 				}
 			}
-			for i, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete} {
+			for i, action := range []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict, cases.Delete} {
 				for nth := 1; nth <= 3; nth++ {
 					pod := pods[(i*3+nth-1)%len(pods)]
 					if p, err := w.Admin.CoreV1().Pods(ns).Get(t.Context(), pod.Name, metav1.GetOptions{}); err != nil || p.Labels["app"] == "" {
@@ -503,7 +503,7 @@ func faults(t *testing.T, outer, _ *world) {
 
 // seenThrough claims an action, has its nth write fail, and brings it again, as Pub/Sub
 // would, to other instances; hit tells whether there was such a write.
-func (k *kase) seenThrough(w *world, action, click string, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) (acted docket.Acted, hit bool, err error) {
+func (k *kase) seenThrough(w *world, action, click string, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) (acted cases.Outcome, hit bool, err error) {
 	w.t.Helper()
 	w.calls.set(func(n int, _ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 		if n == nth {
@@ -515,7 +515,7 @@ func (k *kase) seenThrough(w *world, action, click string, g guards.Guards, nth 
 	defer w.calls.set(nil)
 	n := k.claim(action, click)
 	for range 5 {
-		if acted, err = w.container(g).Do(w.t.Context(), k.id, n); err == nil {
+		if acted, err = w.container(g).Execute(w.t.Context(), k.id, n); err == nil {
 			break
 		}
 	}
@@ -526,9 +526,9 @@ func (k *kase) seenThrough(w *world, action, click string, g guards.Guards, nth 
 // whether there was such a write.
 func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
 	t.Helper()
-	k := w.open(about(pod), docket.Evidence, action)
-	k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
-	k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+	k := w.open(about(pod), cases.Evidence, action)
+	k.append(cases.KindClaimed, cases.Claimed{Action: cases.Evidence})
+	k.append(cases.KindActed, cases.Outcome{Claim: 1, Action: cases.Evidence, Done: true})
 	acted, hit, err := k.seenThrough(w, action, "", g, nth, fault)
 	if err != nil || !acted.Done {
 		t.Errorf("%s, write %d: %+v, %v", action, nth, acted, err)
@@ -536,19 +536,19 @@ func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.
 	}
 	now, getErr := w.Admin.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
 	switch action {
-	case docket.Isolate:
+	case cases.Isolate:
 		if getErr != nil || now.Labels[cluster.QuarantineLabel] != k.id || len(now.Labels) != 1 {
 			t.Errorf("isolate, write %d: labels %v, %v", nth, now.Labels, getErr)
 		}
-	case docket.Cordon:
+	case cases.Cordon:
 		if !nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable {
 			t.Errorf("cordon, write %d: the node takes pods", nth)
 		}
-		k.append(docket.KindActed, acted)
-		if a := k.act(w.container(g), docket.Uncordon, k.press(docket.PressRelease)); !a.Done || nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable {
+		k.append(cases.KindActed, acted)
+		if a := k.act(w.container(g), cases.Uncordon, k.press(cases.ActionRelease)); !a.Done || nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable {
 			t.Errorf("uncordon: %+v", a)
 		}
-	case docket.Evict, docket.Delete:
+	case cases.Evict, cases.Delete:
 		if getErr == nil && now.UID == pod.UID && now.DeletionTimestamp == nil {
 			t.Errorf("%s, write %d: the pod stays", action, nth)
 		}
@@ -568,11 +568,11 @@ func (w *world) undoingFaultOnce(t *testing.T, action string, pod corev1.Pod, g 
 	})
 	k := w.open(about(pod), action)
 	what, click := action, ""
-	if undo := docket.Undoing(action); undo != "" {
+	if undo := cases.UndoOf(action); undo != "" {
 		if a := k.act(w.container(g), action, ""); !a.Done {
 			t.Fatalf("%s: %+v", action, a)
 		}
-		what, click = undo, k.press(docket.PressRelease)
+		what, click = undo, k.press(cases.ActionRelease)
 	}
 	acted, hit, err := k.seenThrough(w, what, click, g, nth, fault)
 	if err != nil || !acted.Done {
@@ -582,7 +582,7 @@ func (w *world) undoingFaultOnce(t *testing.T, action string, pod corev1.Pod, g 
 	if now.Labels[cluster.QuarantineLabel] != "" || now.Labels["app"] != pod.Labels["app"] || nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable {
 		t.Errorf("%s, write %d: labels %v, unschedulable %v", what, nth, now.Labels, nodeOf(w, pod.Spec.NodeName).Spec.Unschedulable)
 	}
-	if action == docket.Evidence && acted.SHA256 != hashThatRan {
+	if action == cases.Evidence && acted.SHA256 != hashThatRan {
 		t.Errorf("evidence, write %d: %+v", nth, acted)
 	}
 	keys, err := w.store.List(t.Context(), "holds/"+finding.ID("pod", testcluster.Place.Project, testcluster.Place.Location, testcluster.Place.Cluster, string(pod.UID)))
@@ -617,10 +617,10 @@ func successors(t *testing.T, w *world) {
 			return nil
 		})
 		old = pod.UID
-		action := []string{docket.Isolate, docket.Evict, docket.Delete}[round%3]
-		k := w.open(about(pod), docket.Evidence, action)
-		k.append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
-		k.append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+		action := []string{cases.Isolate, cases.Evict, cases.Delete}[round%3]
+		k := w.open(about(pod), cases.Evidence, action)
+		k.append(cases.KindClaimed, cases.Claimed{Action: cases.Evidence})
+		k.append(cases.KindActed, cases.Outcome{Claim: 1, Action: cases.Evidence, Done: true})
 		// At the moment of the write the pod is replaced: after every look at it.
 		w.calls.set(func(_ int, r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 			if strings.Contains(r.URL.Path, "/pods/") {
@@ -638,9 +638,9 @@ func successors(t *testing.T, w *world) {
 			}
 			return send()
 		})
-		acted, err := w.container(g).Do(t.Context(), k.id, k.claim(action, ""))
+		acted, err := w.container(g).Execute(t.Context(), k.id, k.claim(action, ""))
 		w.calls.set(nil)
-		if err != nil || !acted.Gone {
+		if err != nil || !acted.TargetGone {
 			t.Errorf("%s: %+v, %v: it should say that the pod is gone", action, acted, err)
 		}
 		all := w.Pods(ns, "app=db")
@@ -655,17 +655,17 @@ func twoCases(t *testing.T, w, _ *world) {
 	ns := w.Namespace("two")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 3))
 	c := w.container(usualGuards())
-	a, b := w.open(about(pods[0]), docket.Isolate, docket.Cordon), w.open(about(pods[0]), docket.Isolate, docket.Cordon)
+	a, b := w.open(about(pods[0]), cases.Isolate, cases.Cordon), w.open(about(pods[0]), cases.Isolate, cases.Cordon)
 	for _, k := range []*kase{a, b} {
-		for _, action := range []string{docket.Isolate, docket.Cordon} {
+		for _, action := range []string{cases.Isolate, cases.Cordon} {
 			if acted := k.act(c, action, ""); !acted.Done {
 				t.Fatalf("%s: %+v", action, acted)
 			}
 		}
 	}
 	release := func(k *kase) (notes []string) {
-		click := k.press(docket.PressRelease)
-		for _, undo := range []string{docket.Uncordon, docket.Release} {
+		click := k.press(cases.ActionRelease)
+		for _, undo := range []string{cases.Uncordon, cases.Release} {
 			acted := k.act(c, undo, click)
 			if !acted.Done {
 				t.Errorf("%s: %+v", undo, acted)
@@ -691,11 +691,11 @@ func twoCases(t *testing.T, w, _ *world) {
 		t.Fatal(err)
 	}
 	other := w.Deploy(testcluster.Deployment(ns, "other", "node-1", 1))[0] // of web one goes now
-	k := w.open(about(other), docket.Cordon)
-	if acted := k.act(c, docket.Cordon, ""); !acted.Done || !has(acted.Notes, "somebody else") {
+	k := w.open(about(other), cases.Cordon)
+	if acted := k.act(c, cases.Cordon, ""); !acted.Done || !has(acted.Notes, "somebody else") {
 		t.Errorf("cordon of a cordoned node: %+v", acted)
 	}
-	if acted := k.act(c, docket.Uncordon, k.press(docket.PressRelease)); !acted.Done || !nodeOf(w, "node-1").Spec.Unschedulable {
+	if acted := k.act(c, cases.Uncordon, k.press(cases.ActionRelease)); !acted.Done || !nodeOf(w, "node-1").Spec.Unschedulable {
 		t.Errorf("uncordon took somebody else's cordon: %+v", acted)
 	}
 	if _, err := w.Admin.CoreV1().Nodes().Patch(t.Context(), "node-1", types.MergePatchType, []byte(`{"spec":{"unschedulable":null}}`), metav1.PatchOptions{}); err != nil {
@@ -705,7 +705,7 @@ func twoCases(t *testing.T, w, _ *world) {
 
 // meeting has two that let go of a hold wait for each other.
 type meeting struct {
-	casefile.Store
+	blobstore.Store
 	here chan struct{}
 }
 
@@ -727,21 +727,21 @@ func releasedAtOnce(t *testing.T, w *world) {
 	c := w.container(usualGuards())
 	for round := range 3 {
 		pod := w.Deploy(testcluster.Deployment(ns, fmt.Sprintf("web%d", round), "node-2", 2))[0]
-		cases := []*kase{w.open(about(pod), docket.Isolate), w.open(about(pod), docket.Isolate)}
-		for _, k := range cases {
-			if a := k.act(c, docket.Isolate, ""); !a.Done {
+		both := []*kase{w.open(about(pod), cases.Isolate), w.open(about(pod), cases.Isolate)}
+		for _, k := range both {
+			if a := k.act(c, cases.Isolate, ""); !a.Done {
 				t.Fatalf("%+v", a)
 			}
 		}
 		log := *w.log
-		log.Store = &meeting{Store: log.Store, here: make(chan struct{})}
+		log.Objects = &meeting{Store: log.Objects, here: make(chan struct{})}
 		atOnce := w.container(usualGuards())
 		atOnce.Log = &log
 		var g errgroup.Group
-		for _, k := range cases {
-			n := k.claim(docket.Release, k.press(docket.PressRelease))
+		for _, k := range both {
+			n := k.claim(cases.Release, k.press(cases.ActionRelease))
 			g.Go(func() error {
-				a, err := atOnce.Do(t.Context(), k.id, n)
+				a, err := atOnce.Execute(t.Context(), k.id, n)
 				if err == nil && !a.Done {
 					err = errors.New(a.Error)
 				}
@@ -764,8 +764,8 @@ func noSensor(t *testing.T, w *world) {
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-9", 2))
 	c := w.container(usualGuards())
 	c.Patience = 500 * time.Millisecond
-	a := w.open(about(pods[0]), docket.Freeze).act(c, docket.Freeze, "")
-	if a.Done || a.Later.IsZero() || !strings.Contains(a.Error, `sensor of node "node-9" has not taken the order`) {
+	a := w.open(about(pods[0]), cases.Freeze).act(c, cases.Freeze, "")
+	if a.Done || a.RetryAt.IsZero() || !strings.Contains(a.Error, `sensor of node "node-9" has not taken the order`) {
 		t.Errorf("%+v", a)
 	}
 	left, err := w.Dynamic.Resource(orderResource).Namespace("contraband").List(t.Context(), metav1.ListOptions{LabelSelector: "contraband.dev/node=node-9"})
@@ -778,7 +778,7 @@ func noSensor(t *testing.T, w *world) {
 // an attacker's hands could name any other.
 func notOnAFindingsWord(t *testing.T, w *world) {
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "nobody", UID: "00000000-0000-0000-0000-000000000001"}, Spec: testcluster.PodSpec("node-2", 1)}
-	if a := w.open(about(pod), docket.Cordon).act(w.container(usualGuards()), docket.Cordon, ""); a.Done || nodeOf(w, "node-2").Spec.Unschedulable {
+	if a := w.open(about(pod), cases.Cordon).act(w.container(usualGuards()), cases.Cordon, ""); a.Done || nodeOf(w, "node-2").Spec.Unschedulable {
 		t.Errorf("%+v", a)
 	}
 }
@@ -792,8 +792,8 @@ func lateFreeze(t *testing.T, w, sensors *world) {
 	sensors.mu.Unlock()
 	c := w.container(usualGuards())
 	c.Patience = 300 * time.Millisecond
-	k := w.open(about(pods[0]), docket.Freeze)
-	if a := k.act(c, docket.Freeze, ""); a.Done || !strings.Contains(a.Error, "has not taken the order") {
+	k := w.open(about(pods[0]), cases.Freeze)
+	if a := k.act(c, cases.Freeze, ""); a.Done || !strings.Contains(a.Error, "has not taken the order") {
 		t.Errorf("%+v", a)
 	}
 	sensors.mu.Lock()
@@ -813,11 +813,11 @@ func lateFreeze(t *testing.T, w, sensors *world) {
 func undoneInADryRun(t *testing.T, w *world) {
 	ns := w.Namespace("undry")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
-	k := w.open(about(pods[0]), docket.Isolate)
-	k.act(w.container(usualGuards()), docket.Isolate, "")
+	k := w.open(about(pods[0]), cases.Isolate)
+	k.act(w.container(usualGuards()), cases.Isolate, "")
 	g := usualGuards()
 	g.DryRun = true
-	if a := k.act(w.container(g), docket.Release, k.press(docket.PressRelease)); !a.Done || w.pod(pods[0]).Labels["app"] != "web" {
+	if a := k.act(w.container(g), cases.Release, k.press(cases.ActionRelease)); !a.Done || w.pod(pods[0]).Labels["app"] != "web" {
 		t.Errorf("%+v", a)
 	}
 }

@@ -9,8 +9,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/testcluster"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/testenv/testcluster"
 )
 
 // peer is what Falco Talon was measured to do on such a machine, limited by the
@@ -31,24 +31,24 @@ func BenchmarkContain(b *testing.B) {
 	g := usualGuards()
 	g.MinHealthyReplicas = "0"
 	c := w.container(g)
-	cases := make([]*kase, len(pods))
+	opened := make([]*kase, len(pods))
 	for i, p := range pods {
-		cases[i] = w.open(about(p), docket.Freeze, docket.Evidence, docket.Isolate, docket.Evict)
-		cases[i].append(docket.KindClaimed, docket.Claimed{Action: docket.Evidence})
-		cases[i].append(docket.KindActed, docket.Acted{Claim: 1, Action: docket.Evidence, Done: true})
+		opened[i] = w.open(about(p), cases.Freeze, cases.Evidence, cases.Isolate, cases.Evict)
+		opened[i].append(cases.KindClaimed, cases.Claimed{Action: cases.Evidence})
+		opened[i].append(cases.KindActed, cases.Outcome{Claim: 1, Action: cases.Evidence, Done: true})
 	}
-	fmt.Printf("BENCH\t| %d findings in %d pods, at once | actions/s | beside the peer's 1.25/s | p50 | p99 | API calls an action |\nBENCH\t|---|---|---|---|---|---|\n", len(cases), len(pods))
-	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Evict} { // once: what is evicted is evicted
-		burst(b, w, action, cases, func(k *kase) docket.Acted { return k.act(c, action, "") })
+	fmt.Printf("BENCH\t| %d findings in %d pods, at once | actions/s | beside the peer's 1.25/s | p50 | p99 | API calls an action |\nBENCH\t|---|---|---|---|---|---|\n", len(opened), len(pods))
+	for _, action := range []string{cases.Freeze, cases.Isolate, cases.Evict} { // once: what is evicted is evicted
+		burst(b, w, action, opened, func(k *kase) cases.Outcome { return k.act(c, action, "") })
 	}
 }
 
-func burst(b *testing.B, w *world, action string, cases []*kase, act func(*kase) docket.Acted) {
+func burst(b *testing.B, w *world, action string, opened []*kase, act func(*kase) cases.Outcome) {
 	b.Helper()
 	before, began := w.calls.count(), time.Now()
-	took := make([]time.Duration, len(cases))
+	took := make([]time.Duration, len(opened))
 	var wg sync.WaitGroup
-	for i, k := range cases {
+	for i, k := range opened {
 		wg.Go(func() {
 			at := time.Now()
 			if a := act(k); !a.Done {
@@ -60,7 +60,7 @@ func burst(b *testing.B, w *world, action string, cases []*kase, act func(*kase)
 	wg.Wait()
 	all := time.Since(began).Seconds()
 	slices.Sort(took)
-	rate := float64(len(cases)) / all
+	rate := float64(len(opened)) / all
 	fmt.Printf("BENCH\t| %s | %.0f | %.0fx | %s | %s | %.1f |\n", action, rate, rate/peer, took[len(took)/2].Round(time.Millisecond),
-		took[len(took)*99/100].Round(time.Millisecond), float64(w.calls.count()-before)/float64(len(cases)))
+		took[len(took)*99/100].Round(time.Millisecond), float64(w.calls.count()-before)/float64(len(opened)))
 }

@@ -16,12 +16,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // MaxEvidence is the largest program that is taken as evidence, in bytes.
@@ -31,8 +32,8 @@ const MaxEvidence = 64 << 20
 const binaryItem = "binary"
 
 // Container contains.
-type Container struct {
-	Log    *casefile.Log // required
+type Executor struct {
+	Log    *caselog.Store // required
 	Guards guards.Guards
 	// Clusters reaches the clusters that findings name; nil: there are none.
 	Clusters cluster.Finder
@@ -40,7 +41,7 @@ type Container struct {
 	Orders Orders
 	// Upload makes a URL that creates one key, once, of at most max bytes. Required
 	// for the binary as evidence.
-	Upload func(ctx context.Context, key string, max int64) (*node.Upload, error)
+	Upload func(ctx context.Context, key string, max int64) (*sensorapi.Upload, error)
 	// Patience is how long a sensor may take to carry out an order of a cluster.
 	// Default: 15 s.
 	Patience time.Duration
@@ -49,20 +50,20 @@ type Container struct {
 
 // task is one claim in hand.
 type task struct {
-	*Container
-	kase   docket.Case
-	claim  docket.Claimed
+	*Executor
+	kase   cases.Case
+	claim  cases.Claimed
 	n      int
-	acted  docket.Acted
+	acted  cases.Outcome
 	dryRun []string // of Kubernetes' options
 }
 
-func (t task) failed(why string) docket.Acted {
+func (t task) failed(why string) cases.Outcome {
 	t.acted.Error, t.acted.At = why, t.Now().UTC()
 	return t.acted
 }
 
-func (t task) done() docket.Acted {
+func (t task) done() cases.Outcome {
 	t.acted.Done, t.acted.At = true, t.Now().UTC()
 	return t.acted
 }
@@ -86,9 +87,9 @@ func (t task) tryAgain() time.Time {
 }
 
 // notCarried is what became of an order that no sensor has carried out, for good or for now.
-func (t task) notCarried(err error) docket.Acted {
+func (t task) notCarried(err error) cases.Outcome {
 	if errors.As(err, new(untaken)) {
-		t.acted.Later = t.tryAgain()
+		t.acted.RetryAt = t.tryAgain()
 	}
 	return t.failed(err.Error())
 }
@@ -96,37 +97,37 @@ func (t task) notCarried(err error) docket.Acted {
 // Do carries out the claim that is event n of a case. A refusal and a failure
 // for good are answers; an error is something that may pass: the same call
 // again is safe, since every effect has a key of its own.
-func (c *Container) Do(ctx context.Context, caseID string, n int) (docket.Acted, error) {
+func (c *Executor) Execute(ctx context.Context, caseID string, n int) (cases.Outcome, error) {
 	f, err := c.Log.Read(ctx, caseID, "contain")
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	events := f.Events()
-	if n < 0 || n >= len(events) || events[n].Kind != docket.KindClaimed {
-		return docket.Acted{}, retry.Permanent(fmt.Errorf("case %q has no claim at event %d", caseID, n))
+	if n < 0 || n >= len(events) || events[n].Kind != cases.KindClaimed {
+		return cases.Outcome{}, retry.Refused(fmt.Errorf("case %q has no claim at event %d", caseID, n))
 	}
-	var claim docket.Claimed
+	var claim cases.Claimed
 	if err := json.Unmarshal(events[n].Body, &claim); err != nil {
-		return docket.Acted{}, retry.Permanent(fmt.Errorf("case %q, event %d: %w", caseID, n, err))
+		return cases.Outcome{}, retry.Refused(fmt.Errorf("case %q, event %d: %w", caseID, n, err))
 	}
-	kase, err := docket.Fold(caseID, events)
+	kase, err := cases.Fold(caseID, events)
 	if err != nil {
-		return docket.Acted{}, retry.Permanent(err)
+		return cases.Outcome{}, retry.Refused(err)
 	}
-	t := task{Container: c, kase: kase, claim: claim, n: n, acted: docket.Acted{Claim: n, Action: claim.Action}}
+	t := task{Executor: c, kase: kase, claim: claim, n: n, acted: cases.Outcome{Claim: n, Action: claim.Action}}
 	if why := t.refused(); why != "" {
 		return t.failed("refused: " + why), nil
 	}
 	if kase.Decided.Finding.Pod.Name != "" && c.Clusters != nil {
 		return c.onCluster(ctx, t)
 	}
-	if c.Guards.DryRun && docket.Undone(claim.Action) == "" && claim.Action != docket.Evidence {
+	if c.Guards.DryRun && cases.UndoneBy(claim.Action) == "" && claim.Action != cases.Evidence {
 		return t.failed("refused: dry run: the policy says guards.dry_run"), nil
 	}
-	if claim.Action == docket.Freeze && !kase.InForce(docket.Freeze) {
+	if claim.Action == cases.Freeze && !kase.InForce(cases.Freeze) {
 		why, err := t.overBudget(ctx, "")
 		if err != nil {
-			return docket.Acted{}, err
+			return cases.Outcome{}, err
 		}
 		if why != "" {
 			return t.nextHour(why), nil
@@ -142,14 +143,14 @@ func (t task) refused() string {
 	containerID, podUID := t.kase.ContainerID(), t.kase.PodUID() // also where the finding says less
 	// What is done to the pod is not about one of its containers, which may have been
 	// replaced since; what is frozen is thawed, whichever it is.
-	ofContainer := action == docket.Freeze || action == docket.Evidence || f.Pod.Name == "" && action != docket.Thaw
+	ofContainer := action == cases.Freeze || action == cases.Evidence || f.Pod.Name == "" && action != cases.Thaw
 	if ofContainer && t.claim.ContainerID != containerID || t.claim.PodUID != podUID || t.claim.Node != f.Node || t.claim.SHA256 != f.Process.SHA256 {
 		return "the claim is not about what the finding names"
 	}
-	if undone := docket.Undone(action); undone != "" {
+	if undone := cases.UndoneBy(action); undone != "" {
 		return t.refusedUndoing(undone)
 	}
-	if !t.kase.Permitted() && action != docket.Evict {
+	if !t.kase.Approved() && action != cases.Evict {
 		return "nobody has approved it"
 	}
 	if !t.wanted() {
@@ -158,17 +159,17 @@ func (t task) refused() string {
 	if t.kase.Closed != nil {
 		return "the case is closed"
 	}
-	undo := docket.Undoing(action)
+	undo := cases.UndoOf(action)
 	for _, other := range t.kase.Claims {
-		failed := other.Acted != nil && !other.Acted.Done && !other.Acted.Gone
+		failed := other.Outcome != nil && !other.Outcome.Done && !other.Outcome.TargetGone
 		if undo != "" && other.Action == undo && !failed { // before this claim, or after it
 			return "it has been released meanwhile"
 		}
 	}
-	if docket.Destroys(action) && t.kase.Done(docket.Evidence) == nil {
+	if cases.Destroys(action) && t.kase.Done(cases.Evidence) == nil {
 		return "no evidence is saved, and this destroys it"
 	}
-	if action == docket.Evidence { // reading destroys nothing
+	if action == cases.Evidence { // reading destroys nothing
 		return ""
 	}
 	return t.Guards.Refuses(f)
@@ -177,27 +178,27 @@ func (t task) refused() string {
 // wanted tells whether the decision, as it stands now, or a person asks for the action.
 func (t task) wanted() bool {
 	d := t.kase.Decided.Decision
-	if t.kase.Permitted() && (d.Includes(t.claim.Action) || slices.Contains(d.Otherwise, t.claim.Action) && t.kase.Trouble(t.Now()) != "") {
+	if t.kase.Approved() && (d.Includes(t.claim.Action) || slices.Contains(d.Fallback, t.claim.Action) && t.kase.FallbackReason(t.Now()) != "") {
 		return true
 	}
-	return t.claim.Action == docket.Evict && t.clicked(docket.PressEvict)
+	return t.claim.Action == cases.Evict && t.clicked(cases.ActionEvict)
 }
 
 // refusedUndoing: undoing is guarded by a person's word, or by the time agreed.
 func (t task) refusedUndoing(action string) string {
-	if t.clicked(docket.PressRelease) || action == docket.Cordon && slices.ContainsFunc(t.kase.Clicks, func(k docket.Click) bool {
-		return k.ID == t.claim.Click && k.Refused == "" && docket.Ending(k.What) != ""
+	if t.clicked(cases.ActionRelease) || action == cases.Cordon && slices.ContainsFunc(t.kase.Clicks, func(k cases.Click) bool {
+		return k.ID == t.claim.Click && k.Refused == "" && cases.Resolution(k.What) != ""
 	}) {
 		return ""
 	}
-	if done := t.kase.Done(action); action == docket.Isolate && done != nil && !done.Until.IsZero() && t.Now().After(done.Until) {
+	if done := t.kase.Done(action); action == cases.Isolate && done != nil && !done.Until.IsZero() && t.Now().After(done.Until) {
 		return ""
 	}
 	return "nobody has asked for the release"
 }
 
 func (t task) clicked(what string) bool {
-	return slices.ContainsFunc(t.kase.Clicks, func(k docket.Click) bool {
+	return slices.ContainsFunc(t.kase.Clicks, func(k cases.Click) bool {
 		return k.ID == t.claim.Click && k.What == what && k.Refused == ""
 	})
 }
@@ -222,8 +223,8 @@ func (t task) overBudget(ctx context.Context, workload string) (string, error) {
 }
 
 // nextHour is what becomes of an action whose budget is spent: it is not forgotten.
-func (t task) nextHour(why string) docket.Acted {
-	t.acted.Later = t.Now().UTC().Truncate(time.Hour).Add(time.Hour + time.Second)
+func (t task) nextHour(why string) cases.Outcome {
+	t.acted.RetryAt = t.Now().UTC().Truncate(time.Hour).Add(time.Hour + time.Second)
 	return t.failed("refused: " + why)
 }
 
@@ -234,14 +235,14 @@ func (t task) slot(ctx context.Context, prefix string, budget guards.Budget, who
 	from, n := int(binary.BigEndian.Uint32(sum[:])), int(budget)
 	for i := range n {
 		key := fmt.Sprintf("%s/%d", prefix, (from+i)%n)
-		err := t.Log.Store.Create(ctx, key, []byte(who))
+		err := t.Log.Objects.Create(ctx, key, []byte(who))
 		if err == nil {
 			return true, nil
 		}
-		if !errors.Is(err, casefile.ErrExists) {
+		if !errors.Is(err, blobstore.ErrExists) {
 			return false, err
 		}
-		holder, err := t.Log.Store.Read(ctx, key)
+		holder, err := t.Log.Objects.Read(ctx, key)
 		if err != nil {
 			return false, err
 		}
@@ -253,41 +254,41 @@ func (t task) slot(ctx context.Context, prefix string, budget guards.Budget, who
 }
 
 // order is addressed to the sensor that saw the program.
-func (t task) order(action node.Action, name string) node.Order {
-	return node.Order{
+func (t task) order(action sensorapi.Action, name string) sensorapi.Order {
+	return sensorapi.Order{
 		ID: fmt.Sprintf("%s.%d%s", t.kase.ID, t.n, name), Case: t.kase.ID, Action: action, ContainerID: t.claim.ContainerID,
 		Node: t.claim.Node, PodUID: t.claim.PodUID, Expires: t.Now().UTC().Add(time.Hour),
 	}
 }
 
-func (t task) freezeOrThaw(ctx context.Context, orders Orders) (docket.Acted, error) {
-	o, beyond := t.order(node.Action(t.claim.Action), ""), time.Duration(0)
-	if t.claim.Action == docket.Freeze {
-		if t.kase.Decided.Decision.EscalateAtEnd {
+func (t task) freezeOrThaw(ctx context.Context, orders Orders) (cases.Outcome, error) {
+	o, beyond := t.order(sensorapi.Action(t.claim.Action), ""), time.Duration(0)
+	if t.claim.Action == cases.Freeze {
+		if t.kase.Decided.Decision.FallbackOnExpiry {
 			beyond = handover
 		}
-		o.Expires = t.Now().UTC().Add(t.kase.Decided.Decision.Lasts() + beyond)
+		o.Expires = t.Now().UTC().Add(t.kase.Decided.Decision.HoldDuration() + beyond)
 		o.SHA256 = t.toConfirm()
 	}
-	s, err := orders.Carry(ctx, t.claim.Node, o)
+	s, err := orders.Execute(ctx, t.claim.Node, o)
 	switch {
-	case retry.IsPermanent(err):
+	case retry.IsRefused(err):
 		return t.notCarried(err), nil
 	case err != nil:
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	case !s.Done && !s.Gone:
 		if !s.Refused { // it has tried: the next try may do it
-			t.acted.Later = t.tryAgain()
+			t.acted.RetryAt = t.tryAgain()
 		}
 		return t.failed(s.Error), nil
 	}
-	t.acted.Done, t.acted.Processes, t.acted.Gone = s.Done && !s.Gone, s.Process, s.Gone
+	t.acted.Done, t.acted.Processes, t.acted.TargetGone = s.Done && !s.Gone, s.Process, s.Gone
 	t.acted.At = t.between(t.claimedAt(), s.At, t.Now().UTC())
 	t.acted.Confirmed = true
 	if s.Gone {
 		t.acted.Error = "the container is gone"
 	}
-	if t.claim.Action == docket.Freeze {
+	if t.claim.Action == cases.Freeze {
 		until := s.Until // an earlier try's order may end earlier than this one would
 		if until.IsZero() {
 			until = o.Expires
@@ -332,7 +333,7 @@ func (task) between(from, at, to time.Time) time.Time {
 }
 
 // program has the sensor send what ran, and verifies what arrived.
-func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) {
+func (t task) program(ctx context.Context, orders Orders) (cases.Outcome, error) {
 	if t.claim.SHA256 == "" {
 		return t.failed("the program was not hashed, so its bytes cannot be told from others"), nil
 	}
@@ -342,38 +343,38 @@ func (t task) program(ctx context.Context, orders Orders) (docket.Acted, error) 
 	if acted, err := t.saved(ctx); err != nil || acted.Done {
 		return acted, err // another case, or an earlier try, has it
 	}
-	o := t.order(node.Evidence, "")
-	up, err := t.sign(ctx, casefile.UploadKey(o.ID))
+	o := t.order(sensorapi.Evidence, "")
+	up, err := t.sign(ctx, blobstore.UploadKey(o.ID))
 	if ctx.Err() != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	if err != nil {
 		return t.failed(err.Error()), nil // what is wrong with a key or a right must not hold back what contains
 	}
 	o.SHA256, o.Upload = t.claim.SHA256, up
-	s, err := orders.Carry(ctx, t.claim.Node, o)
+	s, err := orders.Execute(ctx, t.claim.Node, o)
 	switch {
-	case retry.IsPermanent(err): // it may have arrived all the same
-		if acted, arrived := t.verify(ctx, casefile.UploadKey(o.ID)); arrived == nil && acted.Done {
+	case retry.IsRefused(err): // it may have arrived all the same
+		if acted, arrived := t.verify(ctx, blobstore.UploadKey(o.ID)); arrived == nil && acted.Done {
 			return acted, nil
 		}
 		return t.notCarried(err), nil
 	case err != nil:
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	case s.Gone:
-		t.acted.Gone = true
+		t.acted.TargetGone = true
 		return t.failed("the container is gone"), nil
 	case !s.Done:
 		return t.failed(s.Error), nil
 	}
 	t.acted.Confirmed = true
-	return t.verify(ctx, casefile.UploadKey(o.ID))
+	return t.verify(ctx, blobstore.UploadKey(o.ID))
 }
 
 // sign makes an address to upload to. What may pass is tried again, for seconds: the
 // containment waits for it.
-func (t task) sign(ctx context.Context, key string) (*node.Upload, error) {
-	var up *node.Upload
+func (t task) sign(ctx context.Context, key string) (*sensorapi.Upload, error) {
+	var up *sensorapi.Upload
 	var err error
 	for pause := 200 * time.Millisecond; ; pause *= 4 {
 		if up, err = t.Upload(ctx, key, MaxEvidence); err == nil || pause > 4*time.Second {
@@ -392,40 +393,40 @@ func (t task) sign(ctx context.Context, key string) (*node.Upload, error) {
 }
 
 // saved answers done when the bytes are among the evidence already.
-func (t task) saved(ctx context.Context) (docket.Acted, error) {
-	body, err := t.Log.Store.Read(ctx, casefile.EvidenceKey(t.claim.SHA256))
-	if errors.Is(err, casefile.ErrNotExist) {
-		return docket.Acted{}, nil
+func (t task) saved(ctx context.Context) (cases.Outcome, error) {
+	body, err := t.Log.Objects.Read(ctx, blobstore.EvidenceKey(t.claim.SHA256))
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return cases.Outcome{}, nil
 	}
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	if got := sha256.Sum256(body); hex.EncodeToString(got[:]) != t.claim.SHA256 {
-		return docket.Acted{}, retry.Permanent(fmt.Errorf("evidence %q does not have the hash of its name", t.claim.SHA256))
+		return cases.Outcome{}, retry.Refused(fmt.Errorf("evidence %q does not have the hash of its name", t.claim.SHA256))
 	}
 	t.acted.SHA256, t.acted.Bytes = t.claim.SHA256, int64(len(body))
 	return t.done(), nil
 }
 
 // verify trusts no node: what arrived becomes evidence when it has the hash.
-func (t task) verify(ctx context.Context, arrived string) (docket.Acted, error) {
-	body, err := t.Log.Store.Read(ctx, arrived)
-	if errors.Is(err, casefile.ErrNotExist) { // an earlier try has moved it
+func (t task) verify(ctx context.Context, arrived string) (cases.Outcome, error) {
+	body, err := t.Log.Objects.Read(ctx, arrived)
+	if errors.Is(err, blobstore.ErrNotExist) { // an earlier try has moved it
 		if acted, err := t.saved(ctx); err != nil || acted.Done {
 			return acted, err
 		}
 		return t.failed("the sensor says that it has sent the program, and it has not arrived"), nil
 	}
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	if got := sha256.Sum256(body); hex.EncodeToString(got[:]) != t.claim.SHA256 {
 		return t.failed(fmt.Sprintf("what arrived has another hash: %x", got)), nil
 	}
-	if err := t.Log.Store.Create(ctx, casefile.EvidenceKey(t.claim.SHA256), body); err != nil && !errors.Is(err, casefile.ErrExists) {
-		return docket.Acted{}, err
+	if err := t.Log.Objects.Create(ctx, blobstore.EvidenceKey(t.claim.SHA256), body); err != nil && !errors.Is(err, blobstore.ErrExists) {
+		return cases.Outcome{}, err
 	}
-	if err := t.Log.Store.Delete(ctx, arrived); err != nil {
+	if err := t.Log.Objects.Delete(ctx, arrived); err != nil {
 		t.acted.Notes = append(t.acted.Notes, err.Error())
 	}
 	t.acted.SHA256, t.acted.Bytes = t.claim.SHA256, int64(len(body))

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
@@ -33,7 +33,7 @@ func readCordon(n *corev1.Node) *cordonOf {
 }
 
 // cordon keeps new pods from the node, and the node and the pod from the autoscaler.
-func (s *site) cordon(ctx context.Context) (docket.Acted, error) {
+func (s *site) cordon(ctx context.Context) (cases.Outcome, error) {
 	theirs := false
 	n, err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
 		c := readCordon(n)
@@ -52,7 +52,7 @@ func (s *site) cordon(ctx context.Context) (docket.Acted, error) {
 		return map[string]any{"unschedulable": true}, map[string]any{cordonNote: mustJSON(c), noScaleDown: "true"}
 	})
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	if n.Spec.Unschedulable && n.Annotations[noScaleDown] == "true" {
 		s.acted.Verified = "the node takes no pods, and the autoscaler leaves it"
@@ -75,9 +75,9 @@ func (s *site) protect(ctx context.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		me := s.me(docket.Cordon)
+		me := s.me(cases.Cordon)
 		if _, held := all[me]; !held {
-			if err := s.keep(ctx, docket.Cordon, pod, without(all, me), nil); err != nil {
+			if err := s.keep(ctx, cases.Cordon, pod, without(all, me), nil); err != nil {
 				return nil, err
 			}
 		} else if pod.Annotations[safeToEvict] == "false" {
@@ -89,13 +89,13 @@ func (s *site) protect(ctx context.Context) error {
 
 // unprotect gives the pod's annotation back, when nobody else wants it so.
 func (s *site) unprotect(ctx context.Context) error {
-	own, held := s.held[s.me(docket.Cordon)]
+	own, held := s.held[s.me(cases.Cordon)]
 	if !held {
 		return nil
 	}
 	err := s.edit(ctx, func(*corev1.Pod) (map[string]any, error) {
 		all, err := s.holds(ctx)
-		if err != nil || len(without(all, s.me(docket.Cordon))) > 0 {
+		if err != nil || len(without(all, s.me(cases.Cordon))) > 0 {
 			return nil, err
 		}
 		back := own.backTo()
@@ -105,7 +105,7 @@ func (s *site) unprotect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.letGo(ctx, docket.Cordon); err != nil {
+	if err := s.letGo(ctx, cases.Cordon); err != nil {
 		return err
 	}
 	return s.evictableAgain(ctx, own)
@@ -124,7 +124,7 @@ func (s *site) evictableAgain(ctx context.Context, own hold) error {
 }
 
 // uncordon undoes only what we have done, when no other case holds the node.
-func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
+func (s *site) uncordon(ctx context.Context) (cases.Outcome, error) {
 	left := 0
 	_, err := s.editNode(ctx, func(n *corev1.Node) (spec, annotations map[string]any) {
 		c := readCordon(n)
@@ -148,13 +148,13 @@ func (s *site) uncordon(ctx context.Context) (docket.Acted, error) {
 	case apierrors.IsNotFound(err):
 		s.acted.Notes = append(s.acted.Notes, "the node is gone")
 	case err != nil:
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	case left > 0:
 		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the node: it stays cordoned for them", left))
 	}
 	if s.pod != nil {
-		if err := s.unprotect(ctx); err != nil && !retry.IsPermanent(err) {
-			return docket.Acted{}, err
+		if err := s.unprotect(ctx); err != nil && !retry.IsRefused(err) {
+			return cases.Outcome{}, err
 		}
 	}
 	return s.done(), nil

@@ -19,11 +19,11 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/redact"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Bounds of the evidence beside the program.
@@ -43,29 +43,29 @@ const (
 
 // evidence saves what ran and what it ran in. Each item fails alone, and says
 // why; the action is done when the program itself is saved.
-func (s *site) evidence(ctx context.Context) (docket.Acted, error) {
+func (s *site) evidence(ctx context.Context) (cases.Outcome, error) {
 	gathering, cancel := context.WithTimeout(ctx, gatherTime)
 	defer cancel()
-	var inspection node.OrderStatus
+	var inspection sensorapi.OrderStatus
 	var notInspected error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		inspection, notInspected = s.orders().Carry(gathering, s.claim.Node, s.order(node.Inspect, ".inspect"))
+		inspection, notInspected = s.orders().Execute(gathering, s.claim.Node, s.order(sensorapi.Inspect, ".inspect"))
 	})
 	acted, err := s.program(gathering, s.orders())
 	wg.Wait()
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	sensor := "the sensor of node " + path.Base(s.claim.Node)
 	s.acted = acted
-	s.acted.Items = append(s.acted.Items, docket.Item{Name: binaryItem, SHA256: acted.SHA256, Bytes: acted.Bytes, At: acted.At, By: sensor, Error: acted.Error})
+	s.acted.Items = append(s.acted.Items, cases.Item{Name: binaryItem, SHA256: acted.SHA256, Bytes: acted.Bytes, At: acted.At, By: sensor, Error: acted.Error})
 	if notInspected == nil && !inspection.Done {
 		notInspected = errors.New(inspection.Error)
 	}
 	s.acted.Confirmed = s.acted.Confirmed || notInspected == nil
 	if err := s.saveJSON(ctx, "processes-and-sockets.json", sensor, inspection.Inspection, notInspected); err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	if s.pod == nil {
 		s.acted.Notes = append(s.acted.Notes, "the pod is gone: what the API server knew of it cannot be saved any more")
@@ -73,7 +73,7 @@ func (s *site) evidence(ctx context.Context) (docket.Acted, error) {
 	}
 	for _, save := range []func(context.Context) error{s.saveManifests, s.saveEvents, s.saveLogs, s.saveNode} {
 		if err := save(gathering); err != nil {
-			return docket.Acted{}, err // the store's: what the API server refuses is an item's error
+			return cases.Outcome{}, err // the store's: what the API server refuses is an item's error
 		}
 	}
 	return s.acted, nil
@@ -86,7 +86,7 @@ const (
 
 // save keeps one item under its hash, or notes why there is none.
 func (s *site) save(ctx context.Context, name, by string, body []byte, why error) error {
-	item := docket.Item{Name: name, At: s.Now().UTC(), By: by}
+	item := cases.Item{Name: name, At: s.Now().UTC(), By: by}
 	if why != nil {
 		item.Error = why.Error()
 		s.acted.Items = append(s.acted.Items, item)
@@ -96,7 +96,7 @@ func (s *site) save(ctx context.Context, name, by string, body []byte, why error
 	defer cancel()
 	sum := sha256.Sum256(body)
 	item.SHA256, item.Bytes = hex.EncodeToString(sum[:]), int64(len(body))
-	if err := s.Log.Store.Create(ctx, casefile.EvidenceKey(item.SHA256), body); err != nil && !errors.Is(err, casefile.ErrExists) {
+	if err := s.Log.Objects.Create(ctx, blobstore.EvidenceKey(item.SHA256), body); err != nil && !errors.Is(err, blobstore.ErrExists) {
 		return fmt.Errorf("save evidence %q: %w", name, err)
 	}
 	s.acted.Items = append(s.acted.Items, item)

@@ -10,23 +10,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
+func (s *site) freeze(ctx context.Context) (cases.Outcome, error) {
 	if s.dryRun != nil {
 		return s.done(), nil
 	}
 	owner, err := s.owned(ctx)
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	orders := s.orders().(clusterOrders)
 	orders.keep = true
 	acted, err := s.freezeOrThaw(ctx, orders)
-	if err != nil && (retry.IsPermanent(err) || forGood(err)) { // no order was even made
+	if err != nil && (retry.IsRefused(err) || forGood(err)) { // no order was even made
 		return acted, errors.Join(err, s.notFrozen(ctx, owner.String()))
 	}
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 		}
 		return acted, s.notFrozen(ctx, owner.String())
 	}
-	if acted.Workload = owner.String(); owner.Kind != "" && s.kase.InForce(docket.Freeze) { // it lasts longer than was on record
+	if acted.Workload = owner.String(); owner.Kind != "" && s.kase.InForce(cases.Freeze) { // it lasts longer than was on record
 		if err := s.isFrozen(ctx, acted.Workload, acted.Until); err != nil {
 			acted.Notes = append(acted.Notes, err.Error())
 		}
@@ -51,19 +51,19 @@ func (s *site) freeze(ctx context.Context) (docket.Acted, error) {
 }
 
 // thaw gives the container back, and removes the orders that say it is frozen.
-func (s *site) thaw(ctx context.Context) (docket.Acted, error) {
+func (s *site) thaw(ctx context.Context) (cases.Outcome, error) {
 	acted, err := s.freezeOrThaw(ctx, s.orders())
 	if err != nil {
 		return acted, err
 	}
-	ended := acted.Done || acted.Gone
+	ended := acted.Done || acted.TargetGone
 	for _, c := range s.kase.Claims {
-		if c.Action != docket.Freeze {
+		if c.Action != cases.Freeze {
 			continue
 		}
-		if ended && s.pod != nil && c.Acted != nil && c.Acted.Workload != "" {
-			if err := s.notFrozen(ctx, c.Acted.Workload); err != nil {
-				return docket.Acted{}, err
+		if ended && s.pod != nil && c.Outcome != nil && c.Outcome.Workload != "" {
+			if err := s.notFrozen(ctx, c.Outcome.Workload); err != nil {
+				return cases.Outcome{}, err
 			}
 		}
 		object, err := s.orderObjects().Get(ctx, fmt.Sprintf("%s.%d", s.kase.ID, c.N), metav1.GetOptions{})

@@ -15,9 +15,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -51,14 +51,14 @@ func (s *site) me(action string) holder { return holder{s.kase.ID, action} }
 
 // holds are all that hold the pod, of any case.
 func (s *site) holds(ctx context.Context) (map[holder]hold, error) {
-	keys, err := s.Log.Store.List(ctx, "holds/"+s.podKey()+"/")
+	keys, err := s.Log.Objects.List(ctx, "holds/"+s.podKey()+"/")
 	if err != nil {
 		return nil, err
 	}
 	out := map[holder]hold{}
 	for _, key := range keys {
-		body, err := s.Log.Store.Read(ctx, key)
-		if errors.Is(err, casefile.ErrNotExist) {
+		body, err := s.Log.Objects.Read(ctx, key)
+		if errors.Is(err, blobstore.ErrNotExist) {
 			continue // it has just been released
 		}
 		if err != nil {
@@ -105,10 +105,10 @@ func (s *site) keep(ctx context.Context, action string, pod *corev1.Pod, all map
 		return nil
 	}
 	key := s.holdKey(s.me(action))
-	if err := s.Log.Store.Delete(ctx, key); err != nil { // of a try that came to nothing
+	if err := s.Log.Objects.Delete(ctx, key); err != nil { // of a try that came to nothing
 		return err
 	}
-	return s.Log.Store.Create(ctx, key, []byte(mustJSON(h)))
+	return s.Log.Objects.Create(ctx, key, []byte(mustJSON(h)))
 }
 
 // letGo takes the hold off the record, once it is undone.
@@ -116,7 +116,7 @@ func (s *site) letGo(ctx context.Context, action string) error {
 	if s.pod == nil {
 		return nil
 	}
-	return s.Log.Store.Delete(ctx, s.holdKey(s.me(action)))
+	return s.Log.Objects.Delete(ctx, s.holdKey(s.me(action)))
 }
 
 // backTo is the change of annotations that makes them what they were before.
@@ -163,12 +163,12 @@ const settled = time.Minute
 // see each other.
 func (s *site) countFrozen(ctx context.Context, workload string) (n int, young bool, err error) {
 	prefix := s.frozenPrefix(workload)
-	if s.claim.Action == docket.Freeze && s.dryRun == nil {
-		if err := s.isFrozen(ctx, workload, s.Now().Add(s.kase.Decided.Decision.Lasts())); err != nil {
+	if s.claim.Action == cases.Freeze && s.dryRun == nil {
+		if err := s.isFrozen(ctx, workload, s.Now().Add(s.kase.Decided.Decision.HoldDuration())); err != nil {
 			return 0, false, err
 		}
 	}
-	keys, err := s.Log.Store.List(ctx, prefix)
+	keys, err := s.Log.Objects.List(ctx, prefix)
 	if err != nil {
 		return 0, false, err
 	}
@@ -177,8 +177,8 @@ func (s *site) countFrozen(ctx context.Context, workload string) (n int, young b
 		if uid, _, _ := strings.Cut(path.Base(key), "."); seen[uid] {
 			continue
 		}
-		body, err := s.Log.Store.Read(ctx, key)
-		if errors.Is(err, casefile.ErrNotExist) {
+		body, err := s.Log.Objects.Read(ctx, key)
+		if errors.Is(err, blobstore.ErrNotExist) {
 			continue
 		}
 		var other frozenPod
@@ -193,7 +193,7 @@ func (s *site) countFrozen(ctx context.Context, workload string) (n int, young b
 			return 0, false, err
 		}
 		if over {
-			if err := s.Log.Store.Delete(ctx, key); err != nil {
+			if err := s.Log.Objects.Delete(ctx, key); err != nil {
 				return 0, false, err
 			}
 		}
@@ -234,10 +234,10 @@ func (s *site) isFrozen(ctx context.Context, workload string, until time.Time) e
 		return err
 	}
 	body := mustJSON(frozenPod{s.pod.Name, string(s.pod.UID), s.claim.ContainerID, s.Now().UTC(), until.UTC()})
-	return s.Log.Store.Create(ctx, s.frozenKey(workload), []byte(body))
+	return s.Log.Objects.Create(ctx, s.frozenKey(workload), []byte(body))
 }
 
 // notFrozen takes it off the record that this case freezes the pod.
 func (s *site) notFrozen(ctx context.Context, workload string) error {
-	return s.Log.Store.Delete(ctx, s.frozenKey(workload))
+	return s.Log.Objects.Delete(ctx, s.frozenKey(workload))
 }

@@ -14,12 +14,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/enrich"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/testcluster"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/testenv/testcluster"
 )
 
 // label writes labels on a pod as its owner may.
@@ -42,12 +42,12 @@ func notBelieved(t *testing.T, w *world) {
 	c := w.container(usualGuards())
 	forged := `{"metadata":{"labels":{"contraband.dev/quarantine":"mine"},"annotations":{"contraband.dev/quarantine":"{\"cases\":[\"case0000\"],\"labels\":{\"tier\":\"admin\"},\"ownerKind\":\"ReplicaSet\"}"}}}`
 	patch(t, w, pods[0], forged)
-	k := w.open(about(pods[0]), docket.Isolate)
-	if a := k.act(c, docket.Isolate, ""); !a.Done || len(w.pod(pods[0]).Labels) != 1 {
+	k := w.open(about(pods[0]), cases.Isolate)
+	if a := k.act(c, cases.Isolate, ""); !a.Done || len(w.pod(pods[0]).Labels) != 1 {
 		t.Errorf("forged before: %+v, labels %v", a, w.pod(pods[0]).Labels)
 	}
 	patch(t, w, pods[0], strings.Replace(forged, `"labels":{"contraband.dev/quarantine":"mine"},`, "", 1))
-	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); !a.Done {
+	if a := k.act(c, cases.Release, k.press(cases.ActionRelease)); !a.Done {
 		t.Errorf("release: %+v", a)
 	}
 	if now := w.pod(pods[0]); !maps.Equal(now.Labels, pods[0].Labels) || now.Annotations["contraband.dev/quarantine"] != "" {
@@ -56,8 +56,8 @@ func notBelieved(t *testing.T, w *world) {
 	// Labelled, and nothing on record: nobody can give it back, and that is said.
 	strange := w.Deploy(testcluster.Deployment(ns, "strange", "node-1", 2))[0] // of web one goes now
 	label(t, w, strange, `{"contraband.dev/quarantine":"mine"}`)
-	k = w.open(about(strange), docket.Isolate)
-	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); a.Done || !strings.Contains(a.Error, "not on record") {
+	k = w.open(about(strange), cases.Isolate)
+	if a := k.act(c, cases.Release, k.press(cases.ActionRelease)); a.Done || !strings.Contains(a.Error, "not on record") {
 		t.Errorf("a release of what we have not isolated: %+v", a)
 	}
 	// Its owner calls it a DaemonSet's, or a Job of its own kind.
@@ -87,18 +87,18 @@ func usersOwn(t *testing.T, w *world) {
 	const evictable, cost = "cluster-autoscaler.kubernetes.io/safe-to-evict", "controller.kubernetes.io/pod-deletion-cost"
 	patch(t, w, pods[0], `{"metadata":{"annotations":{"`+evictable+`":"true","`+cost+`":"7"}}}`)
 	c := w.container(usualGuards())
-	k := w.open(about(pods[0]), docket.Isolate, docket.Cordon)
-	both := w.open(about(pods[0]), docket.Cordon)
+	k := w.open(about(pods[0]), cases.Isolate, cases.Cordon)
+	both := w.open(about(pods[0]), cases.Cordon)
 	for _, step := range []struct {
 		k      *kase
 		action string
-	}{{k, docket.Isolate}, {both, docket.Cordon}, {k, docket.Cordon}} {
+	}{{k, cases.Isolate}, {both, cases.Cordon}, {k, cases.Cordon}} {
 		if a := step.k.act(c, step.action, ""); !a.Done || has(a.Notes, "not protected") {
 			t.Fatalf("%s: %+v", step.action, a)
 		}
 	}
-	click := k.press(docket.PressRelease)
-	for _, undo := range []string{docket.Uncordon, docket.Release} {
+	click := k.press(cases.ActionRelease)
+	for _, undo := range []string{cases.Uncordon, cases.Release} {
 		if a := k.act(c, undo, click); !a.Done {
 			t.Fatalf("%s: %+v", undo, a)
 		}
@@ -106,7 +106,7 @@ func usersOwn(t *testing.T, w *world) {
 	if n := w.pod(pods[0]).Annotations; n[evictable] != "false" || n[cost] != "7" {
 		t.Errorf("while another case holds the node: %v", n)
 	}
-	if a := both.act(c, docket.Uncordon, both.press(docket.PressRelease)); !a.Done {
+	if a := both.act(c, cases.Uncordon, both.press(cases.ActionRelease)); !a.Done {
 		t.Fatalf("%+v", a)
 	}
 	if n := w.pod(pods[0]).Annotations; n[evictable] != "true" || n[cost] != "7" {
@@ -132,11 +132,11 @@ func anothersWord(t *testing.T, w, sensors *world) {
 	sensors.mu.Lock()
 	sensors.strange = string(pods[0].UID) + "-app"
 	sensors.mu.Unlock()
-	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict} {
-		k := w.open(told(pods[0]), docket.Evidence, action)
+	for _, action := range []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict} {
+		k := w.open(told(pods[0]), cases.Evidence, action)
 		// The program is among the evidence already: that says nothing of this pod.
-		n := k.claim(docket.Evidence, "")
-		k.append(docket.KindActed, docket.Acted{Claim: n, Action: docket.Evidence, Done: true})
+		n := k.claim(cases.Evidence, "")
+		k.append(cases.KindActed, cases.Outcome{Claim: n, Action: cases.Evidence, Done: true})
 		if a := k.act(c, action, ""); a.Done || !strings.Contains(a.Error, "detected nothing in container") {
 			t.Errorf("%s on another node's word: %+v", action, a)
 		}
@@ -146,35 +146,35 @@ func anothersWord(t *testing.T, w, sensors *world) {
 		t.Error("something was done to it")
 	}
 	before := sensors.orders("inspect")
-	k := w.open(told(pods[1]), docket.Isolate, docket.Cordon)
-	if a := k.act(c, docket.Isolate, ""); !a.Done || !a.Confirmed || sensors.orders("inspect") != before+1 {
+	k := w.open(told(pods[1]), cases.Isolate, cases.Cordon)
+	if a := k.act(c, cases.Isolate, ""); !a.Done || !a.Confirmed || sensors.orders("inspect") != before+1 {
 		t.Errorf("its own sensor confirms: %+v", a)
 	}
-	if a := k.act(c, docket.Cordon, ""); !a.Done || sensors.orders("inspect") != before+1 {
+	if a := k.act(c, cases.Cordon, ""); !a.Done || sensors.orders("inspect") != before+1 {
 		t.Errorf("asked again what is confirmed: %+v", a)
 	}
-	click := k.press(docket.PressRelease)
-	for _, undo := range []string{docket.Uncordon, docket.Release} {
+	click := k.press(cases.ActionRelease)
+	for _, undo := range []string{cases.Uncordon, cases.Release} {
 		k.act(c, undo, click)
 	}
 	// It is asked about the very program.
 	sensors.mu.Lock()
-	confirm := slices.DeleteFunc(slices.Clone(sensors.asked), func(o node.Order) bool { return !strings.HasSuffix(o.ID, ".confirm") })
+	confirm := slices.DeleteFunc(slices.Clone(sensors.asked), func(o sensorapi.Order) bool { return !strings.HasSuffix(o.ID, ".confirm") })
 	sensors.unwell = "the spool cannot be read"
 	sensors.mu.Unlock()
-	if len(confirm) == 0 || slices.ContainsFunc(confirm, func(o node.Order) bool { return o.SHA256 != hashThatRan }) {
+	if len(confirm) == 0 || slices.ContainsFunc(confirm, func(o sensorapi.Order) bool { return o.SHA256 != hashThatRan }) {
 		t.Errorf("asked %+v", confirm)
 	}
 	// A sensor that cannot say confirms nothing; it is asked again.
 	well := w.Deploy(testcluster.Deployment(ns, "well", "node-1", 2)) // of web one goes now
-	k = w.open(told(well[0]), docket.Isolate)
-	if a := k.act(c, docket.Isolate, ""); a.Done || a.Confirmed || a.Later.IsZero() || !strings.Contains(a.Error, "cannot confirm") {
+	k = w.open(told(well[0]), cases.Isolate)
+	if a := k.act(c, cases.Isolate, ""); a.Done || a.Confirmed || a.RetryAt.IsZero() || !strings.Contains(a.Error, "cannot confirm") {
 		t.Errorf("a sensor that cannot say: %+v", a)
 	}
 	sensors.mu.Lock()
 	sensors.unwell = ""
 	sensors.mu.Unlock()
-	if a := k.act(c, docket.Isolate, ""); !a.Done || !a.Confirmed {
+	if a := k.act(c, cases.Isolate, ""); !a.Done || !a.Confirmed {
 		t.Errorf("it can again: %+v", a)
 	}
 }
@@ -185,24 +185,24 @@ func frozenServeNobody(t *testing.T, w *world) {
 	ns := w.Namespace("few")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 2))
 	c := w.container(usualGuards()) // half of them must stay
-	first := w.open(about(pods[0]), docket.Freeze)
-	if a := first.act(c, docket.Freeze, ""); !a.Done {
+	first := w.open(about(pods[0]), cases.Freeze)
+	if a := first.act(c, cases.Freeze, ""); !a.Done {
 		t.Fatalf("%+v", a)
 	}
-	second := w.open(about(pods[1]), docket.Freeze)
-	if a := second.act(c, docket.Freeze, ""); a.Done || !strings.Contains(a.Error, "would have 0 of 2 replicas ready") || a.Later.IsZero() {
+	second := w.open(about(pods[1]), cases.Freeze)
+	if a := second.act(c, cases.Freeze, ""); a.Done || !strings.Contains(a.Error, "would have 0 of 2 replicas ready") || a.RetryAt.IsZero() {
 		t.Errorf("the last one that serves: %+v", a)
 	}
-	again := w.open(about(pods[0]), docket.Freeze) // it is the same pod, and no fewer serve
-	if a := again.act(c, docket.Freeze, ""); !a.Done {
+	again := w.open(about(pods[0]), cases.Freeze) // it is the same pod, and no fewer serve
+	if a := again.act(c, cases.Freeze, ""); !a.Done {
 		t.Errorf("another case of the frozen pod: %+v", a)
 	}
-	first.act(c, docket.Thaw, first.press(docket.PressRelease))
-	if a := second.act(c, docket.Freeze, ""); a.Done {
+	first.act(c, cases.Thaw, first.press(cases.ActionRelease))
+	if a := second.act(c, cases.Freeze, ""); a.Done {
 		t.Errorf("one of two cases has released the first pod: %+v", a)
 	}
-	again.act(c, docket.Thaw, again.press(docket.PressRelease))
-	if a := second.act(c, docket.Freeze, ""); !a.Done {
+	again.act(c, cases.Thaw, again.press(cases.ActionRelease))
+	if a := second.act(c, cases.Freeze, ""); !a.Done {
 		t.Errorf("the first is thawed: %+v", a)
 	}
 	// The kubelet restarts it: it serves again, and the first can be frozen.
@@ -211,7 +211,7 @@ func frozenServeNobody(t *testing.T, w *world) {
 	if _, err := w.Admin.CoreV1().Pods(ns).UpdateStatus(t.Context(), now, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if a := w.open(about(pods[0]), docket.Freeze).act(c, docket.Freeze, ""); !a.Done {
+	if a := w.open(about(pods[0]), cases.Freeze).act(c, cases.Freeze, ""); !a.Done {
 		t.Errorf("a freeze that was lost still counts: %+v", a)
 	}
 }
@@ -224,15 +224,15 @@ func isolatedAgain(t *testing.T, w *world) {
 	g := usualGuards()
 	g.AllowKinds = []string{"Pod"} // its ReplicaSet has let it go
 	c := w.container(g)
-	k := w.open(about(pods[0]), docket.Isolate)
-	if a := k.act(c, docket.Isolate, ""); !a.Done {
+	k := w.open(about(pods[0]), cases.Isolate)
+	if a := k.act(c, cases.Isolate, ""); !a.Done {
 		t.Fatalf("%+v", a)
 	}
 	patch(t, w, pods[0], `{"metadata":{"labels":{"contraband.dev/quarantine":null}}}`)
-	if a := k.act(c, docket.Isolate, k.press(docket.PressExtend)); !a.Done || w.pod(pods[0]).Labels[cluster.QuarantineLabel] == "" {
+	if a := k.act(c, cases.Isolate, k.press(cases.ActionExtend)); !a.Done || w.pod(pods[0]).Labels[cluster.QuarantineLabel] == "" {
 		t.Fatalf("again: %+v, labels %v", a, w.pod(pods[0]).Labels)
 	}
-	if a := k.act(c, docket.Release, k.press(docket.PressRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
+	if a := k.act(c, cases.Release, k.press(cases.ActionRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
 		t.Errorf("%+v, labels %v, want %v", a, w.pod(pods[0]).Labels, pods[0].Labels)
 	}
 	if _, there := w.pod(pods[0]).Annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"]; there {
@@ -250,7 +250,7 @@ func lies(t *testing.T, w, sensors *world) {
 		sensors.until = until
 		sensors.mu.Unlock()
 		before := time.Now().Add(-time.Second)
-		a := w.open(about(pods[i]), docket.Freeze).act(c, docket.Freeze, "")
+		a := w.open(about(pods[i]), cases.Freeze).act(c, cases.Freeze, "")
 		if !a.Done || a.At.Before(before) || a.At.After(time.Now()) || a.Until.After(time.Now().Add(time.Hour)) || a.Until.Before(a.At) {
 			t.Errorf("at %s, until %s", a.At, a.Until)
 		}
@@ -271,9 +271,9 @@ func budgets(t *testing.T, w *world) {
 	c := w.container(g)
 	now := time.Now().Add(48 * time.Hour) // an hour in which no other test has contained anything
 	c.Now = func() time.Time { return now }
-	isolate := func(pod corev1.Pod) docket.Acted {
+	isolate := func(pod corev1.Pod) cases.Outcome {
 		t.Helper()
-		return w.open(about(pod), docket.Isolate).act(c, docket.Isolate, "")
+		return w.open(about(pod), cases.Isolate).act(c, cases.Isolate, "")
 	}
 	for i, step := range []struct {
 		pod  corev1.Pod
@@ -285,8 +285,8 @@ func budgets(t *testing.T, w *world) {
 		if a.Done != (step.want == "") || !strings.Contains(a.Error, step.want) {
 			t.Errorf("step %d: %+v, want %q", i, a, step.want)
 		}
-		if next := now.UTC().Truncate(time.Hour).Add(time.Hour); !a.Done && !a.Later.After(next) {
-			t.Errorf("step %d: tried again at %s, the next hour begins at %s", i, a.Later, next)
+		if next := now.UTC().Truncate(time.Hour).Add(time.Hour); !a.Done && !a.RetryAt.After(next) {
+			t.Errorf("step %d: tried again at %s, the next hour begins at %s", i, a.RetryAt, next)
 		}
 	}
 	now = now.Add(time.Hour)
@@ -300,7 +300,7 @@ func budgets(t *testing.T, w *world) {
 func doneIsDone(t *testing.T, w *world) {
 	ns := w.Namespace("lost")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 2))
-	for _, action := range []string{docket.Freeze, docket.Isolate, docket.Cordon} {
+	for _, action := range []string{cases.Freeze, cases.Isolate, cases.Cordon} {
 		k := w.open(about(pods[0]), action)
 		n := k.claim(action, "")
 		lost := 0
@@ -313,26 +313,26 @@ func doneIsDone(t *testing.T, w *world) {
 			}
 			return resp, err
 		})
-		_, err := w.container(usualGuards()).Do(t.Context(), k.id, n)
+		_, err := w.container(usualGuards()).Execute(t.Context(), k.id, n)
 		w.calls.set(nil)
 		if err == nil || lost == 0 {
 			t.Fatalf("%s: nothing was lost", action)
 		}
 		strict := usualGuards()
 		strict.MinHealthyReplicas, strict.MaxContainmentsPerHour, strict.MaxPerWorkloadPerHour = "2", 0, 0
-		a, err := w.container(strict).Do(t.Context(), k.id, n)
+		a, err := w.container(strict).Execute(t.Context(), k.id, n)
 		if err != nil || !a.Done {
 			t.Errorf("%s took effect, and is told as %+v, %v", action, a, err)
 		}
-		k.append(docket.KindActed, a)
+		k.append(cases.KindActed, a)
 		// The hour's budget does not keep a hold from lasting longer.
-		if action == docket.Freeze {
-			if longer := k.act(w.container(strict), docket.Freeze, ""); !longer.Done {
+		if action == cases.Freeze {
+			if longer := k.act(w.container(strict), cases.Freeze, ""); !longer.Done {
 				t.Errorf("to last longer: %+v", longer)
 			}
 		}
-		if a := k.act(w.container(usualGuards()), docket.Undoing(action), k.press(docket.PressRelease)); !a.Done {
-			t.Errorf("%s: %+v", docket.Undoing(action), a)
+		if a := k.act(w.container(usualGuards()), cases.UndoOf(action), k.press(cases.ActionRelease)); !a.Done {
+			t.Errorf("%s: %+v", cases.UndoOf(action), a)
 		}
 		w.Eventually("all are ready again", func() error {
 			if n := len(w.Pods(ns, "app=web")); n != 2 {
@@ -347,22 +347,22 @@ func doneIsDone(t *testing.T, w *world) {
 func openedAgain(t *testing.T, w *world) {
 	ns := w.Namespace("reopened")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))
-	k := w.open(about(pods[0]), docket.Isolate)
-	k.act(w.container(usualGuards()), docket.Isolate, "")
+	k := w.open(about(pods[0]), cases.Isolate)
+	k.act(w.container(usualGuards()), cases.Isolate, "")
 	reader := enrich.Enricher{Clusters: w.Finder(testcluster.RespondUser, nil)}
-	lost := func() docket.Lost {
+	lost := func() cases.Lost {
 		t.Helper()
-		c, err := docket.Fold(k.id, k.file.Events())
+		c, err := cases.Fold(k.id, k.file.Events())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return reader.Lost(t.Context(), c)
+		return reader.CheckHolds(t.Context(), c)
 	}
 	if l := lost(); l.Why != "" {
 		t.Errorf("nobody has touched it: %+v", l)
 	}
 	label(t, w, pods[0], `{"selects":"something"}`)
-	if l := lost(); l.Action != docket.Isolate || !strings.Contains(l.Why, "put labels on") {
+	if l := lost(); l.Action != cases.Isolate || !strings.Contains(l.Why, "put labels on") {
 		t.Errorf("another label: %+v", l)
 	}
 	label(t, w, pods[0], `{"selects":null}`)
@@ -370,34 +370,34 @@ func openedAgain(t *testing.T, w *world) {
 	if err := policies.Delete(t.Context(), cluster.QuarantinePolicy, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if l := lost(); l.Action != docket.Isolate || !strings.Contains(l.Why, "removed the quarantine policy") {
+	if l := lost(); l.Action != cases.Isolate || !strings.Contains(l.Why, "removed the quarantine policy") {
 		t.Errorf("the policy is gone: %+v", l)
 	}
 	// It costs more than its siblings: the ReplicaSet, one over then, removes another.
 	patch(t, w, pods[0], `{"metadata":{"labels":{"contraband.dev/quarantine":null,"app":"web"},"annotations":{"controller.kubernetes.io/pod-deletion-cost":"9"}}}`)
 	l := lost()
-	if l.Action != docket.Isolate || !strings.Contains(l.Why, "label off") {
+	if l.Action != cases.Isolate || !strings.Contains(l.Why, "label off") {
 		t.Errorf("the label is gone: %+v", l)
 	}
-	k.append(docket.KindLost, l)
-	if a := k.act(w.container(usualGuards()), docket.Release, k.press(docket.PressRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
+	k.append(cases.KindLost, l)
+	if a := k.act(w.container(usualGuards()), cases.Release, k.press(cases.ActionRelease)); !a.Done || !maps.Equal(w.pod(pods[0]).Labels, pods[0].Labels) {
 		t.Errorf("released all the same: %+v", a)
 	}
 	// A container that was frozen, and ended more than once since.
 	other := w.Deploy(testcluster.Deployment(ns, "other", "node-2", 2))[0] // of web one goes now
-	f := w.open(about(other), docket.Freeze)
-	if a := f.act(w.container(usualGuards()), docket.Freeze, ""); !a.Done {
+	f := w.open(about(other), cases.Freeze)
+	if a := f.act(w.container(usualGuards()), cases.Freeze, ""); !a.Done {
 		t.Fatalf("%+v", a)
 	}
-	c, err := docket.Fold(f.id, f.file.Events())
+	c, err := cases.Fold(f.id, f.file.Events())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l := reader.Lost(t.Context(), c); l.Why != "" {
+	if l := reader.CheckHolds(t.Context(), c); l.Why != "" {
 		t.Errorf("it runs as it did: %+v", l)
 	}
 	c.Claims[0].ContainerID = "two-restarts-ago"
-	if l := reader.Lost(t.Context(), c); l.Action != "" || !strings.Contains(l.Why, "frozen no more") {
+	if l := reader.CheckHolds(t.Context(), c); l.Action != "" || !strings.Contains(l.Why, "frozen no more") {
 		t.Errorf("no container of the pod is the frozen one: %+v", l)
 	}
 }

@@ -20,33 +20,33 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // isolate takes the pod out of every Service, controller and policy by taking
 // its labels away, and cuts its network by one policy for the quarantine label.
 // NetworkPolicies are additive: one beside a user's that allows would do nothing.
-func (s *site) isolate(ctx context.Context) (docket.Acted, error) {
+func (s *site) isolate(ctx context.Context) (cases.Outcome, error) {
 	out, in := s.targets(ctx), towards(s.pod)
 	before := s.probe(ctx, "before", out, in)
 	if err := s.ensurePolicy(ctx); err != nil {
-		if retry.IsPermanent(err) || forGood(err) { // the policy's next action is for this
+		if retry.IsRefused(err) || forGood(err) { // the policy's next action is for this
 			s.acted.NotEnforced = err.Error()
 		}
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	owner, err := s.owned(ctx)
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	if err := s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) { return s.strip(ctx, pod, owner) }); err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	// It is done: whatever cannot be seen from here on is only unverified.
-	s.acted.Until = s.Now().UTC().Add(s.kase.Decided.Decision.Lasts())
+	s.acted.Until = s.Now().UTC().Add(s.kase.Decided.Decision.HoldDuration())
 	if s.dryRun != nil {
 		return s.done(), nil
 	}
@@ -71,13 +71,13 @@ func (s *site) strip(ctx context.Context, pod *corev1.Pod, owner cluster.Owner) 
 	if err != nil {
 		return nil, err
 	}
-	me := s.me(docket.Isolate)
+	me := s.me(cases.Isolate)
 	labelled := pod.Labels[cluster.QuarantineLabel] != ""
 	if _, held := all[me]; held && labelled && strings.Contains(pod.Annotations[quarantineNote], s.kase.ID) {
 		return nil, nil
 	}
 	others := without(all, me)
-	before, cases := byAction(others, docket.Isolate)
+	before, holders := byAction(others, cases.Isolate)
 	value := pod.Labels[cluster.QuarantineLabel]
 	if before == nil || !labelled { // nobody has isolated it, whatever is written on it
 		labels := maps.Clone(pod.Labels)
@@ -87,7 +87,7 @@ func (s *site) strip(ctx context.Context, pod *corev1.Pod, owner cluster.Owner) 
 	}
 	if own, held := all[me]; held { // what it was like before we touched it, whatever it is like now
 		before = &own
-	} else if err := s.keep(ctx, docket.Isolate, pod, others, &hold{
+	} else if err := s.keep(ctx, cases.Isolate, pod, others, &hold{
 		Labels: before.Labels, OwnerKind: before.OwnerKind, OwnerName: before.OwnerName, Annotations: map[string]*string{},
 	}); err != nil {
 		return nil, err
@@ -97,18 +97,18 @@ func (s *site) strip(ctx context.Context, pod *corev1.Pod, owner cluster.Owner) 
 		change[name] = nil
 	}
 	change[cluster.QuarantineLabel] = value
-	note := noteOf{Cases: append(cases, s.kase.ID), Labels: before.Labels}
+	note := noteOf{Cases: append(holders, s.kase.ID), Labels: before.Labels}
 	return map[string]any{"labels": change, "annotations": map[string]any{quarantineNote: mustJSON(note), safeToEvict: "false"}}, nil
 }
 
 // release gives the labels back when no other case holds the pod.
-func (s *site) release(ctx context.Context) (docket.Acted, error) {
-	own, held := s.held[s.me(docket.Isolate)]
+func (s *site) release(ctx context.Context) (cases.Outcome, error) {
+	own, held := s.held[s.me(cases.Isolate)]
 	if !held {
-		_, cases := byAction(s.held, docket.Isolate)
+		_, holders := byAction(s.held, cases.Isolate)
 		switch {
-		case len(cases) > 0:
-			s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", len(cases)))
+		case len(holders) > 0:
+			s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", len(holders)))
 		case s.pod.Labels[cluster.QuarantineLabel] != "":
 			return s.failed("the pod has the quarantine label, and what it had before is not on record: its annotation " + quarantineNote + " may say, if nobody has changed it"), nil
 		default:
@@ -122,19 +122,19 @@ func (s *site) release(ctx context.Context) (docket.Acted, error) {
 		if err != nil {
 			return nil, err
 		}
-		others = without(all, s.me(docket.Isolate))
-		_, cases := byAction(others, docket.Isolate)
-		if left = len(cases); left > 0 {
-			note := noteOf{Cases: cases, Labels: own.Labels}
+		others = without(all, s.me(cases.Isolate))
+		_, holders := byAction(others, cases.Isolate)
+		if left = len(holders); left > 0 {
+			note := noteOf{Cases: holders, Labels: own.Labels}
 			return map[string]any{"annotations": map[string]any{quarantineNote: mustJSON(note)}}, nil
 		}
 		return s.restore(own, len(others) > 0), nil
 	})
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
-	if err := s.letGo(ctx, docket.Isolate); err != nil {
-		return docket.Acted{}, err
+	if err := s.letGo(ctx, cases.Isolate); err != nil {
+		return cases.Outcome{}, err
 	}
 	if left > 0 { // the others may have let go at the same moment, each leaving it to the other
 		if err := s.edit(ctx, func(pod *corev1.Pod) (map[string]any, error) {
@@ -142,20 +142,20 @@ func (s *site) release(ctx context.Context) (docket.Acted, error) {
 			if err != nil {
 				return nil, err
 			}
-			_, cases := byAction(all, docket.Isolate)
-			if left = len(cases); left > 0 || pod.Labels[cluster.QuarantineLabel] == "" {
+			_, holders := byAction(all, cases.Isolate)
+			if left = len(holders); left > 0 || pod.Labels[cluster.QuarantineLabel] == "" {
 				return nil, nil
 			}
 			return s.restore(own, len(all) > 0), nil
 		}); err != nil {
-			return docket.Acted{}, err
+			return cases.Outcome{}, err
 		}
 	}
 	if left > 0 {
 		s.acted.Notes = append(s.acted.Notes, fmt.Sprintf("%d other cases hold the pod: it stays isolated for them", left))
 	} else if len(others) > 0 {
 		if err := s.evictableAgain(ctx, own); err != nil {
-			return docket.Acted{}, err
+			return cases.Outcome{}, err
 		}
 	}
 	if own.OwnerKind == "ReplicaSet" && left == 0 {
@@ -212,7 +212,7 @@ func (s *site) ensurePolicy(ctx context.Context) error {
 		return fmt.Errorf("read network policy %q: %w", cluster.QuarantinePolicy, err)
 	}
 	if !cluster.IsQuarantine(have.Spec) {
-		return retry.Permanent(fmt.Errorf("network policy %q of namespace %q is not as we make it, and is not touched: remove it, and the next claim makes it anew", cluster.QuarantinePolicy, s.pod.Namespace))
+		return retry.Refused(fmt.Errorf("network policy %q of namespace %q is not as we make it, and is not touched: remove it, and the next claim makes it anew", cluster.QuarantinePolicy, s.pod.Namespace))
 	}
 	return nil
 }
@@ -231,7 +231,7 @@ const endpointsPatience = 10 * time.Second
 // verifyIsolation sees that no Service lists the pod, that no other policy selects
 // it, that the cluster enforces policies, and that what could be reached before
 // cannot be any more.
-func (s *site) verifyIsolation(ctx context.Context, before []node.Reached) error {
+func (s *site) verifyIsolation(ctx context.Context, before []sensorapi.Reached) error {
 	var holds []string
 	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, endpointsPatience, true, func(ctx context.Context) (bool, error) {
 		listed, err := s.listedBy(ctx)
@@ -271,7 +271,7 @@ func (s *site) verifyIsolation(ctx context.Context, before []node.Reached) error
 const enforcePatience = 10 * time.Second
 
 // probeUntilCut tries again what was reached before, until it is not any more.
-func (s *site) probeUntilCut(ctx context.Context, before []node.Reached) (cut, flows string) {
+func (s *site) probeUntilCut(ctx context.Context, before []sensorapi.Reached) (cut, flows string) {
 	var out, in []string // what was reached
 	for _, r := range before {
 		switch {
@@ -341,13 +341,13 @@ func (s *site) notEnforced(ctx context.Context) (string, error) {
 
 // probe has the sensor try connections out of the pod and towards it. What cannot
 // be tried is nothing: isolation does not wait for it.
-func (s *site) probe(ctx context.Context, when string, targets, towards []string) []node.Reached {
-	o := s.order(node.Probe, "."+when)
+func (s *site) probe(ctx context.Context, when string, targets, towards []string) []sensorapi.Reached {
+	o := s.order(sensorapi.Probe, "."+when)
 	o.Targets, o.Towards = targets, towards
 	if s.dryRun != nil || len(o.Targets)+len(o.Towards) == 0 {
 		return nil
 	}
-	status, err := s.orders().Carry(ctx, s.claim.Node, o)
+	status, err := s.orders().Execute(ctx, s.claim.Node, o)
 	switch {
 	case err != nil:
 		s.acted.Notes = append(s.acted.Notes, "probe "+when+": "+err.Error())
@@ -371,7 +371,7 @@ func (s *site) targets(ctx context.Context) []string {
 				if p.Port == nil || p.Protocol == nil || *p.Protocol != corev1.ProtocolTCP || len(slice.Endpoints) == 0 || len(slice.Endpoints[0].Addresses) == 0 {
 					continue
 				}
-				if target := slice.Endpoints[0].Addresses[0] + ":" + strconv.Itoa(int(*p.Port)); node.InCluster(target) == nil {
+				if target := slice.Endpoints[0].Addresses[0] + ":" + strconv.Itoa(int(*p.Port)); sensorapi.InCluster(target) == nil {
 					out = append(out, target)
 					break
 				}
@@ -380,7 +380,7 @@ func (s *site) targets(ctx context.Context) []string {
 	}
 	add("default", discoveryv1.LabelServiceName+"=kubernetes")
 	add("kube-system", "k8s-app=kube-dns")
-	return out[:min(len(out), node.MaxTargets/2)]
+	return out[:min(len(out), sensorapi.MaxTargets/2)]
 }
 
 // towards are the pod's declared TCP ports.
@@ -392,23 +392,23 @@ func towards(pod *corev1.Pod) []string {
 	var out []string
 	for _, c := range pod.Spec.Containers {
 		for _, p := range c.Ports {
-			if target := netip.AddrPortFrom(ip, uint16(p.ContainerPort)).String(); (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) && node.InCluster(target) == nil {
+			if target := netip.AddrPortFrom(ip, uint16(p.ContainerPort)).String(); (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP) && sensorapi.InCluster(target) == nil {
 				out = append(out, target)
 			}
 		}
 	}
-	return out[:min(len(out), node.MaxTargets/2)]
+	return out[:min(len(out), sensorapi.MaxTargets/2)]
 }
 
 // cutOff compares what was reached before and after. It answers what was seen to
 // be cut, or why traffic still flows, or nothing where nothing was reached before.
-func cutOff(before, after []node.Reached) (cut, flows string) {
+func cutOff(before, after []sensorapi.Reached) (cut, flows string) {
 	var worked int
 	for _, b := range before {
 		if !b.OK {
 			continue
 		}
-		i := slices.IndexFunc(after, func(a node.Reached) bool { return a.Target == b.Target && a.Inward == b.Inward })
+		i := slices.IndexFunc(after, func(a sensorapi.Reached) bool { return a.Target == b.Target && a.Inward == b.Inward })
 		switch {
 		case i < 0:
 		case after[i].OK && b.Inward:

@@ -18,12 +18,12 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Marks that Contain leaves on what it has changed.
@@ -63,28 +63,28 @@ func (s *site) owned(ctx context.Context) (cluster.Owner, error) {
 
 // onCluster carries out a claim about a pod: the API server must agree on what
 // the finding says of it, then the guards, then the budgets, then the action.
-func (c *Container) onCluster(ctx context.Context, t task) (docket.Acted, error) {
+func (c *Executor) onCluster(ctx context.Context, t task) (cases.Outcome, error) {
 	f := t.kase.Decided.Finding
 	reached, err := c.Clusters.Find(ctx, finding.Place{Project: f.Project, Location: f.Location, Cluster: f.Cluster})
-	if retry.IsPermanent(err) {
+	if retry.IsRefused(err) {
 		return t.failed(err.Error()), nil
 	}
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
 	s := &site{task: t, Cluster: reached}
-	undoes := docket.Undone(t.claim.Action) != ""                        // that is never a dry run: what was done before holds
-	if c.Guards.DryRun && !undoes && t.claim.Action != docket.Evidence { // reading changes nothing
+	undoes := cases.UndoneBy(t.claim.Action) != ""                      // that is never a dry run: what was done before holds
+	if c.Guards.DryRun && !undoes && t.claim.Action != cases.Evidence { // reading changes nothing
 		s.dryRun = []string{metav1.DryRunAll}
 	}
 	why, err := s.find(ctx)
 	if err != nil {
 		return s.answer(err)
 	}
-	if why != "" && t.claim.Action != docket.Thaw && t.claim.Action != docket.Uncordon { // a container that was replaced needs no thaw
+	if why != "" && t.claim.Action != cases.Thaw && t.claim.Action != cases.Uncordon { // a container that was replaced needs no thaw
 		return s.failed("refused: " + why), nil
 	}
-	if s.pod == nil && t.claim.Action != docket.Uncordon && t.claim.Action != docket.Evidence {
+	if s.pod == nil && t.claim.Action != cases.Uncordon && t.claim.Action != cases.Evidence {
 		return s.podGone(), nil // nor is a node cordoned on a finding's word alone
 	}
 	for _, guard := range []func(context.Context) (string, error){s.unconfirmed, s.guarded} {
@@ -106,25 +106,25 @@ func (c *Container) onCluster(ctx context.Context, t task) (docket.Acted, error)
 	return acted, nil
 }
 
-func (s *site) act(ctx context.Context) (docket.Acted, error) {
+func (s *site) act(ctx context.Context) (cases.Outcome, error) {
 	switch s.claim.Action {
-	case docket.Freeze:
+	case cases.Freeze:
 		return s.freeze(ctx)
-	case docket.Thaw:
+	case cases.Thaw:
 		return s.thaw(ctx)
-	case docket.Evidence:
+	case cases.Evidence:
 		return s.evidence(ctx)
-	case docket.Isolate:
+	case cases.Isolate:
 		return s.isolate(ctx)
-	case docket.Release:
+	case cases.Release:
 		return s.release(ctx)
-	case docket.Cordon:
+	case cases.Cordon:
 		return s.cordon(ctx)
-	case docket.Uncordon:
+	case cases.Uncordon:
 		return s.uncordon(ctx)
-	case docket.Evict:
+	case cases.Evict:
 		return s.evict(ctx)
-	case docket.Delete:
+	case cases.Delete:
 		return s.delete(ctx)
 	}
 	return s.failed(fmt.Sprintf("action %q is unknown", s.claim.Action)), nil
@@ -132,17 +132,17 @@ func (s *site) act(ctx context.Context) (docket.Acted, error) {
 
 // answer makes an outcome of what the API server says for good, and leaves what
 // may pass an error.
-func (s *site) answer(err error) (docket.Acted, error) {
+func (s *site) answer(err error) (cases.Outcome, error) {
 	if errors.Is(err, errSuccessor) {
 		return s.podGone(), nil
 	}
-	if retry.IsPermanent(err) || forGood(err) {
+	if retry.IsRefused(err) || forGood(err) {
 		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) { // rights are given, and take time to be known
-			s.acted.Later = s.tryAgain()
+			s.acted.RetryAt = s.tryAgain()
 		}
 		return s.failed(err.Error()), nil
 	}
-	return docket.Acted{}, err
+	return cases.Outcome{}, err
 }
 
 // forGood tells whether the same request again would fail the same way.
@@ -153,10 +153,10 @@ func forGood(err error) bool {
 
 // podGone is what became of an action on a pod that is no more: what would have
 // removed it has its aim, what would have undone something has nothing left.
-func (s *site) podGone() docket.Acted {
+func (s *site) podGone() cases.Outcome {
 	note := fmt.Sprintf("pod %q with UID %q is gone; another of its name would not have been touched", s.kase.Decided.Finding.Pod.Name, s.claim.PodUID)
-	s.acted.Gone = true
-	if docket.Destroys(s.claim.Action) {
+	s.acted.TargetGone = true
+	if cases.Destroys(s.claim.Action) {
 		s.acted.Notes = append(s.acted.Notes, note)
 		return s.done()
 	}
@@ -198,8 +198,8 @@ func (s *site) find(ctx context.Context) (string, error) {
 // UID and all: its container may have been restarted since.
 func (s *site) agreedBefore() bool {
 	return slices.ContainsFunc(slices.Collect(maps.Keys(s.held)), func(h holder) bool { return h.Case == s.kase.ID }) ||
-		s.claim.PodUID != "" && slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
-			return c.N < s.n && c.PodUID == s.claim.PodUID && c.Acted != nil && c.Acted.Done
+		s.claim.PodUID != "" && slices.ContainsFunc(s.kase.Claims, func(c cases.Claim) bool {
+			return c.N < s.n && c.PodUID == s.claim.PodUID && c.Outcome != nil && c.Outcome.Done
 		})
 }
 
@@ -209,28 +209,28 @@ func (s *site) agreedBefore() bool {
 // and the program are that sensor's to do or to refuse; Google's findings are not a
 // node's word; and a person may evict a pod whose node is silent.
 func (s *site) unconfirmed(ctx context.Context) (string, error) {
-	reaches := slices.Contains([]string{docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}, s.claim.Action)
+	reaches := slices.Contains([]string{cases.Isolate, cases.Cordon, cases.Evict, cases.Delete}, s.claim.Action)
 	if s.kase.Decided.Finding.Sensor == nil || !reaches || s.pod == nil || s.claim.Click != "" {
 		return "", nil
 	}
-	if slices.ContainsFunc(s.kase.Claims, func(c docket.Claim) bool {
-		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Node == s.claim.Node && c.ContainerID == s.claim.ContainerID && c.Acted != nil && c.Acted.Confirmed
+	if slices.ContainsFunc(s.kase.Claims, func(c cases.Claim) bool {
+		return c.N < s.n && c.PodUID == s.claim.PodUID && c.Node == s.claim.Node && c.ContainerID == s.claim.ContainerID && c.Outcome != nil && c.Outcome.Confirmed
 	}) {
 		return "", nil
 	}
-	o := s.order(node.Inspect, ".confirm")
+	o := s.order(sensorapi.Inspect, ".confirm")
 	o.SHA256 = s.toConfirm()
-	status, err := s.orders().Carry(ctx, s.claim.Node, o)
+	status, err := s.orders().Execute(ctx, s.claim.Node, o)
 	switch {
-	case retry.IsPermanent(err):
-		s.acted.Later = s.notCarried(err).Later
+	case retry.IsRefused(err):
+		s.acted.RetryAt = s.notCarried(err).RetryAt
 		return "the sensor of the pod's own node does not confirm the finding: " + err.Error(), nil
 	case err != nil:
 		return "", err
 	case status.Refused:
 		return "the sensor of the pod's own node knows nothing of it: " + status.Error, nil
 	case !status.Done && !status.Gone: // it cannot say
-		s.acted.Later = s.tryAgain()
+		s.acted.RetryAt = s.tryAgain()
 		return "the sensor of the pod's own node cannot confirm the finding now: " + status.Error, nil
 	}
 	s.acted.Confirmed = true
@@ -240,7 +240,7 @@ func (s *site) unconfirmed(ctx context.Context) (string, error) {
 // guarded runs the guards on the pod as it is, and wins the budgets.
 func (s *site) guarded(ctx context.Context) (string, error) {
 	action := s.claim.Action
-	if docket.Undone(action) != "" || action == docket.Evidence || s.pod == nil {
+	if cases.UndoneBy(action) != "" || action == cases.Evidence || s.pod == nil {
 		return "", nil
 	}
 	begun, err := s.begun(ctx)
@@ -253,10 +253,10 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	}
 	if why, passing := s.Guards.RefusesPod(action, p); why != "" {
 		if passing {
-			s.acted.Later = s.tryAgain()
+			s.acted.RetryAt = s.tryAgain()
 		}
 		if s.young { // should that one be refused, this one may be frozen
-			s.acted.Later = s.Now().UTC().Add(settled)
+			s.acted.RetryAt = s.Now().UTC().Add(settled)
 		}
 		return why, s.notFrozenAfterAll(ctx, p)
 	}
@@ -269,7 +269,7 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	}
 	why, err := s.overBudget(ctx, workload)
 	if err == nil && why != "" {
-		s.acted.Later = s.nextHour(why).Later
+		s.acted.RetryAt = s.nextHour(why).RetryAt
 		err = s.notFrozenAfterAll(ctx, p)
 	}
 	return why, err
@@ -283,8 +283,8 @@ func (s *site) begun(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	switch s.claim.Action {
-	case docket.Freeze:
-		if s.kase.InForce(docket.Freeze) {
+	case cases.Freeze:
+		if s.kase.InForce(cases.Freeze) {
 			return true, nil
 		}
 		_, err := s.orderObjects().Get(ctx, s.order("", "").ID, metav1.GetOptions{})
@@ -292,10 +292,10 @@ func (s *site) begun(ctx context.Context) (bool, error) {
 			return false, nil
 		}
 		return err == nil, err
-	case docket.Isolate:
-		_, held := s.held[s.me(docket.Isolate)]
+	case cases.Isolate:
+		_, held := s.held[s.me(cases.Isolate)]
 		return held && s.pod.Labels[cluster.QuarantineLabel] != "", nil
-	case docket.Cordon:
+	case cases.Cordon:
 		n, err := s.Kube.Nodes().Get(ctx, s.pod.Spec.NodeName)
 		if err != nil {
 			return false, fmt.Errorf("read node %q: %w", s.pod.Spec.NodeName, err)
@@ -308,7 +308,7 @@ func (s *site) begun(ctx context.Context) (bool, error) {
 
 // notFrozenAfterAll: a freeze that is refused counts for no other.
 func (s *site) notFrozenAfterAll(ctx context.Context, p guards.Pod) error {
-	if s.claim.Action != docket.Freeze || p.Name == "" {
+	if s.claim.Action != cases.Freeze || p.Name == "" {
 		return nil
 	}
 	return s.notFrozen(ctx, p.Name)
@@ -321,7 +321,7 @@ func (s *site) seen(ctx context.Context) (guards.Pod, error) {
 		Namespace: pod.Namespace, Static: isStatic(pod), Critical: isCritical(pod), Ready: isReady(pod),
 		Terminated: pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
 	}
-	if h, _ := byAction(s.held, docket.Isolate); h != nil && pod.Labels[cluster.QuarantineLabel] != "" { // its owner has let it go already
+	if h, _ := byAction(s.held, cases.Isolate); h != nil && pod.Labels[cluster.QuarantineLabel] != "" { // its owner has let it go already
 		p.Owner, p.Name, p.Ready = h.OwnerKind, h.OwnerName, false
 		return p, nil
 	}
@@ -388,7 +388,7 @@ func (s *site) edit(ctx context.Context, change func(*corev1.Pod) (map[string]an
 		meta["uid"], meta["resourceVersion"] = s.pod.UID, s.pod.ResourceVersion
 		body, err := json.Marshal(map[string]any{"metadata": meta})
 		if err != nil {
-			return retry.Permanent(err)
+			return retry.Refused(err)
 		}
 		pods := s.Kube.Pods(s.pod.Namespace)
 		pod, err := pods.Patch(ctx, s.pod.Name, types.MergePatchType, body, metav1.PatchOptions{DryRun: s.dryRun})
@@ -415,10 +415,10 @@ func (s *site) edit(ctx context.Context, change func(*corev1.Pod) (map[string]an
 	return fmt.Errorf("change pod %q: it changes faster than it can be read", s.pod.Name)
 }
 
-var errSuccessor = retry.Permanent(errors.New("the pod is gone; another of its name is not touched"))
+var errSuccessor = retry.Refused(errors.New("the pod is gone; another of its name is not touched"))
 
 // evict asks the Eviction API, which honours disruption budgets.
-func (s *site) evict(ctx context.Context) (docket.Acted, error) {
+func (s *site) evict(ctx context.Context) (cases.Outcome, error) {
 	eviction := &policyv1.Eviction{
 		ObjectMeta:    metav1.ObjectMeta{Name: s.pod.Name, Namespace: s.pod.Namespace},
 		DeleteOptions: s.deletion(),
@@ -426,14 +426,14 @@ func (s *site) evict(ctx context.Context) (docket.Acted, error) {
 	return s.removed(ctx, s.Kube.Pods(s.pod.Namespace).Evict(ctx, eviction))
 }
 
-func (s *site) delete(ctx context.Context) (docket.Acted, error) {
+func (s *site) delete(ctx context.Context) (cases.Outcome, error) {
 	err := s.Kube.Pods(s.pod.Namespace).Delete(ctx, s.pod.Name, *s.deletion())
 	return s.removed(ctx, err)
 }
 
 // deletion is of this pod and no successor of its name.
 func (s *site) deletion() *metav1.DeleteOptions {
-	grace := int64(docket.MaxGrace.Seconds())
+	grace := int64(cases.MaxGrace.Seconds())
 	if own := s.pod.Spec.TerminationGracePeriodSeconds; own != nil {
 		grace = min(grace, *own)
 	}
@@ -450,18 +450,18 @@ func severalBudgets(err error) bool {
 }
 
 // removed makes an outcome of the API server's answer, and sees for itself.
-func (s *site) removed(ctx context.Context, err error) (docket.Acted, error) {
+func (s *site) removed(ctx context.Context, err error) (cases.Outcome, error) {
 	conflict := apierrors.IsConflict(err) // another UID, or a budget that others were changing
 	switch {
 	case apierrors.IsTooManyRequests(err):
-		s.acted.Later = s.Now().UTC().Add(putOff)
+		s.acted.RetryAt = s.Now().UTC().Add(putOff)
 		return s.failed("not yet: " + err.Error()), nil
 	case apierrors.IsNotFound(err):
 		return s.podGone(), nil
 	case severalBudgets(err):
 		return s.failed(err.Error()), nil
 	case err != nil && !conflict:
-		return docket.Acted{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, err)
+		return cases.Outcome{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, err)
 	case s.dryRun != nil:
 		return s.done(), nil
 	}
@@ -471,16 +471,16 @@ func (s *site) removed(ctx context.Context, err error) (docket.Acted, error) {
 	case conflict && (apierrors.IsNotFound(err) || err == nil && now.UID != s.pod.UID):
 		return s.podGone(), nil
 	case conflict && err == nil && now.DeletionTimestamp == nil:
-		s.acted.Later = s.Now().UTC().Add(putOff)
+		s.acted.RetryAt = s.Now().UTC().Add(putOff)
 		return s.failed("not yet: " + said.Error()), nil
 	case conflict && err != nil:
-		return docket.Acted{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, errors.Join(said, err))
+		return cases.Outcome{}, fmt.Errorf("%s pod %q: %w", s.claim.Action, s.pod.Name, errors.Join(said, err))
 	case apierrors.IsNotFound(err), err == nil && now.UID != s.pod.UID:
 		s.acted.Verified = "the pod is gone"
 	case err == nil && now.DeletionTimestamp != nil:
 		s.acted.Verified = fmt.Sprintf("the pod is going, in %d s at most", *now.DeletionGracePeriodSeconds)
 	case err == nil:
-		return docket.Acted{}, fmt.Errorf("%s pod %q: taken, but the pod stays", s.claim.Action, s.pod.Name)
+		return cases.Outcome{}, fmt.Errorf("%s pod %q: taken, but the pod stays", s.claim.Action, s.pod.Name)
 	default:
 		s.acted.Unverified = err.Error()
 	}

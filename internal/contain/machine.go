@@ -9,23 +9,23 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // onMachine carries out a claim where there is no cluster: the sensor does all of it.
-func (c *Container) onMachine(ctx context.Context, t task) (docket.Acted, error) {
+func (c *Executor) onMachine(ctx context.Context, t task) (cases.Outcome, error) {
 	if c.Orders == nil {
 		return t.failed("no sensor and no cluster can be reached from here"), nil
 	}
 	switch t.claim.Action {
-	case docket.Freeze, docket.Thaw:
+	case cases.Freeze, cases.Thaw:
 		return t.freezeOrThaw(ctx, c.Orders)
-	case docket.Evidence:
+	case cases.Evidence:
 		acted, err := t.program(ctx, c.Orders)
 		if err == nil && acted.Done {
-			acted.Items = []docket.Item{{Name: binaryItem, SHA256: acted.SHA256, Bytes: acted.Bytes, At: acted.At, By: "the sensor of " + t.claim.Node}}
+			acted.Items = []cases.Item{{Name: binaryItem, SHA256: acted.SHA256, Bytes: acted.Bytes, At: acted.At, By: "the sensor of " + t.claim.Node}}
 		}
 		return acted, err
 	}
@@ -40,32 +40,32 @@ type HTTPOrders struct {
 }
 
 // Carry sends an order and waits for what came of it.
-func (h HTTPOrders) Carry(ctx context.Context, _ string, o node.Order) (node.OrderStatus, error) {
+func (h HTTPOrders) Execute(ctx context.Context, _ string, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	body, err := json.Marshal(o)
 	if err != nil {
-		return node.OrderStatus{}, retry.Permanent(err)
+		return sensorapi.OrderStatus{}, retry.Refused(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, h.URL+"/orders/"+o.ID, bytes.NewReader(body))
 	if err != nil {
-		return node.OrderStatus{}, retry.Permanent(err)
+		return sensorapi.OrderStatus{}, retry.Refused(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+h.Token)
 	resp, err := h.Client.Do(req)
 	if err != nil {
-		return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err) // the sensor may be restarting
+		return sensorapi.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err) // the sensor may be restarting
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		why, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
 		err := fmt.Errorf("order %q: %s: %s", o.ID, resp.Status, strings.TrimSpace(string(why)))
 		if resp.StatusCode == http.StatusUnprocessableEntity || resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusNotFound {
-			return node.OrderStatus{}, retry.Permanent(err) // the sensor has looked and refuses
+			return sensorapi.OrderStatus{}, retry.Refused(err) // the sensor has looked and refuses
 		}
-		return node.OrderStatus{}, err
+		return sensorapi.OrderStatus{}, err
 	}
-	var s node.OrderStatus
+	var s sensorapi.OrderStatus
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&s); err != nil {
-		return node.OrderStatus{}, fmt.Errorf("order %q: decode answer: %w", o.ID, err)
+		return sensorapi.OrderStatus{}, fmt.Errorf("order %q: decode answer: %w", o.ID, err)
 	}
 	return s, nil
 }

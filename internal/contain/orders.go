@@ -15,19 +15,19 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 
-	"github.com/contraband-dev/contraband/internal/node"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // Orders reaches the sensor of a node.
 type Orders interface {
 	// Carry hands an order over and waits for what came of it. The same order
 	// again is carried out once.
-	Carry(ctx context.Context, node string, o node.Order) (node.OrderStatus, error)
+	Execute(ctx context.Context, node string, o sensorapi.Order) (sensorapi.OrderStatus, error)
 }
 
 // OrderResource is where orders are objects.
-var OrderResource = schema.GroupVersionResource{Group: node.OrderGroup, Version: node.OrderVersion, Resource: node.OrderPlural}
+var OrderResource = schema.GroupVersionResource{Group: sensorapi.OrderGroup, Version: sensorapi.OrderVersion, Resource: sensorapi.OrderPlural}
 
 // patience is how long a sensor may take; it answers in milliseconds where it is.
 const patience = 15 * time.Second
@@ -48,20 +48,20 @@ func (s *site) orders() Orders {
 }
 
 func (s *site) orderObjects() dynamic.ResourceInterface {
-	return s.Dynamic.Resource(OrderResource).Namespace(node.OrderNamespace)
+	return s.Dynamic.Resource(OrderResource).Namespace(sensorapi.OrderNamespace)
 }
 
-func (k clusterOrders) Carry(ctx context.Context, _ string, o node.Order) (node.OrderStatus, error) {
+func (k clusterOrders) Execute(ctx context.Context, _ string, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	o.Node = path.Base(o.Node)
 	ours := ctx
 	ctx, cancel := context.WithTimeout(ctx, k.patience)
 	defer cancel()
 	object, err := k.create(ctx, o)
 	for err == nil {
-		var s node.OrderStatus
+		var s sensorapi.OrderStatus
 		var answered bool
 		if s, answered, err = statusOf(object); err != nil {
-			return s, retry.Permanent(err)
+			return s, retry.Refused(err)
 		}
 		if answered {
 			if !k.keep {
@@ -72,27 +72,27 @@ func (k clusterOrders) Carry(ctx context.Context, _ string, o node.Order) (node.
 		object, err = k.next(ctx, object)
 	}
 	if ctx.Err() == nil {
-		return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
+		return sensorapi.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
 	}
 	s, err := k.giveUp(context.WithoutCancel(ctx), o)
-	if retry.IsPermanent(err) && ours.Err() != nil { // the time that was up was our own
+	if retry.IsRefused(err) && ours.Err() != nil { // the time that was up was our own
 		return s, fmt.Errorf("order %q: %w", o.ID, ours.Err())
 	}
 	return s, err
 }
 
-func (k clusterOrders) create(ctx context.Context, o node.Order) (*unstructured.Unstructured, error) {
+func (k clusterOrders) create(ctx context.Context, o sensorapi.Order) (*unstructured.Unstructured, error) {
 	body, err := json.Marshal(o)
 	if err != nil {
-		return nil, retry.Permanent(err)
+		return nil, retry.Refused(err)
 	}
 	var spec map[string]any
 	if err := json.Unmarshal(body, &spec); err != nil {
-		return nil, retry.Permanent(err)
+		return nil, retry.Refused(err)
 	}
 	object, err := k.orders.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": OrderResource.GroupVersion().String(), "kind": node.OrderKind,
-		"metadata": map[string]any{"name": o.ID, "labels": map[string]any{node.OrderNodeLabel: o.Node}},
+		"apiVersion": OrderResource.GroupVersion().String(), "kind": sensorapi.OrderKind,
+		"metadata": map[string]any{"name": o.ID, "labels": map[string]any{sensorapi.OrderNodeLabel: o.Node}},
 		"spec":     spec,
 	}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) { // an earlier try's: the answer may be there
@@ -126,15 +126,15 @@ func (k clusterOrders) next(ctx context.Context, object *unstructured.Unstructur
 
 // giveUp takes the order back, so that no sensor carries it out when nobody
 // expects it any more; one that was just carried out is believed.
-func (k clusterOrders) giveUp(ctx context.Context, o node.Order) (node.OrderStatus, error) {
+func (k clusterOrders) giveUp(ctx context.Context, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	object, err := k.orders.Get(ctx, o.ID, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return node.OrderStatus{}, k.untaken(o)
+		return sensorapi.OrderStatus{}, k.untaken(o)
 	}
 	if err != nil {
-		return node.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
+		return sensorapi.OrderStatus{}, fmt.Errorf("order %q: %w", o.ID, err)
 	}
 	if s, answered, err := statusOf(object); err != nil || answered {
 		return s, err
@@ -142,13 +142,13 @@ func (k clusterOrders) giveUp(ctx context.Context, o node.Order) (node.OrderStat
 	uid, version := object.GetUID(), object.GetResourceVersion()
 	err = k.orders.Delete(ctx, o.ID, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return node.OrderStatus{}, fmt.Errorf("take back order %q: %w", o.ID, err)
+		return sensorapi.OrderStatus{}, fmt.Errorf("take back order %q: %w", o.ID, err)
 	}
-	return node.OrderStatus{}, k.untaken(o)
+	return sensorapi.OrderStatus{}, k.untaken(o)
 }
 
-func (k clusterOrders) untaken(o node.Order) error {
-	return retry.Permanent(untaken{o.Node, k.patience})
+func (k clusterOrders) untaken(o sensorapi.Order) error {
+	return retry.Refused(untaken{o.Node, k.patience})
 }
 
 // untaken is an order that was taken back: the same one can never be carried out, and
@@ -168,16 +168,16 @@ func (k clusterOrders) forget(ctx context.Context, object *unstructured.Unstruct
 }
 
 // statusOf answers the sensor's word, and whether it has spoken.
-func statusOf(object *unstructured.Unstructured) (node.OrderStatus, bool, error) {
+func statusOf(object *unstructured.Unstructured) (sensorapi.OrderStatus, bool, error) {
 	raw, ok := object.Object["status"]
 	if !ok {
-		return node.OrderStatus{}, false, nil
+		return sensorapi.OrderStatus{}, false, nil
 	}
 	body, err := json.Marshal(raw)
 	if err != nil {
-		return node.OrderStatus{}, false, err
+		return sensorapi.OrderStatus{}, false, err
 	}
-	var s node.OrderStatus
+	var s sensorapi.OrderStatus
 	if err := json.Unmarshal(body, &s); err != nil {
 		return s, false, fmt.Errorf("order %q: read status: %w", object.GetName(), err)
 	}

@@ -17,14 +17,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/contain"
-	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/orders"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
-	"github.com/contraband-dev/contraband/internal/testcluster"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/internal/sensororders"
+	"github.com/contraband-dev/contraband/internal/testenv/testcluster"
 )
 
 var (
@@ -37,19 +38,19 @@ var (
 type world struct {
 	*testcluster.Cluster
 	t     testing.TB
-	store casefile.Store
-	log   *casefile.Log
+	store blobstore.Store
+	log   *caselog.Store
 	calls *recorder
 	now   func() time.Time
 
 	mu      sync.Mutex
 	carried []string // orders, as the sensors carried them out
 	reach   func(target string, inward bool) bool
-	slow    time.Duration // of the sensors
-	strange string        // a container in which they have detected nothing
-	unwell  string        // why they cannot say anything of a container, if they cannot
-	asked   []node.Order  // that they were handed
-	until   time.Time     // what they say of a freeze's end, if not the truth
+	slow    time.Duration     // of the sensors
+	strange string            // a container in which they have detected nothing
+	unwell  string            // why they cannot say anything of a container, if they cannot
+	asked   []sensorapi.Order // that they were handed
+	until   time.Time         // what they say of a freeze's end, if not the truth
 }
 
 func newWorld(t testing.TB, nodes ...string) *world {
@@ -57,15 +58,15 @@ func newWorld(t testing.TB, nodes ...string) *world {
 	c := testcluster.Start(t)
 	c.Simulate(nodes...)
 	c.Apply("manifests/sensor")
-	store, err := casefile.Open(t.Context(), "mem://")
+	store, err := blobstore.Open(t.Context(), "mem://")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Cluster: c, t: t, store: store, log: &casefile.Log{Store: store, Lease: time.Minute}, calls: &recorder{}, now: time.Now}
+	w := &world{Cluster: c, t: t, store: store, log: &caselog.Store{Objects: store, Lease: time.Minute}, calls: &recorder{}, now: time.Now}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, n := range nodes {
-		watcher, err := orders.New(c.Server(), c.SensorAccount(n), n, w.carry, quiet)
+		watcher, err := sensororders.New(c.Server(), c.SensorAccount(n), n, w.carry, quiet)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,9 +90,9 @@ func (w *world) in(t *testing.T) *world {
 }
 
 // carry is the node's part, below the real taking of orders: there is no kernel here.
-func (w *world) carry(ctx context.Context, o node.Order) (node.OrderStatus, bool, error) {
+func (w *world) carry(ctx context.Context, o sensorapi.Order) (sensorapi.OrderStatus, bool, error) {
 	if err := o.Validate(); err != nil {
-		return node.OrderStatus{}, true, err
+		return sensorapi.OrderStatus{}, true, err
 	}
 	w.mu.Lock()
 	slow := w.slow
@@ -101,29 +102,29 @@ func (w *world) carry(ctx context.Context, o node.Order) (node.OrderStatus, bool
 	defer w.mu.Unlock()
 	w.asked = append(w.asked, o)
 	if w.unwell != "" {
-		return node.OrderStatus{ID: o.ID, Error: w.unwell, At: time.Now().UTC()}, false, nil
+		return sensorapi.OrderStatus{ID: o.ID, Error: w.unwell, At: time.Now().UTC()}, false, nil
 	}
 	if o.ContainerID == w.strange {
-		return node.OrderStatus{}, true, fmt.Errorf("refused: this sensor has detected nothing in container %q", o.ContainerID)
+		return sensorapi.OrderStatus{}, true, fmt.Errorf("refused: this sensor has detected nothing in container %q", o.ContainerID)
 	}
 	w.carried = append(w.carried, string(o.Action)+" "+o.ID)
-	s := node.OrderStatus{ID: o.ID, Done: true, At: time.Now().UTC(), Process: 2, Until: o.Expires}
+	s := sensorapi.OrderStatus{ID: o.ID, Done: true, At: time.Now().UTC(), Process: 2, Until: o.Expires}
 	if !w.until.IsZero() {
 		s.Until, s.At = w.until, w.until
 	}
 	switch o.Action {
-	case node.Evidence:
-		if err := w.store.Create(ctx, strings.TrimPrefix(o.Upload.URL, "https://store.invalid/"), bytesThatRan); err != nil && !errors.Is(err, casefile.ErrExists) {
+	case sensorapi.Evidence:
+		if err := w.store.Create(ctx, strings.TrimPrefix(o.Upload.URL, "https://store.invalid/"), bytesThatRan); err != nil && !errors.Is(err, blobstore.ErrExists) {
 			return s, false, err
 		}
-	case node.Inspect:
-		s.Inspection = &node.Inspection{Processes: []node.ProcessInfo{{PID: 7, Exe: "/tmp/x"}}, Sockets: []node.Socket{}}
-	case node.Probe:
+	case sensorapi.Inspect:
+		s.Inspection = &sensorapi.Inspection{Processes: []sensorapi.ProcessInfo{{PID: 7, Exe: "/tmp/x"}}, Sockets: []sensorapi.Socket{}}
+	case sensorapi.Probe:
 		for _, t := range o.Targets {
-			s.Reached = append(s.Reached, node.Reached{Target: t, OK: w.reach != nil && w.reach(t, false)})
+			s.Reached = append(s.Reached, sensorapi.Reached{Target: t, OK: w.reach != nil && w.reach(t, false)})
 		}
 		for _, t := range o.Towards {
-			s.Reached = append(s.Reached, node.Reached{Target: t, Inward: true, OK: w.reach != nil && w.reach(t, true)})
+			s.Reached = append(s.Reached, sensorapi.Reached{Target: t, Inward: true, OK: w.reach != nil && w.reach(t, true)})
 		}
 	}
 	return s, false, nil
@@ -153,11 +154,11 @@ func usualGuards() guards.Guards {
 	return guards.Guards{Namespaces: []string{"kube-system"}, MaxContainmentsPerHour: 10_000, MaxPerWorkloadPerHour: 1000, MinHealthyReplicas: "50%"}
 }
 
-func (w *world) container(g guards.Guards) *contain.Container {
-	return &contain.Container{
+func (w *world) container(g guards.Guards) *contain.Executor {
+	return &contain.Executor{
 		Log: w.log, Guards: g, Clusters: w.Finder(testcluster.ContainUser, w.calls.wrap), Patience: 5 * time.Second, Now: w.now,
-		Upload: func(_ context.Context, key string, max int64) (*node.Upload, error) {
-			return &node.Upload{URL: "https://store.invalid/" + key, MaxBytes: max}, nil
+		Upload: func(_ context.Context, key string, max int64) (*sensorapi.Upload, error) {
+			return &sensorapi.Upload{URL: "https://store.invalid/" + key, MaxBytes: max}, nil
 		},
 	}
 }
@@ -179,15 +180,15 @@ var opened atomic.Int64
 type kase struct {
 	w    *world
 	id   string
-	file *casefile.File
+	file *caselog.Log
 }
 
 func (w *world) open(f finding.Finding, do ...string) *kase {
 	w.t.Helper()
-	return w.openWith(f, docket.Decision{Rule: "test", Do: do, For: time.Hour})
+	return w.openWith(f, cases.Decision{Rule: "test", Do: do, HoldFor: time.Hour})
 }
 
-func (w *world) openWith(f finding.Finding, d docket.Decision) *kase {
+func (w *world) openWith(f finding.Finding, d cases.Decision) *kase {
 	w.t.Helper()
 	id := fmt.Sprintf("case%04d", opened.Add(1))
 	file, err := w.log.Read(w.t.Context(), id, "test")
@@ -195,7 +196,7 @@ func (w *world) openWith(f finding.Finding, d docket.Decision) *kase {
 		w.t.Fatal(err)
 	}
 	k := &kase{w, id, file}
-	k.append(docket.KindDecided, docket.Decided{Key: "k", Finding: f, Decision: d})
+	k.append(cases.KindDecided, cases.Decided{Key: "k", Finding: f, Decision: d})
 	return k
 }
 
@@ -211,30 +212,30 @@ func (k *kase) append(kind string, body any) int {
 // claim records one as Respond does; click is of who asks for it, or "".
 func (k *kase) claim(action, click string) int {
 	k.w.t.Helper()
-	c, err := docket.Fold(k.id, k.file.Events())
+	c, err := cases.Fold(k.id, k.file.Events())
 	if err != nil {
 		k.w.t.Fatal(err)
 	}
 	f := c.Decided.Finding
-	return k.append(docket.KindClaimed, docket.Claimed{Action: action, ContainerID: f.Container.ID, Node: f.Node, SHA256: f.Process.SHA256, PodUID: f.Pod.UID, Click: click})
+	return k.append(cases.KindClaimed, cases.Claimed{Action: action, ContainerID: f.Container.ID, Node: f.Node, SHA256: f.Process.SHA256, PodUID: f.Pod.UID, Click: click})
 }
 
 func (k *kase) press(what string) (click string) {
 	k.w.t.Helper()
 	id := fmt.Sprintf("click%d", len(k.file.Events()))
-	k.append(docket.KindClicked, docket.Click{ID: id, What: what, By: "a person"})
+	k.append(cases.KindClicked, cases.Click{ID: id, What: what, By: "a person"})
 	return id
 }
 
 // act claims an action, has it carried out, and records what came of it.
-func (k *kase) act(c *contain.Container, action, click string) docket.Acted {
+func (k *kase) act(c *contain.Executor, action, click string) cases.Outcome {
 	k.w.t.Helper()
 	n := k.claim(action, click)
-	acted, err := c.Do(k.w.t.Context(), k.id, n)
+	acted, err := c.Execute(k.w.t.Context(), k.id, n)
 	if err != nil {
 		k.w.t.Fatalf("%s: %v", action, err)
 	}
-	k.append(docket.KindActed, acted)
+	k.append(cases.KindActed, acted)
 	return acted
 }
 

@@ -15,8 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -35,25 +35,25 @@ type Enricher struct {
 }
 
 // Facts of a finding.
-func (e Enricher) Facts(ctx context.Context, f finding.Finding) docket.Facts {
+func (e Enricher) Facts(ctx context.Context, f finding.Finding) cases.Facts {
 	var (
-		workload *docket.Workload
+		workload *cases.Workload
 		missing  string
 		asked    sync.WaitGroup
 	)
 	asked.Go(func() { workload, missing = e.workload(ctx, f) })
-	facts := docket.Facts{Commands: commands(f), Research: research(f)}
+	facts := cases.Facts{Commands: commands(f), Research: research(f)}
 	e.nearby(ctx, f, &facts)
 	asked.Wait()
 	facts.Workload = workload
 	if missing != "" {
 		facts.Missing = append(facts.Missing, missing)
 	}
-	facts.Queries, facts.Tell = queries(f, workload), e.tell(f, workload)
+	facts.Queries, facts.Contacts = queries(f, workload), e.tell(f, workload)
 	return facts
 }
 
-func (e Enricher) nearby(ctx context.Context, f finding.Finding, facts *docket.Facts) {
+func (e Enricher) nearby(ctx context.Context, f finding.Finding, facts *cases.Facts) {
 	if e.Nearby == nil {
 		facts.Missing = append(facts.Missing, "findings nearby: no SCC access is configured")
 		return
@@ -66,7 +66,7 @@ func (e Enricher) nearby(ctx context.Context, f finding.Finding, facts *docket.F
 	for _, n := range near {
 		// SCC has no filter on pods and containers: the match is made here.
 		if n.CanonicalName != f.CanonicalName && sameContainer(n, f) {
-			facts.Related = append(facts.Related, docket.Fact{Title: n.Category, Text: n.EventTime.UTC().Format(time.RFC3339) + " " + n.Process.Path})
+			facts.Related = append(facts.Related, cases.Fact{Title: n.Category, Text: n.EventTime.UTC().Format(time.RFC3339) + " " + n.Process.Path})
 		}
 	}
 }
@@ -79,11 +79,11 @@ func sameContainer(a, b finding.Finding) bool {
 }
 
 // queries are the three of Google's playbook, an hour around the event.
-func queries(f finding.Finding, w *docket.Workload) []docket.Fact {
-	var out []docket.Fact
+func queries(f finding.Finding, w *cases.Workload) []cases.Fact {
+	var out []cases.Fact
 	add := func(title string, terms ...string) {
 		q := strings.Join(terms, "\n")
-		out = append(out, docket.Fact{Title: title, Text: q, Link: logsLink(f, q)})
+		out = append(out, cases.Fact{Title: title, Text: q, Link: logsLink(f, q)})
 	}
 	if f.Pod.Name != "" {
 		add("Pod logs", `resource.type="k8s_container"`, term("resource.labels.project_id", f.Project), term("resource.labels.location", f.Location),
@@ -125,13 +125,13 @@ func logsLink(f finding.Finding, query string) string {
 var zone = regexp.MustCompile(`-[a-z]$`)
 
 // commands reach the running container; on a machine without Kubernetes, by the process.
-func commands(f finding.Finding) []docket.Fact {
+func commands(f finding.Finding) []cases.Fact {
 	if f.Pod.Name == "" {
 		if f.Process.PID == 0 {
 			return nil
 		}
 		root := fmt.Sprintf("/proc/%d/root", f.Process.PID)
-		return []docket.Fact{
+		return []cases.Fact{
 			{Title: "Copy the program (as root on the node)", Text: "cp -- " + Quote(root+f.Process.Path) + " ./evidence.bin"},
 			{Title: "A shell in the container (not while it is frozen)", Text: fmt.Sprintf("nsenter --target %d --mount --pid --net --uts --ipc -- /bin/sh", f.Process.PID)},
 		}
@@ -144,7 +144,7 @@ func commands(f finding.Finding) []docket.Fact {
 	if f.Container.Name != "" {
 		box = " --container=" + Quote(f.Container.Name)
 	}
-	return []docket.Fact{
+	return []cases.Fact{
 		{Title: "Reach the cluster", Text: fmt.Sprintf("gcloud container clusters get-credentials %s %s %s --project %s", Quote(f.Cluster), flag, Quote(f.Location), Quote(f.Project))},
 		{Title: "Copy the program (needs tar in the image)", Text: fmt.Sprintf("kubectl cp %s ./evidence.bin%s", Quote(f.Pod.Namespace+"/"+f.Pod.Name+":"+f.Process.Path), box)},
 		{Title: "A shell in the container (not while it is frozen)", Text: fmt.Sprintf("kubectl exec --namespace=%s -ti %s%s -- /bin/sh", Quote(f.Pod.Namespace), Quote(f.Pod.Name), box)},
@@ -160,13 +160,13 @@ func Quote(s string) string {
 	return `'` + strings.ReplaceAll(s, `'`, `'\''`) + `'`
 }
 
-func research(f finding.Finding) []docket.Fact {
-	out := []docket.Fact{
+func research(f finding.Finding) []cases.Fact {
+	out := []cases.Fact{
 		{Title: "MITRE ATT&CK T1105 Ingress Tool Transfer", Link: "https://attack.mitre.org/techniques/T1105/"},
 		{Title: "MITRE ATT&CK T1106 Native API", Link: "https://attack.mitre.org/techniques/T1106/"},
 	}
 	if f.Process.SHA256 != "" {
-		out = append(out, docket.Fact{Title: "VirusTotal (opens with the hash)", Link: "https://www.virustotal.com/gui/file/" + f.Process.SHA256})
+		out = append(out, cases.Fact{Title: "VirusTotal (opens with the hash)", Link: "https://www.virustotal.com/gui/file/" + f.Process.SHA256})
 	}
 	return out
 }
@@ -175,7 +175,7 @@ func research(f finding.Finding) []docket.Fact {
 // they never replace the security channel.
 var ownerLabels = []string{"owner", "team"}
 
-func (e Enricher) tell(f finding.Finding, w *docket.Workload) []string {
+func (e Enricher) tell(f finding.Finding, w *cases.Workload) []string {
 	var out []string
 	add := func(who string) {
 		if who != "" && !slices.Contains(out, who) {

@@ -64,7 +64,7 @@ func TestRelatedAndWhomToTell(t *testing.T) {
 	if len(facts.Related) != 1 || facts.Related[0].Title != "Reverse Shell" {
 		t.Errorf("related: %+v, want the one other finding of this container", facts.Related)
 	}
-	if got := strings.Join(facts.Tell, " "); got != "owner@example.com team@example.com sec@example.com payments #security" {
+	if got := strings.Join(facts.Contacts, " "); got != "owner@example.com team@example.com sec@example.com payments #security" {
 		t.Errorf("tell %s", got)
 	}
 	facts = Enricher{Nearby: nearby{err: errors.New("permission denied")}, Fallback: "#security"}.Facts(context.Background(), f)

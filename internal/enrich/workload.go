@@ -8,8 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -21,7 +21,7 @@ const instanceAnnotation = "container.googleapis.com/instance_id"
 
 // workload asks the cluster whose pod a finding names. What it cannot answer is
 // said, and the rest is told all the same.
-func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *docket.Workload, missing string) {
+func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *cases.Workload, missing string) {
 	if e.Clusters == nil || f.Pod.Name == "" || f.Cluster == "" {
 		return nil, ""
 	}
@@ -29,7 +29,7 @@ func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *docket.Wo
 	if err != nil {
 		return nil, "the cluster: " + err.Error()
 	}
-	w = &docket.Workload{ClusterLabels: bounded(c.Labels), ClusterVersion: c.Version}
+	w = &cases.Workload{ClusterLabels: bounded(c.Labels), ClusterVersion: c.Version}
 	pod, err := c.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
 	if err != nil {
 		return w, "the pod: " + err.Error()
@@ -95,43 +95,43 @@ func bounded(labels map[string]string) map[string]string {
 // all holds as far as can be seen. The kubelet restarts a container that does not
 // answer its liveness probe, a pod can go, and whoever may edit pods can take a
 // label off. What cannot be seen is not lost.
-func (e Enricher) Lost(ctx context.Context, k docket.Case) docket.Lost {
+func (e Enricher) CheckHolds(ctx context.Context, k cases.Case) cases.Lost {
 	f := k.Decided.Finding
 	if e.Clusters == nil || f.Pod.Name == "" || f.Cluster == "" {
-		return docket.Lost{}
+		return cases.Lost{}
 	}
 	c, err := e.Clusters.Find(ctx, placeOf(f))
 	if err != nil {
-		return docket.Lost{}
+		return cases.Lost{}
 	}
 	pod, err := c.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return docket.Lost{}
+		return cases.Lost{}
 	}
-	is := func(claim *docket.Claim) bool { // the pod that was acted on
+	is := func(claim *cases.Claim) bool { // the pod that was acted on
 		return err == nil && (claim.PodUID == "" || string(pod.UID) == claim.PodUID)
 	}
 	if removed := k.Removed(); removed != nil {
-		if k.Stays == "" && is(k.Claim(removed.Action)) {
-			return docket.Lost{Action: removed.Action, Why: stays(pod)}
+		if k.RemovalStuck == "" && is(k.Claim(removed.Action)) {
+			return cases.Lost{Action: removed.Action, Why: stays(pod)}
 		}
-		return docket.Lost{}
+		return cases.Lost{}
 	}
-	if k.InForce(docket.Freeze) {
-		claim := k.Claim(docket.Freeze)
+	if k.InForce(cases.Freeze) {
+		claim := k.Claim(cases.Freeze)
 		if !is(claim) {
-			return docket.Lost{Why: "the frozen pod is gone"}
+			return cases.Lost{Why: "the frozen pod is gone"}
 		}
 		if why := restarted(pod, claim.ContainerID); why != "" {
-			return docket.Lost{Why: why}
+			return cases.Lost{Why: why}
 		}
 	}
-	if k.InForce(docket.Isolate) && k.Open == "" && is(k.Claim(docket.Isolate)) {
+	if k.InForce(cases.Isolate) && k.IsolationBroken == "" && is(k.Claim(cases.Isolate)) {
 		if why := openAgain(ctx, c, pod); why != "" {
-			return docket.Lost{Action: docket.Isolate, Why: why}
+			return cases.Lost{Action: cases.Isolate, Why: why}
 		}
 	}
-	return docket.Lost{}
+	return cases.Lost{}
 }
 
 // stays says why a pod that was removed is there all the same. Only its kubelet ends it.
@@ -143,7 +143,7 @@ func stays(pod *corev1.Pod) string {
 }
 
 // Has tells whether a container is one of the case's pod.
-func (e Enricher) Has(ctx context.Context, k docket.Case, containerID string) (bool, error) {
+func (e Enricher) HasContainer(ctx context.Context, k cases.Case, containerID string) (bool, error) {
 	f := k.Decided.Finding
 	c, err := e.Clusters.Find(ctx, placeOf(f))
 	if err != nil {

@@ -219,3 +219,16 @@ func (f Finding) ShortName() string {
 	}
 	return strings.Join(parts, "/")
 }
+
+// Place is what a detection's subscription says of its origin; a node's own
+// word does not count.
+type Place struct {
+	Project  string // id
+	Location string
+	Cluster  string
+}
+
+// ResourceName of the cluster.
+func (p Place) ResourceName() string {
+	return fmt.Sprintf("//container.googleapis.com/projects/%s/locations/%s/clusters/%s", p.Project, p.Location, p.Cluster)
+}

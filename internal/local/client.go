@@ -13,9 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/contraband-dev/contraband/internal/casebook"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 // Client talks to a running Machine over loopback.
@@ -108,7 +108,7 @@ func (c Client) Publish(ctx context.Context, body []byte) (id string, err error)
 }
 
 // Outcome waits up to half a minute for what became of a message.
-func (c Client) Outcome(ctx context.Context, id string) (out []respond.Outcome, err error) {
+func (c Client) Outcome(ctx context.Context, id string) (out []respond.Result, err error) {
 	return out, c.do(ctx, http.MethodGet, "/v1/outcomes/"+id, nil, &out)
 }
 
@@ -118,15 +118,15 @@ func (c Client) Status(ctx context.Context) (out Status, err error) {
 }
 
 // Cases, the newest first.
-func (c Client) Cases(ctx context.Context) (out []docket.Case, err error) {
+func (c Client) Cases(ctx context.Context) (out []cases.Case, err error) {
 	return out, c.do(ctx, http.MethodGet, "/api/cases", nil, &out)
 }
 
 // CaseView is one case with its timeline.
 type CaseView struct {
-	Case     docket.Case       `json:"case"`
-	Timeline []casebook.Moment `json:"timeline"`
-	Raw      json.RawMessage   `json:"-"`
+	Case     cases.Case      `json:"case"`
+	Timeline []web.Moment    `json:"timeline"`
+	Raw      json.RawMessage `json:"-"`
 }
 
 // Case reads one.

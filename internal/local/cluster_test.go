@@ -24,11 +24,11 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/casebook"
-	"github.com/contraband-dev/contraband/internal/cluster"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/testcluster"
+	"github.com/contraband-dev/contraband/internal/testenv/testcluster"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 func TestMain(m *testing.M) { testcluster.Main(m) }
@@ -207,15 +207,15 @@ func (w *shop) attack(pod corev1.Pod) {
 }
 
 // kase waits until the case about a pod is as wanted.
-func (w *shop) kase(pod corev1.Pod, what string, ok func(docket.Case) bool) docket.Case {
+func (w *shop) kase(pod corev1.Pod, what string, ok func(cases.Case) bool) cases.Case {
 	w.t.Helper()
-	var found docket.Case
+	var found cases.Case
 	w.Eventually(what, func() error {
 		all, err := w.client.Cases(w.t.Context())
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(all, func(c docket.Case) bool { return c.Decided.Finding.Pod.UID == string(pod.UID) })
+		i := slices.IndexFunc(all, func(c cases.Case) bool { return c.Decided.Finding.Pod.UID == string(pod.UID) })
 		if i < 0 {
 			return fmt.Errorf("%d cases, none about pod %s", len(all), pod.Name)
 		}
@@ -253,8 +253,8 @@ func (w *shop) containOne(pod corev1.Pod) {
 		t.Fatal(err)
 	}
 	w.attack(pod)
-	c := w.kase(pod, "frozen, saved, isolated, cordoned", func(c docket.Case) bool {
-		return c.Frozen() && c.Done(docket.Evidence) != nil && c.InForce(docket.Isolate) && c.InForce(docket.Cordon)
+	c := w.kase(pod, "frozen, saved, isolated, cordoned", func(c cases.Case) bool {
+		return c.Frozen() && c.Done(cases.Evidence) != nil && c.InForce(cases.Isolate) && c.InForce(cases.Cordon)
 	})
 	w.id = c.ID
 	view, err := w.client.Case(t.Context(), c.ID)
@@ -262,21 +262,21 @@ func (w *shop) containOne(pod corev1.Pod) {
 		t.Fatal(err)
 	}
 	for _, m := range view.Timeline {
-		t.Logf("%+7d ms  %-10s %s", m.At.Sub(casebook.Start(c)).Milliseconds(), m.Stage, m.Text)
+		t.Logf("%+7d ms  %-10s %s", m.At.Sub(web.Start(c)).Milliseconds(), m.Stage, m.Text)
 	}
-	saved := c.Done(docket.Evidence)
+	saved := c.Done(cases.Evidence)
 	if saved.SHA256 != canary.SHA256(w.program) {
 		t.Errorf("the evidence has the hash %s, the program %s", saved.SHA256, canary.SHA256(w.program))
 	}
 	for _, want := range []string{"binary", "pod.json", "owners.json", "logs/app.txt", "node.json", "processes-and-sockets.json"} {
-		if i := slices.IndexFunc(saved.Items, func(i docket.Item) bool { return i.Name == want }); i < 0 || saved.Items[i].SHA256 == "" {
+		if i := slices.IndexFunc(saved.Items, func(i cases.Item) bool { return i.Name == want }); i < 0 || saved.Items[i].SHA256 == "" {
 			t.Errorf("evidence %q: %+v", want, saved.Items)
 		}
 	}
 	if p := c.Decided.Facts.Workload; p == nil || len(p.Owners) != 2 || p.Owners[1].Kind != "Deployment" || p.ClusterLabels["team"] != "payments" {
 		t.Errorf("what the cluster says of the workload: %+v, missing %q", p, c.Decided.Facts.Missing)
 	}
-	isolated := c.Done(docket.Isolate)
+	isolated := c.Done(cases.Isolate)
 	if isolated.NotEnforced != "" || !strings.Contains(isolated.Verified, "not any more") {
 		t.Errorf("isolation: %+v", isolated)
 	}
@@ -355,8 +355,8 @@ func (w *shop) press(id, what string) {
 
 func (w *shop) release(pod corev1.Pod) {
 	began := time.Now()
-	w.press(w.id, docket.PressRelease)
-	w.kase(pod, "released", func(c docket.Case) bool { return c.Closed != nil && c.Closed.Resolution == "released" })
+	w.press(w.id, cases.ActionRelease)
+	w.kase(pod, "released", func(c cases.Case) bool { return c.Closed != nil && c.Closed.Resolution == "released" })
 	w.t.Logf("released %s after the button", time.Since(began).Round(time.Millisecond))
 	now, err := w.Admin.CoreV1().Pods("shop").Get(w.t.Context(), pod.Name, metav1.GetOptions{})
 	if err != nil || now.Labels["app"] != "web" || now.Labels[cluster.QuarantineLabel] != "" || w.frozen(pod) {
@@ -386,9 +386,9 @@ func (w *shop) evictAnother(than corev1.Pod) {
 	pods := w.Pods("shop", "app=web")
 	pod := pods[slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.UID != than.UID })]
 	w.attack(pod)
-	c := w.kase(pod, "contained", func(c docket.Case) bool { return c.Done(docket.Evidence) != nil && c.InForce(docket.Cordon) })
-	w.press(c.ID, docket.PressEvict)
-	w.kase(pod, "evicted", func(c docket.Case) bool { return c.Gone() })
+	c := w.kase(pod, "contained", func(c cases.Case) bool { return c.Done(cases.Evidence) != nil && c.InForce(cases.Cordon) })
+	w.press(c.ID, cases.ActionEvict)
+	w.kase(pod, "evicted", func(c cases.Case) bool { return c.PodRemoved() })
 	w.Eventually("the pod is gone, frozen as it was", func() error {
 		now, err := w.Admin.CoreV1().Pods("shop").Get(w.t.Context(), pod.Name, metav1.GetOptions{})
 		if err == nil && now.UID == pod.UID {
@@ -396,8 +396,8 @@ func (w *shop) evictAnother(than corev1.Pod) {
 		}
 		return nil
 	})
-	w.press(c.ID, docket.PressRemediated)
-	w.kase(pod, "closed as remediated, the node uncordoned", func(c docket.Case) bool { return c.Closed != nil && c.Closed.Resolution == "remediated" })
+	w.press(c.ID, cases.ActionRemediated)
+	w.kase(pod, "closed as remediated, the node uncordoned", func(c cases.Case) bool { return c.Closed != nil && c.Closed.Resolution == "remediated" })
 	n, err := w.Admin.CoreV1().Nodes().Get(w.t.Context(), testcluster.NodeName, metav1.GetOptions{})
 	if err != nil || n.Spec.Unschedulable {
 		w.t.Errorf("the node is still cordoned: %v", err)
@@ -416,8 +416,8 @@ func (w *shop) restarted() {
 	}
 	pod := w.Deploy(d)[0]
 	w.attack(pod)
-	c := w.kase(pod, "frozen", func(c docket.Case) bool { return c.Done(docket.Freeze) != nil && c.Done(docket.Evidence) != nil })
-	if a := c.Done(docket.Freeze); a.RestartsAt.IsZero() || a.RestartsAt.After(a.At.Add(10*time.Second)) || len(a.Notes) == 0 {
+	c := w.kase(pod, "frozen", func(c cases.Case) bool { return c.Done(cases.Freeze) != nil && c.Done(cases.Evidence) != nil })
+	if a := c.Done(cases.Freeze); a.RestartsAt.IsZero() || a.RestartsAt.After(a.At.Add(10*time.Second)) || len(a.Notes) == 0 {
 		w.t.Errorf("the restart is not foretold: %+v", a)
 	}
 	w.Eventually("the kubelet restarts it", func() error {
@@ -427,6 +427,6 @@ func (w *shop) restarted() {
 		}
 		return nil
 	})
-	c = w.kase(pod, "seen as lost, and evicted", func(c docket.Case) bool { return c.Lost != "" && c.Gone() })
-	w.t.Logf("foretold for %s, seen and answered by %s: %s", c.Done(docket.Freeze).RestartsAt.Format(time.TimeOnly), c.Done(docket.Evict).At.Format(time.TimeOnly), c.Lost)
+	c = w.kase(pod, "seen as lost, and evicted", func(c cases.Case) bool { return c.FreezeLostReason != "" && c.PodRemoved() })
+	w.t.Logf("foretold for %s, seen and answered by %s: %s", c.Done(cases.Freeze).RestartsAt.Format(time.TimeOnly), c.Done(cases.Evict).At.Format(time.TimeOnly), c.FreezeLostReason)
 }

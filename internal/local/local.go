@@ -36,15 +36,15 @@ import (
 	"github.com/contraband-dev/contraband/functions/book"
 	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/functions/raise"
-	"github.com/contraband-dev/contraband/internal/casebook"
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/cluster"
+	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/contain"
+	"github.com/contraband-dev/contraband/internal/contain/cluster"
+	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
+	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
-	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
-	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
-	workflowstandin "github.com/contraband-dev/contraband/internal/standin/workflows"
-	"github.com/contraband-dev/contraband/internal/workflows"
+	"github.com/contraband-dev/contraband/internal/web"
+	"github.com/contraband-dev/contraband/internal/workflowlang"
 	"github.com/contraband-dev/contraband/sensor"
 	deployed "github.com/contraband-dev/contraband/workflows"
 )
@@ -93,12 +93,12 @@ type Machine struct {
 	Token  string // bearer of the API, and the key of the pages
 	cfg    Config
 	lock   *os.File
-	store  casefile.Store
+	store  blobstore.Store
 	broker *broker
-	scc    *sccstandin.Server
-	slack  *slackstandin.Server
+	scc    *fakescc.Server
+	slack  *fakeslack.Server
 	// workflows drives cases with the file that is deployed.
-	workflows *workflowstandin.Server
+	workflows *fakeworkflows.Server
 	suite     *functions.Suite
 	actor     *act.Actor
 	book      *book.Book
@@ -197,7 +197,7 @@ func lockDir(dir string) (*os.File, error) {
 
 func (m *Machine) startServices(ctx context.Context) (err error) {
 	in := func(name string) string { return filepath.Join(m.cfg.Dir, name) }
-	if m.store, err = casefile.Open(ctx, "dir://"+in("cases")); err != nil {
+	if m.store, err = blobstore.Open(ctx, "dir://"+in("cases")); err != nil {
 		return err
 	}
 	if m.broker, err = startBroker(ctx, in("journal.db")); err != nil {
@@ -205,7 +205,7 @@ func (m *Machine) startServices(ctx context.Context) (err error) {
 	}
 	findings := m.broker.client.Publisher(topicFindings)
 	findings.PublishSettings.DelayThreshold = time.Millisecond
-	m.scc, err = sccstandin.Start(sccstandin.Config{
+	m.scc, err = fakescc.Start(fakescc.Config{
 		File: in("scc.db"), Source: source, ProjectNumber: "1", NotificationConfig: "organizations/1/locations/global/notificationConfigs/contraband", Filter: filter,
 		Notify: func(ctx context.Context, message []byte) error {
 			_, err := findings.Publish(ctx, &pubsub.Message{Data: message}).Get(ctx)
@@ -216,7 +216,7 @@ func (m *Machine) startServices(ctx context.Context) (err error) {
 		return err
 	}
 	if m.cfg.SlackToken == "" {
-		if m.slack, err = slackstandin.Open(in("slack.db")); err != nil {
+		if m.slack, err = fakeslack.Open(in("slack.db")); err != nil {
 			return err
 		}
 		m.slack.Token, m.slack.URL = m.Token, m.URL+"/slack/"
@@ -267,8 +267,8 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	incarnation := uuid.NewString()
 	token, channel, slackAPI, signing := m.cfg.SlackToken, m.cfg.SlackChannel, "", ""
 	if m.slack != nil {
-		token, channel, slackAPI, signing = m.Token, slackstandin.Channel, m.URL+"/slack-api/api/", rand.Text()
-		m.slack.Interact = slackstandin.Interactivity{URL: base + "/Interact", SigningSecret: signing}
+		token, channel, slackAPI, signing = m.Token, fakeslack.Channel, m.URL+"/slack-api/api/", rand.Text()
+		m.slack.Interact = fakeslack.Interactivity{URL: base + "/Interact", SigningSecret: signing}
 	}
 	parts := functions.Parts{
 		SlackAPI: slackAPI, Incarnation: incarnation, Observe: m.done.put,
@@ -277,11 +277,11 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 		Raise: raise.Parts{PubSub: m.broker.options(), SCC: []option.ClientOption{option.WithEndpoint(m.scc.Addr), option.WithoutAuthentication(),
 			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))}},
 	}
-	definition, err := workflows.Parse(deployed.Case)
+	definition, err := workflowlang.Parse(deployed.Case)
 	if err != nil {
 		return "", fmt.Errorf("workflows/case.yaml: %w", err)
 	}
-	m.workflows, err = workflowstandin.Start(workflowstandin.Config{
+	m.workflows, err = fakeworkflows.Start(fakeworkflows.Config{
 		Workflow: workflow, Definition: definition, Env: map[string]string{"ADVANCE_URL": base + "/Advance", "ADVANCE_AUDIENCE": base},
 	})
 	if err != nil {
@@ -310,7 +310,7 @@ func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
 	if m.actor, err = act.New(ctx, act.Config{Policy: m.cfg.Policy}, acts); err != nil {
 		return "", err
 	}
-	m.book = book.On(m.suite.Front, casebook.Visitors{May: m.suite.MayPress})
+	m.book = book.On(m.suite.Front, web.Visitors{May: m.suite.IsApprover})
 	topics := secret + "/projects/" + project + "/topics/"
 	err = errors.Join(
 		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicDetections, m.suite.Raise),

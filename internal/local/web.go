@@ -19,9 +19,9 @@ import (
 
 	"cloud.google.com/go/pubsub/v2"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // handler serves the pages and the API. Everything needs the token, as a
@@ -165,18 +165,18 @@ func writeJSON(w http.ResponseWriter, v any) {
 // outcomes keeps what became of the latest messages, for those who wait.
 type outcomes struct {
 	mu    sync.Mutex
-	known map[string][]respond.Outcome
+	known map[string][]respond.Result
 	order []string
 	wake  chan struct{}
 }
 
 const maxOutcomes = 10_000
 
-func (o *outcomes) put(id string, out []respond.Outcome) {
+func (o *outcomes) put(id string, out []respond.Result) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.known == nil {
-		o.known = map[string][]respond.Outcome{}
+		o.known = map[string][]respond.Result{}
 	}
 	o.known[id] = out
 	if o.order = append(o.order, id); len(o.order) > maxOutcomes {
@@ -189,7 +189,7 @@ func (o *outcomes) put(id string, out []respond.Outcome) {
 	}
 }
 
-func (o *outcomes) wait(ctx context.Context, id string) ([]respond.Outcome, bool) {
+func (o *outcomes) wait(ctx context.Context, id string) ([]respond.Result, bool) {
 	for {
 		o.mu.Lock()
 		out, ok := o.known[id]
@@ -214,13 +214,13 @@ func (o *outcomes) wait(ctx context.Context, id string) ([]respond.Outcome, bool
 type uploads struct {
 	key   []byte
 	base  string
-	store casefile.Store
+	store blobstore.Store
 }
 
-func (u uploads) sign(_ context.Context, key string, max int64) (*node.Upload, error) {
+func (u uploads) sign(_ context.Context, key string, max int64) (*sensorapi.Upload, error) {
 	until := time.Now().Add(10 * time.Minute).Unix()
 	q := url.Values{"max": {fmt.Sprint(max)}, "until": {fmt.Sprint(until)}, "sig": {u.mac(key, fmt.Sprint(max), fmt.Sprint(until))}}
-	return &node.Upload{URL: u.base + key + "?" + q.Encode(), MaxBytes: max}, nil
+	return &sensorapi.Upload{URL: u.base + key + "?" + q.Encode(), MaxBytes: max}, nil
 }
 
 func (u uploads) mac(parts ...string) string {
@@ -247,7 +247,7 @@ func (u uploads) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch err := u.store.Create(r.Context(), key, body); {
-	case errors.Is(err, casefile.ErrExists):
+	case errors.Is(err, blobstore.ErrExists):
 		http.Error(w, "it is there already", http.StatusPreconditionFailed)
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)

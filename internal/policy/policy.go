@@ -16,7 +16,7 @@ import (
 	"cel.dev/cel-go/ext"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
 )
@@ -67,7 +67,7 @@ rules:
     do: [page]
 `
 
-var known = slices.Concat([]string{docket.Escalate, docket.Page}, docket.Containments)
+var known = slices.Concat([]string{cases.Escalate, cases.Page}, cases.Containments)
 
 // What Rule.AtEnd can say.
 const (
@@ -181,11 +181,11 @@ func (r *Rule) compile(env *cel.Env) error {
 		}
 	}
 	for _, action := range r.Otherwise {
-		if !slices.Contains(docket.Containments, action) {
-			return fmt.Errorf("otherwise: %q is no containment; there are %s", action, strings.Join(docket.Containments, ", "))
+		if !slices.Contains(cases.Containments, action) {
+			return fmt.Errorf("otherwise: %q is no containment; there are %s", action, strings.Join(cases.Containments, ", "))
 		}
 	}
-	if all := slices.Concat(r.Do, r.Otherwise); slices.ContainsFunc(all, docket.Destroys) && !slices.Contains(all, docket.Evidence) {
+	if all := slices.Concat(r.Do, r.Otherwise); slices.ContainsFunc(all, cases.Destroys) && !slices.Contains(all, cases.Evidence) {
 		return errors.New("do: evict and delete destroy what has run: add evidence")
 	}
 	if r.For < 0 || r.For > longest {
@@ -194,16 +194,16 @@ func (r *Rule) compile(env *cel.Env) error {
 	if r.AtEnd != "" && r.AtEnd != atEndRelease && r.AtEnd != atEndOtherwise {
 		return fmt.Errorf("at_end: %q is neither %q nor %q", r.AtEnd, atEndRelease, atEndOtherwise)
 	}
-	if r.Ask && len(docket.InOrder(r.Do)) == 0 {
+	if r.Ask && len(cases.InOrder(r.Do)) == 0 {
 		return errors.New("ask: there is nothing to approve: do names no containment")
 	}
-	if r.Ask && !slices.Contains(r.Do, docket.Page) {
+	if r.Ask && !slices.Contains(r.Do, cases.Page) {
 		return errors.New("ask: add page to do, or nobody is asked")
 	}
 	if r.AtEnd == atEndOtherwise && len(r.Otherwise) == 0 {
 		return errors.New("at_end: otherwise is empty")
 	}
-	if r.AtEnd != "" && !slices.Contains(r.Do, docket.Freeze) && !slices.Contains(r.Do, docket.Isolate) {
+	if r.AtEnd != "" && !slices.Contains(r.Do, cases.Freeze) && !slices.Contains(r.Do, cases.Isolate) {
 		return errors.New("at_end: nothing in do ends by itself: freeze and isolate do")
 	}
 	if r.When == "" {
@@ -227,28 +227,28 @@ func (r *Rule) compile(env *cel.Env) error {
 // Decide answers the first rule that fits. A rule that fails to evaluate makes
 // the decision a page and nothing else: what destroys fails closed, what tells
 // fails open.
-func (p *Policy) Decide(f finding.Finding, v docket.Verdict) docket.Decision {
+func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
 	vars := variables(f, v)
 	for _, r := range p.Rules {
 		out, _, err := r.program.Eval(vars)
 		if err != nil {
-			return docket.Decision{Rule: r.Name, Do: []string{docket.Page}, Why: fmt.Sprintf("the rule could not be evaluated, so nothing is contained: %v", err)}
+			return cases.Decision{Rule: r.Name, Do: []string{cases.Page}, Why: fmt.Sprintf("the rule could not be evaluated, so nothing is contained: %v", err)}
 		}
 		if out.Value() == true {
-			d := docket.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
-				Otherwise: slices.Clone(r.Otherwise), For: r.For, Ask: r.Ask, EscalateAtEnd: r.AtEnd == atEndOtherwise}
+			d := cases.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
+				Fallback: slices.Clone(r.Otherwise), HoldFor: r.For, RequireApproval: r.Ask, FallbackOnExpiry: r.AtEnd == atEndOtherwise}
 			return p.guarded(d, f)
 		}
 	}
-	return docket.Decision{Rule: "(no rule fits)", Do: []string{docket.Page}}
+	return cases.Decision{Rule: "(no rule fits)", Do: []string{cases.Page}}
 }
 
 // guarded takes out of a decision what the guards will refuse whatever the cluster looks
 // like: nothing is promised, and nobody is asked to approve, what will not be done. They
 // are asked again when acting.
-func (p *Policy) guarded(d docket.Decision, f finding.Finding) docket.Decision {
+func (p *Policy) guarded(d cases.Decision, f finding.Finding) cases.Decision {
 	touches := func(action string) bool {
-		return action != docket.Evidence && slices.Contains(docket.Containments, action)
+		return action != cases.Evidence && slices.Contains(cases.Containments, action)
 	}
 	if !slices.ContainsFunc(d.Do, touches) {
 		return d
@@ -257,12 +257,12 @@ func (p *Policy) guarded(d docket.Decision, f finding.Finding) docket.Decision {
 	if why == "" {
 		return d
 	}
-	d.Do, d.Otherwise = slices.DeleteFunc(d.Do, touches), nil
+	d.Do, d.Fallback = slices.DeleteFunc(d.Do, touches), nil
 	d.Why = "nothing is contained: " + why
 	return d
 }
 
-func variables(f finding.Finding, v docket.Verdict) map[string]any {
+func variables(f finding.Finding, v cases.Verdict) map[string]any {
 	fv := findingVar{f.Category, f.Severity, f.Project, f.Location, f.Cluster, f.Node, "", ""}
 	if f.Sensor != nil {
 		fv.Route, fv.SameAs = f.Sensor.Route, f.Sensor.SameAs

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -23,11 +23,11 @@ rules:
 		t.Fatal(err)
 	}
 	demo := finding.Finding{Node: "n", Container: finding.Container{ID: "c", Labels: map[string]string{"demo": "true"}}}
-	if d := p.Decide(demo, docket.Verdict{Level: docket.Malicious}); d.Rule != "demo" || !d.Includes(docket.Freeze) {
+	if d := p.Decide(demo, cases.Verdict{Level: cases.Malicious}); d.Rule != "demo" || !d.Includes(cases.Freeze) {
 		t.Errorf("decision %+v", d)
 	}
-	d := p.Decide(finding.Finding{}, docket.Verdict{Level: docket.Malicious})
-	if !slices.Equal(d.Do, []string{docket.Page}) || d.Why == "" {
+	d := p.Decide(finding.Finding{}, cases.Verdict{Level: cases.Malicious})
+	if !slices.Equal(d.Do, []string{cases.Page}) || d.Why == "" {
 		t.Errorf("a rule that cannot be evaluated must page and nothing else: %+v", d)
 	}
 }
@@ -44,12 +44,12 @@ guards: {namespaces: [payments]}
 		t.Fatal(err)
 	}
 	f := finding.Finding{Node: "n", Container: finding.Container{ID: "c"}, Pod: finding.Pod{Namespace: "shop", Name: "p"}}
-	if d := p.Decide(f, docket.Verdict{}); !d.Includes(docket.Isolate) || d.Why != "" {
+	if d := p.Decide(f, cases.Verdict{}); !d.Includes(cases.Isolate) || d.Why != "" {
 		t.Errorf("an open namespace: %+v", d)
 	}
 	f.Pod.Namespace = "payments"
-	d := p.Decide(f, docket.Verdict{})
-	if !slices.Equal(d.Do, []string{docket.Page, docket.Evidence}) || len(d.Otherwise) != 0 || !strings.Contains(d.Why, "protected") {
+	d := p.Decide(f, cases.Verdict{})
+	if !slices.Equal(d.Do, []string{cases.Page, cases.Evidence}) || len(d.Fallback) != 0 || !strings.Contains(d.Why, "protected") {
 		t.Errorf("a protected one: %+v", d)
 	}
 }
@@ -59,9 +59,9 @@ func TestDefaultTouchesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, level := range []docket.Level{docket.Malicious, docket.Unknown, docket.NotLookedUp} {
-		d := p.Decide(finding.Finding{}, docket.Verdict{Level: level})
-		if !d.Includes(docket.Page) || d.Includes(docket.Freeze) || d.Includes(docket.Evidence) {
+	for _, level := range []cases.Level{cases.Malicious, cases.Unknown, cases.NotLookedUp} {
+		d := p.Decide(finding.Finding{}, cases.Verdict{Level: level})
+		if !d.Includes(cases.Page) || d.Includes(cases.Freeze) || d.Includes(cases.Evidence) {
 			t.Errorf("%s: %+v", level, d)
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -15,12 +15,12 @@ type learning struct {
 	knows bool
 }
 
-func (l *learning) Judge(context.Context, finding.Finding) docket.Verdict {
+func (l *learning) Finding(context.Context, finding.Finding) cases.Verdict {
 	l.asked++
 	if l.knows {
-		return docket.Verdict{Level: docket.Malicious, Label: "learnt since"}
+		return cases.Verdict{Level: cases.Malicious, Label: "learnt since"}
 	}
-	return docket.Verdict{Level: docket.Unknown}
+	return cases.Verdict{Level: cases.Unknown}
 }
 
 // TestAskedAgain: bytes that nobody knew are asked about after an hour, a day and a
@@ -33,7 +33,7 @@ func TestAskedAgain(t *testing.T) {
 			f := w.found("c1", time.Now())
 			w.raiseInSCC(f)
 			r := w.process()
-			r.Judge = source
+			r.Verdicts = source
 			o, err := r.Finding(t.Context(), f)
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +42,7 @@ func TestAskedAgain(t *testing.T) {
 			for i, after := range []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour} {
 				source.knows = i+1 >= learnt
 				r := w.process()
-				r.Judge, r.Now = source, func() time.Time { return opened.Add(after + time.Minute) }
+				r.Verdicts, r.Now = source, func() time.Time { return opened.Add(after + time.Minute) }
 				r.Log.Now = r.Now
 				due, _, err := r.Log.Due(t.Context())
 				if err != nil || i < 3 && len(due) == 0 {
@@ -52,19 +52,19 @@ func TestAskedAgain(t *testing.T) {
 					if err := r.Advance(t.Context(), wake.Case); err != nil {
 						t.Fatal(err)
 					}
-					if err := r.Log.Woken(t.Context(), wake); err != nil {
+					if err := r.Log.DeleteWake(t.Context(), wake); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
 			c := w.read(o.Case)
 			if learnt > 4 {
-				if c.Decided.Verdict.Level != docket.Unknown || source.asked != 4 || c.Judged != 3 || len(c.Claims) != 0 {
-					t.Errorf("verdict %s, asked %d times, %d on record, claims %v", c.Decided.Verdict.Level, source.asked, c.Judged, c.Claims)
+				if c.Decided.Verdict.Level != cases.Unknown || source.asked != 4 || c.Rechecks != 3 || len(c.Claims) != 0 {
+					t.Errorf("verdict %s, asked %d times, %d on record, claims %v", c.Decided.Verdict.Level, source.asked, c.Rechecks, c.Claims)
 				}
 				return
 			}
-			if c.Decided.Verdict.Level != docket.Malicious || source.asked != 3 || len(c.Claims) == 0 || c.Escalated == nil {
+			if c.Decided.Verdict.Level != cases.Malicious || source.asked != 3 || len(c.Claims) == 0 || c.Escalated == nil {
 				t.Errorf("verdict %s, asked %d times, claims %v, escalated %v", c.Decided.Verdict.Level, source.asked, c.Claims, c.Escalated)
 			}
 		})

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
 
@@ -22,7 +23,7 @@ rules:
 // asked is a case that waits for an answer.
 func asked(t *testing.T) (*world, string) {
 	t.Helper()
-	store, err := casefile.Open(t.Context(), "mem://")
+	store, err := blobstore.Open(t.Context(), "mem://")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,10 +38,10 @@ func asked(t *testing.T) (*world, string) {
 	return w, out.Case
 }
 
-func (w *world) click(caseID, what, id string) docket.Case {
+func (w *world) click(caseID, what, id string) cases.Case {
 	w.t.Helper()
 	r := w.process()
-	body, err := json.Marshal(docket.Click{ID: id, What: what, By: "ann", At: time.Now()})
+	body, err := json.Marshal(cases.Click{ID: id, What: what, By: "ann", At: time.Now()})
 	if err == nil {
 		err = r.Log.Click(w.t.Context(), caseID, id, body)
 	}
@@ -59,33 +60,33 @@ func TestAskedAndApproved(t *testing.T) {
 	if !c.Asking() || len(c.Claims) != 0 || c.Paged == nil || c.Escalated == nil || c.Status() != "waiting for approval" {
 		t.Fatalf("before the answer: %q, claims %+v", c.Status(), c.Claims)
 	}
-	c = w.click(id, docket.PressApprove, "a")
-	if !c.Frozen() || c.Done(docket.Evidence) == nil {
+	c = w.click(id, cases.ActionApprove, "a")
+	if !c.Frozen() || c.Done(cases.Evidence) == nil {
 		t.Errorf("approved: %q, %+v", c.Status(), c.Claims)
 	}
-	if c = w.click(id, docket.PressDeny, "b"); !c.Frozen() || !strings.Contains(c.Clicks[1].Refused, "ann has pressed approve already") {
+	if c = w.click(id, cases.ActionDeny, "b"); !c.Frozen() || !strings.Contains(c.Clicks[1].Refused, "ann has pressed approve already") {
 		t.Errorf("a second answer: %+v", c.Clicks)
 	}
-	before := c.Done(docket.Freeze).Until
-	c = w.click(id, docket.PressExtend, "c")
-	if !c.Frozen() || !c.Done(docket.Freeze).Until.After(before) {
-		t.Errorf("extended: until %s, was %s, clicks %+v", c.Done(docket.Freeze).Until, before, c.Clicks)
+	before := c.Done(cases.Freeze).Until
+	c = w.click(id, cases.ActionExtend, "c")
+	if !c.Frozen() || !c.Done(cases.Freeze).Until.After(before) {
+		t.Errorf("extended: until %s, was %s, clicks %+v", c.Done(cases.Freeze).Until, before, c.Clicks)
 	}
-	if c = w.click(id, docket.PressRelease, "d"); c.Closed == nil || c.Closed.Resolution != "released" {
+	if c = w.click(id, cases.ActionRelease, "d"); c.Closed == nil || c.Closed.Resolution != "released" {
 		t.Errorf("released: %q %+v", c.Status(), c.Clicks)
 	}
 }
 
 func TestAskedAndDenied(t *testing.T) {
 	w, id := asked(t)
-	c := w.click(id, docket.PressDeny, "a")
+	c := w.click(id, cases.ActionDeny, "a")
 	if len(c.Claims) != 0 || c.Asking() || len(w.node.carried) != 0 {
 		t.Errorf("denied: %q, claims %+v, orders %v", c.Status(), c.Claims, w.node.carried)
 	}
-	if c = w.click(id, docket.PressApprove, "b"); len(c.Claims) != 0 {
+	if c = w.click(id, cases.ActionApprove, "b"); len(c.Claims) != 0 {
 		t.Errorf("approved after a denial: %+v", c.Claims)
 	}
-	if c = w.click(id, docket.PressBenign, "c"); c.Closed == nil {
+	if c = w.click(id, cases.ActionExpected, "c"); c.Closed == nil {
 		t.Errorf("it cannot be closed: %+v", c.Clicks)
 	}
 }
@@ -115,7 +116,7 @@ func TestSilenceTellsAgain(t *testing.T) {
 		t.Errorf("silence acted: %+v", c.Claims)
 	}
 	r := w.process()
-	due, _, err := (&casefile.Log{Store: r.Log.Store, Now: func() time.Time { return time.Now().Add(31 * time.Minute) }}).Due(t.Context())
+	due, _, err := (&caselog.Store{Objects: r.Log.Objects, Now: func() time.Time { return time.Now().Add(31 * time.Minute) }}).Due(t.Context())
 	if err != nil || len(due) == 0 {
 		t.Errorf("no wake brings the reminder: %v, %v", due, err)
 	}
@@ -125,11 +126,11 @@ func TestSilenceTellsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := c.Decided.Finding
-	e, err := f.Append(t.Context(), docket.KindClaimed, docket.Claimed{Action: docket.Freeze, ContainerID: d.Container.ID, Node: d.Node, SHA256: d.Process.SHA256})
+	e, err := f.Append(t.Context(), cases.KindClaimed, cases.Claimed{Action: cases.Freeze, ContainerID: d.Container.ID, Node: d.Node, SHA256: d.Process.SHA256})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err := r.Act(t.Context(), id, e.N); err != nil || a.Done || !strings.Contains(a.Error, "nobody has approved") {
+	if a, err := r.Contain(t.Context(), id, e.N); err != nil || a.Done || !strings.Contains(a.Error, "nobody has approved") {
 		t.Errorf("%+v, %v", a, err)
 	}
 }

@@ -7,9 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/scc"
 	"github.com/contraband-dev/contraband/internal/verdict"
 )
 
@@ -35,7 +36,7 @@ func TestHolderThatVanishes(t *testing.T) {
 	if err != nil || o.Case == "" {
 		t.Fatalf("the next delivery: %+v, %v", o, err)
 	}
-	now = now.Add(docket.Lease + time.Minute)
+	now = now.Add(cases.Lease + time.Minute)
 	due, _, err := r.Log.Due(t.Context())
 	if err != nil || len(due) == 0 || due[0].Case != o.Case {
 		t.Fatalf("nobody will look at the case: %v, %v", due, err)
@@ -59,10 +60,10 @@ func TestWhatComesWhileACaseCloses(t *testing.T) {
 	}
 	// Another invocation has named the finding and put it on record; then the case closes.
 	late := w.found("c1", time.Now())
-	if _, err := r.Log.Name(t.Context(), late.Key(), o.Case); err != nil {
+	if _, err := r.Log.AssignCase(t.Context(), late.Key(), o.Case); err != nil {
 		t.Fatal(err)
 	}
-	press(t, w, o.Case, docket.PressClose)
+	press(t, w, o.Case, cases.ActionClose)
 	if err := r.Advance(t.Context(), o.Case); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestWhatComesWhileACaseCloses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Append(t.Context(), docket.KindJoined, nil); err == nil {
+	if _, err := f.Append(t.Context(), cases.KindJoined, nil); err == nil {
 		t.Error("a closed case takes an event")
 	}
 }
@@ -105,7 +106,7 @@ func TestReleaseOfWhatIsGoneClosesTheCase(t *testing.T) {
 	r := w.process()
 	_, id := w.open(r, "c1")
 	w.node.gone = true
-	press(t, w, id, docket.PressRelease)
+	press(t, w, id, cases.ActionRelease)
 	advance(t, r, id)
 	if c := w.read(id); c.Frozen() || c.Closed == nil {
 		t.Errorf("the case of a container that is gone is %q", c.Status())
@@ -117,13 +118,13 @@ func TestReleaseThatFailsCanBePressedAgain(t *testing.T) {
 	r := w.process()
 	_, id := w.open(r, "c1")
 	w.node.refuse = "stuck in the kernel"
-	press(t, w, id, docket.PressRelease)
+	press(t, w, id, cases.ActionRelease)
 	advance(t, r, id)
 	if c := w.read(id); !c.Frozen() || c.Closed != nil {
 		t.Fatalf("after a thaw that failed the case is %q", c.Status())
 	}
 	w.node.refuse = ""
-	press(t, w, id, docket.PressRelease)
+	press(t, w, id, cases.ActionRelease)
 	advance(t, r, id)
 	if c := w.read(id); c.Frozen() || c.Status() != "closed: released" {
 		t.Errorf("after the second press the case is %q", c.Status())
@@ -134,9 +135,9 @@ func TestReleaseThatFailsCanBePressedAgain(t *testing.T) {
 func TestCloseWhileTheFreezeIsUnderWay(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
-	act := r.Act
-	r.Act = func(context.Context, string, int) (docket.Acted, error) {
-		return docket.Acted{}, fmt.Errorf("the sensor restarts")
+	act := r.Contain
+	r.Contain = func(context.Context, string, int) (cases.Outcome, error) {
+		return cases.Outcome{}, fmt.Errorf("the sensor restarts")
 	}
 	f := w.found("c1", time.Now())
 	w.raiseInSCC(f)
@@ -147,8 +148,8 @@ func TestCloseWhileTheFreezeIsUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	press(t, w, id, docket.PressClose)
-	r.Act = act
+	press(t, w, id, cases.ActionClose)
+	r.Contain = act
 	advance(t, r, id)
 	if c := w.read(id); c.Closed != nil || !c.Frozen() || c.Clicks[0].Refused == "" {
 		t.Errorf("the case is %q, frozen %v, the click %+v", c.Status(), c.Frozen(), c.Clicks)
@@ -157,7 +158,7 @@ func TestCloseWhileTheFreezeIsUnderWay(t *testing.T) {
 
 // TestOnlyBenignAndRemediatedEndTheFinding: released and settled do not.
 func TestOnlyBenignAndRemediatedEndTheFinding(t *testing.T) {
-	for what, want := range map[string]string{docket.PressBenign: "INACTIVE", docket.PressRemediated: "INACTIVE", docket.PressClose: "ACTIVE"} {
+	for what, want := range map[string]string{cases.ActionExpected: "INACTIVE", cases.ActionRemediated: "INACTIVE", cases.ActionClose: "ACTIVE"} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t, memory(t))
 			w.yaml = "rules: [{name: all, do: [escalate, page]}]"
@@ -174,7 +175,7 @@ func TestOnlyBenignAndRemediatedEndTheFinding(t *testing.T) {
 					t.Errorf("%s is %s, want %s", g.Category, g.State, want)
 				}
 			}
-			if c := w.read(id); c.Closed == nil || c.Closed.Resolution != docket.Ending(what) {
+			if c := w.read(id); c.Closed == nil || c.Closed.Resolution != cases.Resolution(what) {
 				t.Errorf("the case is %q", c.Status())
 			}
 			// SCC's notification of our own change opens and closes nothing.
@@ -204,7 +205,7 @@ func TestFreezeThatEndsByItself(t *testing.T) {
 	if err != nil || w.read(id).Status() != "freeze expired" || !strings.Contains(string(messages[0].Blocks), "RUNS again") {
 		t.Errorf("the case is %q, the page %s (%v)", w.read(id).Status(), messages[0].Blocks, err)
 	}
-	if w.read(id).Claim(docket.Cordon) == nil {
+	if w.read(id).Claim(cases.Cordon) == nil {
 		t.Error("the rule's otherwise is not begun")
 	}
 }
@@ -213,19 +214,19 @@ func TestFreezeThatEndsByItself(t *testing.T) {
 func TestGraverVerdictDecidesAnew(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
-	known := r.Judge
-	r.Judge = verdict.Judge{Sources: []verdict.Source{quotaSpent{}}}
+	known := r.Verdicts
+	r.Verdicts = verdict.Lookup{Sources: []verdict.Source{quotaSpent{}}}
 	_, id := w.open(r, "c1")
-	if c := w.read(id); c.Frozen() || c.Decided.Verdict.Level != docket.NotLookedUp {
+	if c := w.read(id); c.Frozen() || c.Decided.Verdict.Level != cases.NotLookedUp {
 		t.Fatalf("at first: %q, %s", c.Status(), c.Decided.Verdict.Level)
 	}
-	r.Judge = known
+	r.Verdicts = known
 	o, err := r.Finding(t.Context(), w.found("c1", time.Now().Add(time.Second)))
 	if err != nil || o.Case != id {
 		t.Fatalf("%+v, %v", o, err)
 	}
 	c := w.check(id)
-	if c.Decided.Verdict.Level != docket.Malicious || c.Joined != 1 || c.Warned == nil {
+	if c.Decided.Verdict.Level != cases.Malicious || c.Joined != 1 || c.WorseReminder == nil {
 		t.Errorf("verdict %s, %d joined", c.Decided.Verdict.Level, c.Joined)
 	}
 }
@@ -233,8 +234,8 @@ func TestGraverVerdictDecidesAnew(t *testing.T) {
 type quotaSpent struct{}
 
 func (quotaSpent) Name() string { return "quota" }
-func (quotaSpent) Lookup(context.Context, string) (docket.Verdict, error) {
-	return docket.Verdict{}, fmt.Errorf("HTTP 429")
+func (quotaSpent) Lookup(context.Context, string) (cases.Verdict, error) {
+	return cases.Verdict{}, fmt.Errorf("HTTP 429")
 }
 
 // TestWithoutASource: who has no SCC source is told, and nothing else changes.
@@ -282,7 +283,7 @@ func TestNothingOfOursReEnters(t *testing.T) {
 	}
 	for range 3 {
 		for _, p := range all {
-			body, err := finding.Notification("c", p, nil)
+			body, err := scc.Notification("c", p, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

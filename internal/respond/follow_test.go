@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
@@ -39,9 +39,9 @@ func TestNewContainerOfThePod(t *testing.T) {
 		t.Fatalf("case %s, want %s", second, first)
 	}
 	c := w.read(first)
-	freeze := c.Claim(docket.Freeze)
-	if !c.Frozen() || freeze.ContainerID != "c2" || c.Moves != 1 || c.Lost != "" {
-		t.Errorf("frozen %v, %+v, moves %d, lost %q", c.Frozen(), freeze, c.Moves, c.Lost)
+	freeze := c.Claim(cases.Freeze)
+	if !c.Frozen() || freeze.ContainerID != "c2" || c.Moves != 1 || c.FreezeLostReason != "" {
+		t.Errorf("frozen %v, %+v, moves %d, lost %q", c.Frozen(), freeze, c.Moves, c.FreezeLostReason)
 	}
 	if got := strings.Join(w.node.carried, " "); !strings.HasPrefix(got, "freeze evidence freeze") {
 		t.Errorf("carried out %q", got)
@@ -66,7 +66,7 @@ func TestNewContainerOfThePod(t *testing.T) {
 	if successor == first {
 		t.Fatal("the successor joined its predecessor's case")
 	}
-	if c := w.read(successor); !c.Frozen() || c.Claim(docket.Freeze).ContainerID != "s1" {
+	if c := w.read(successor); !c.Frozen() || c.Claim(cases.Freeze).ContainerID != "s1" {
 		t.Errorf("the successor: %q", c.Status())
 	}
 	if late := deliver(w.inPod("c9", "u1", now.Add(2*time.Hour))); late != first {
@@ -82,13 +82,13 @@ func TestNotAReplacement(t *testing.T) {
 	there, known := true, true
 	process := func() *respond.Responder {
 		r := w.process()
-		r.Has = func(context.Context, docket.Case, string) (bool, error) { return known, nil }
+		r.HasContainer = func(context.Context, cases.Case, string) (bool, error) { return known, nil }
 		r.Now = func() time.Time { return now.Add(10 * time.Second) }
-		r.Lost = func(context.Context, docket.Case) docket.Lost {
+		r.CheckHolds = func(context.Context, cases.Case) cases.Lost {
 			if there {
-				return docket.Lost{}
+				return cases.Lost{}
 			}
-			return docket.Lost{Why: "restarted"}
+			return cases.Lost{Why: "restarted"}
 		}
 		return r
 	}
@@ -127,8 +127,8 @@ func TestNotAReplacement(t *testing.T) {
 	if err := process().Advance(t.Context(), o.Case); err != nil {
 		t.Fatal(err)
 	}
-	if c := w.read(o.Case); c.Moves != 1 || !c.Frozen() || c.Claim(docket.Freeze).ContainerID != "c2" {
-		t.Errorf("%d moves, frozen %v, %+v, lost %q", c.Moves, c.Frozen(), c.Claim(docket.Freeze), c.Lost)
+	if c := w.read(o.Case); c.Moves != 1 || !c.Frozen() || c.Claim(cases.Freeze).ContainerID != "c2" {
+		t.Errorf("%d moves, frozen %v, %+v, lost %q", c.Moves, c.Frozen(), c.Claim(cases.Freeze), c.FreezeLostReason)
 	}
 }
 
@@ -165,41 +165,41 @@ rules:
 `
 	source := &learning{}
 	r := w.process()
-	r.Judge = source
+	r.Verdicts = source
 	o, err := r.Finding(t.Context(), w.inPod("c1", "u1", time.Now()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c := w.click(o.Case, docket.PressApprove, "a"); c.Done(docket.Evidence) == nil || c.Asking() {
+	if c := w.click(o.Case, cases.ActionApprove, "a"); c.Done(cases.Evidence) == nil || c.Asking() {
 		t.Fatalf("approved: %q %+v", c.Status(), c.Claims)
 	}
 	pressed := time.Now()
 	source.knows = true
 	r = w.process()
-	r.Judge = source
+	r.Verdicts = source
 	later := w.inPod("c1", "u1", time.Now())
 	later.CanonicalName += "-later"
 	if _, err := r.Finding(t.Context(), later); err != nil {
 		t.Fatal(err)
 	}
-	if c := w.read(o.Case); !c.Asking() || c.Claim(docket.Freeze) != nil {
+	if c := w.read(o.Case); !c.Asking() || c.Claim(cases.Freeze) != nil {
 		t.Errorf("after the graver verdict: asking %v, claims %+v", c.Asking(), c.Claims)
 	}
 	// Pressed before, recorded after.
-	body, err := json.Marshal(docket.Click{ID: "b", What: docket.PressApprove, By: "ann", At: pressed})
+	body, err := json.Marshal(cases.Click{ID: "b", What: cases.ActionApprove, By: "ann", At: pressed})
 	if err == nil {
 		err = w.process().Log.Click(t.Context(), o.Case, "b", body)
 	}
 	if err == nil {
 		err = w.process().Advance(t.Context(), o.Case)
 	}
-	if c := w.read(o.Case); err != nil || c.Claim(docket.Freeze) != nil || !strings.Contains(c.Clicks[1].Refused, "look again") {
+	if c := w.read(o.Case); err != nil || c.Claim(cases.Freeze) != nil || !strings.Contains(c.Clicks[1].Refused, "look again") {
 		t.Errorf("%v, clicks %+v", err, c.Clicks)
 	}
 	// Pressed after, on a page that showed what was decided before.
-	shown := func(id string, decision int) docket.Case {
+	shown := func(id string, decision int) cases.Case {
 		t.Helper()
-		body, err := json.Marshal(docket.Click{ID: id, What: docket.PressApprove, By: "ann", At: time.Now(), Decision: &decision})
+		body, err := json.Marshal(cases.Click{ID: id, What: cases.ActionApprove, By: "ann", At: time.Now(), Decision: &decision})
 		if err == nil {
 			err = w.process().Log.Click(t.Context(), o.Case, id, body)
 		}
@@ -211,7 +211,7 @@ rules:
 		}
 		return w.read(o.Case)
 	}
-	if c := shown("old-page", 0); c.Claim(docket.Freeze) != nil || !strings.Contains(c.Clicks[2].Refused, "look again") {
+	if c := shown("old-page", 0); c.Claim(cases.Freeze) != nil || !strings.Contains(c.Clicks[2].Refused, "look again") {
 		t.Errorf("approved on an old page: %+v", c.Clicks)
 	}
 	if c := shown("new-page", w.read(o.Case).DecisionN()); !c.Frozen() {
@@ -229,10 +229,10 @@ func TestSuccessorByTime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := w.record(o.Case, docket.KindClaimed, docket.Claimed{Action: docket.Evict, PodUID: "u1"})
-	w.record(o.Case, docket.KindActed, docket.Acted{Claim: n, Action: docket.Evict, Done: true, At: now})
+	n := w.record(o.Case, cases.KindClaimed, cases.Claimed{Action: cases.Evict, PodUID: "u1"})
+	w.record(o.Case, cases.KindActed, cases.Outcome{Claim: n, Action: cases.Evict, Done: true, At: now})
 	for _, at := range []time.Duration{10 * time.Second, time.Minute} {
-		joins := at < docket.MaxGrace
+		joins := at < cases.MaxGrace
 		f := w.inPod("", "", now.Add(at))
 		f.CanonicalName += at.String()
 		got, err := w.process().Finding(t.Context(), f)
@@ -253,16 +253,16 @@ func TestPodThatStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := w.record(o.Case, docket.KindClaimed, docket.Claimed{Action: docket.Evict, PodUID: "u1"})
-	w.record(o.Case, docket.KindActed, docket.Acted{Claim: n, Action: docket.Evict, Done: true, At: now})
+	n := w.record(o.Case, cases.KindClaimed, cases.Claimed{Action: cases.Evict, PodUID: "u1"})
+	w.record(o.Case, cases.KindActed, cases.Outcome{Claim: n, Action: cases.Evict, Done: true, At: now})
 	looked := 0
-	advance := func(after time.Duration) docket.Case {
+	advance := func(after time.Duration) cases.Case {
 		t.Helper()
 		r := w.process()
 		r.Now = func() time.Time { return now.Add(after) }
-		r.Lost = func(context.Context, docket.Case) docket.Lost {
+		r.CheckHolds = func(context.Context, cases.Case) cases.Lost {
 			looked++
-			return docket.Lost{Action: docket.Evict, Why: "its kubelet has not ended it"}
+			return cases.Lost{Action: cases.Evict, Why: "its kubelet has not ended it"}
 		}
 		if err := r.Advance(t.Context(), o.Case); err != nil {
 			t.Fatal(err)
@@ -275,8 +275,8 @@ func TestPodThatStays(t *testing.T) {
 	if c := advance(time.Minute); looked != 1 || c.Status() != "pod does not go" {
 		t.Errorf("after it: looked %d times, %q", looked, c.Status())
 	}
-	if c := advance(2 * time.Minute); looked != 1 || c.Stays == "" {
-		t.Errorf("told already: looked %d times, %q", looked, c.Stays)
+	if c := advance(2 * time.Minute); looked != 1 || c.RemovalStuck == "" {
+		t.Errorf("told already: looked %d times, %q", looked, c.RemovalStuck)
 	}
 	messages, err := w.slack.Messages()
 	if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "STILL THERE") {

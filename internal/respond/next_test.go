@@ -5,30 +5,30 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 )
 
 // TestNextAction reads as the playbook of containment: what has been done, and what
 // is due then.
 func TestNextAction(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	all := []string{docket.Evict, docket.Cordon, docket.Isolate, docket.Evidence, docket.Page, docket.Freeze} // in no order
-	ok := docket.Acted{Done: true, Until: now.Add(time.Hour)}
-	over := docket.Acted{Done: true, Until: now.Add(-time.Minute)}
-	bare := docket.Acted{Done: true, NotEnforced: "nothing enforces"}
-	failed := docket.Acted{Error: "refused"}
-	soon, past := docket.Acted{Error: "not yet", Later: now.Add(time.Minute)}, docket.Acted{Error: "not yet", Later: now.Add(-time.Minute)}
+	all := []string{cases.Evict, cases.Cordon, cases.Isolate, cases.Evidence, cases.Page, cases.Freeze} // in no order
+	ok := cases.Outcome{Done: true, Until: now.Add(time.Hour)}
+	over := cases.Outcome{Done: true, Until: now.Add(-time.Minute)}
+	bare := cases.Outcome{Done: true, NotEnforced: "nothing enforces"}
+	failed := cases.Outcome{Error: "refused"}
+	soon, past := cases.Outcome{Error: "not yet", RetryAt: now.Add(time.Minute)}, cases.Outcome{Error: "not yet", RetryAt: now.Add(-time.Minute)}
 	type deed struct {
 		action string
-		acted  *docket.Acted
+		acted  *cases.Outcome
 		click  string
 	}
-	did := func(action string, a docket.Acted) deed { return deed{action: action, acted: &a} }
+	did := func(action string, a cases.Outcome) deed { return deed{action: action, acted: &a} }
 	for name, c := range map[string]struct {
 		do, otherwise []string
 		atEnd         bool
 		done          []deed
-		clicks        []docket.Click
+		clicks        []cases.Click
 		lost          string
 		expired       bool
 		want          string
@@ -67,9 +67,9 @@ func TestNextAction(t *testing.T) {
 		"an ending uncordons":              {do: []string{"cordon"}, done: []deed{did("cordon", ok)}, clicks: press("remediated"), want: "uncordon"},
 		"an ending begins nothing":         {do: all, clicks: press("benign")},
 	} {
-		k := docket.Case{Clicks: c.clicks, Lost: c.lost, Expired: c.expired, Decided: docket.Decided{Decision: docket.Decision{Do: c.do, Otherwise: c.otherwise, EscalateAtEnd: c.atEnd}}}
+		k := cases.Case{Clicks: c.clicks, FreezeLostReason: c.lost, Expired: c.expired, Decided: cases.Decided{Decision: cases.Decision{Do: c.do, Fallback: c.otherwise, FallbackOnExpiry: c.atEnd}}}
 		for n, p := range c.done {
-			k.Claims = append(k.Claims, docket.Claim{N: n, Claimed: docket.Claimed{Action: p.action, Click: p.click}, Acted: p.acted})
+			k.Claims = append(k.Claims, cases.Claim{N: n, Claimed: cases.Claimed{Action: p.action, Click: p.click}, Outcome: p.acted})
 		}
 		if got, _ := nextAction(k, now); got != c.want {
 			t.Errorf("%s: %q is due, want %q", name, got, c.want)
@@ -77,18 +77,18 @@ func TestNextAction(t *testing.T) {
 	}
 }
 
-func press(what ...string) (out []docket.Click) {
+func press(what ...string) (out []cases.Click) {
 	for i, w := range what {
-		out = append(out, docket.Click{ID: "click" + string(rune('0'+i)), What: w})
+		out = append(out, cases.Click{ID: "click" + string(rune('0'+i)), What: w})
 	}
 	return out
 }
 
 // TestExtensionThatFails: the hold that it was to extend still holds.
 func TestExtensionThatFails(t *testing.T) {
-	k := docket.Case{Clicks: press("extend"), Claims: []docket.Claim{
-		{N: 1, Claimed: docket.Claimed{Action: docket.Freeze}, Acted: &docket.Acted{Done: true}},
-		{N: 2, Claimed: docket.Claimed{Action: docket.Freeze, Click: "click0"}, Acted: &docket.Acted{Error: "refused"}},
+	k := cases.Case{Clicks: press("extend"), Claims: []cases.Claim{
+		{N: 1, Claimed: cases.Claimed{Action: cases.Freeze}, Outcome: &cases.Outcome{Done: true}},
+		{N: 2, Claimed: cases.Claimed{Action: cases.Freeze, Click: "click0"}, Outcome: &cases.Outcome{Error: "refused"}},
 	}}
 	if !k.Frozen() || k.Status() != "frozen" {
 		t.Errorf("the case says %q", k.Status())
@@ -101,16 +101,16 @@ func TestExtensionThatFails(t *testing.T) {
 // TestHalfMadeAndReleased: a hold that was begun and has no end is over once it was
 // undone, though a later undoing failed: the case can be closed.
 func TestHalfMadeAndReleased(t *testing.T) {
-	k := docket.Case{Clicks: press("release"), Lost: "restarted", Claims: []docket.Claim{
-		{N: 1, Claimed: docket.Claimed{Action: docket.Freeze}, Acted: &docket.Acted{Done: true}},
-		{N: 2, Claimed: docket.Claimed{Action: docket.Isolate}},
+	k := cases.Case{Clicks: press("release"), FreezeLostReason: "restarted", Claims: []cases.Claim{
+		{N: 1, Claimed: cases.Claimed{Action: cases.Freeze}, Outcome: &cases.Outcome{Done: true}},
+		{N: 2, Claimed: cases.Claimed{Action: cases.Isolate}},
 	}}
-	if got := refuses(k, docket.Click{What: docket.PressRemediated}); !strings.Contains(got, "under way") || k.Released() {
+	if got := refuses(k, cases.Click{What: cases.ActionRemediated}); !strings.Contains(got, "under way") || k.Released() {
 		t.Errorf("half made: %q, released %v", got, k.Released())
 	}
-	k.Claims = append(k.Claims, docket.Claim{N: 3, Claimed: docket.Claimed{Action: docket.Release, Click: "click0"}, Acted: &docket.Acted{Done: true}},
-		docket.Claim{N: 4, Claimed: docket.Claimed{Action: docket.Release, Click: "another"}, Acted: &docket.Acted{Error: "refused"}})
-	if got := refuses(k, docket.Click{What: docket.PressRemediated}); got != "" || !k.Released() || closingOf(k) == nil {
+	k.Claims = append(k.Claims, cases.Claim{N: 3, Claimed: cases.Claimed{Action: cases.Release, Click: "click0"}, Outcome: &cases.Outcome{Done: true}},
+		cases.Claim{N: 4, Claimed: cases.Claimed{Action: cases.Release, Click: "another"}, Outcome: &cases.Outcome{Error: "refused"}})
+	if got := refuses(k, cases.Click{What: cases.ActionRemediated}); got != "" || !k.Released() || closingOf(k) == nil {
 		t.Errorf("undone: %q, released %v", got, k.Released())
 	}
 }
@@ -118,12 +118,12 @@ func TestHalfMadeAndReleased(t *testing.T) {
 // TestPutOffEnds: an action that is put off for ever is tried thirty times.
 func TestPutOffEnds(t *testing.T) {
 	now := time.Now()
-	k := docket.Case{Decided: docket.Decided{Decision: docket.Decision{Do: []string{docket.Evict}}}}
+	k := cases.Case{Decided: cases.Decided{Decision: cases.Decision{Do: []string{cases.Evict}}}}
 	for n := range maxTries {
-		if got, _ := nextAction(k, now); got != docket.Evict {
+		if got, _ := nextAction(k, now); got != cases.Evict {
 			t.Fatalf("try %d: %q is due", n, got)
 		}
-		k.Claims = append(k.Claims, docket.Claim{N: n, Claimed: docket.Claimed{Action: docket.Evict}, Acted: &docket.Acted{Error: "not yet", Later: now.Add(-time.Second)}})
+		k.Claims = append(k.Claims, cases.Claim{N: n, Claimed: cases.Claimed{Action: cases.Evict}, Outcome: &cases.Outcome{Error: "not yet", RetryAt: now.Add(-time.Second)}})
 	}
 	if got, _ := nextAction(k, now); got != "" {
 		t.Errorf("after %d tries %q is due", maxTries, got)
@@ -132,18 +132,18 @@ func TestPutOffEnds(t *testing.T) {
 
 // TestButtonsAreRefusedInWords: what cannot be done now says why.
 func TestButtonsAreRefusedInWords(t *testing.T) {
-	held := docket.Case{Claims: []docket.Claim{{Claimed: docket.Claimed{Action: docket.Isolate}, Acted: &docket.Acted{Done: true}}}}
+	held := cases.Case{Claims: []cases.Claim{{Claimed: cases.Claimed{Action: cases.Isolate}, Outcome: &cases.Outcome{Done: true}}}}
 	held.Decided.Finding.Pod.Name = "p"
-	free := docket.Case{}
+	free := cases.Case{}
 	for _, c := range []struct {
-		k    docket.Case
+		k    cases.Case
 		what string
 		want string
 	}{
-		{free, docket.PressRelease, "nothing is"}, {held, docket.PressRelease, ""}, {free, docket.PressEvict, "no pod"}, {held, docket.PressEvict, "no evidence"},
-		{held, docket.PressBenign, "still isolated"}, {free, docket.PressBenign, ""}, {free, "explode", "no such button"},
+		{free, cases.ActionRelease, "nothing is"}, {held, cases.ActionRelease, ""}, {free, cases.ActionEvict, "no pod"}, {held, cases.ActionEvict, "no evidence"},
+		{held, cases.ActionExpected, "still isolated"}, {free, cases.ActionExpected, ""}, {free, "explode", "no such button"},
 	} {
-		if got := refuses(c.k, docket.Click{What: c.what}); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+		if got := refuses(c.k, cases.Click{What: c.what}); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.what, got, c.want)
 		}
 	}

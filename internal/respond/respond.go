@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/policy"
 )
@@ -23,57 +23,57 @@ var ErrBusy = errors.New("the case is being worked on")
 
 // Facts gathers what an analyst would look up; it never fails as a whole.
 type Facts interface {
-	Facts(ctx context.Context, f finding.Finding) docket.Facts
+	Facts(ctx context.Context, f finding.Finding) cases.Facts
 }
 
 // Judge says what is known of the bytes; it never fails as a whole.
-type Judge interface {
-	Judge(ctx context.Context, f finding.Finding) docket.Verdict
+type Verdicts interface {
+	Finding(ctx context.Context, f finding.Finding) cases.Verdict
 }
 
 // Escalator writes to Security Command Center.
 type Escalator interface {
-	Escalate(ctx context.Context, c docket.Case, at time.Time) (name string, err error)
-	Report(ctx context.Context, c docket.Case, link string) error
+	Escalate(ctx context.Context, c cases.Case, at time.Time) (name string, err error)
+	Report(ctx context.Context, c cases.Case, link string) error
 	// Deactivate makes our own findings of a case INACTIVE.
-	Deactivate(ctx context.Context, c docket.Case) error
+	Deactivate(ctx context.Context, c cases.Case) error
 }
 
 // Pager tells people.
 type Pager interface {
-	Post(ctx context.Context, c docket.Case, again bool) (docket.Paged, error)
-	Edit(ctx context.Context, c docket.Case) (docket.Paged, error)
+	Post(ctx context.Context, c cases.Case, again bool) (cases.Paged, error)
+	Edit(ctx context.Context, c cases.Case) (cases.Paged, error)
 	// Remind tells again, once a decision, that an answer is waited for, or that it is
 	// graver than the page said.
-	Remind(ctx context.Context, c docket.Case, graver bool) (timestamp string, err error)
-	Digest(c docket.Case) string
+	Remind(ctx context.Context, c cases.Case, graver bool) (timestamp string, err error)
+	Digest(c cases.Case) string
 }
 
 // Responder takes the steps.
 type Responder struct {
-	Log    *casefile.Log  // required
-	Facts  Facts          // required
-	Judge  Judge          // required
-	Policy *policy.Policy // required
-	Pager  Pager          // required
+	Log      *caselog.Store // required
+	Facts    Facts          // required
+	Verdicts Verdicts       // required
+	Policy   *policy.Policy // required
+	Pager    Pager          // required
 	// SCC is nil where no source of our own is configured: escalation then lives
 	// in the case and on the page alone.
 	SCC Escalator
 	// Act has a recorded claim carried out by the Contain function. Required.
-	Act func(ctx context.Context, caseID string, n int) (docket.Acted, error)
+	Contain func(ctx context.Context, caseID string, n int) (cases.Outcome, error)
 	// Lost says what is no more of what holds a pod, and why; its Why is "" when all
 	// holds as far as can be seen. nil: nobody can see.
-	Lost func(ctx context.Context, c docket.Case) docket.Lost
+	CheckHolds func(ctx context.Context, c cases.Case) cases.Lost
 	// Has tells whether a container is one of the case's pod, by the API server's word.
 	// nil: nobody can see, and a finding's word is taken.
-	Has func(ctx context.Context, c docket.Case, containerID string) (bool, error)
+	HasContainer func(ctx context.Context, c cases.Case, containerID string) (bool, error)
 	// Drive starts a workflow that waits for what a case needs, and answers its
 	// execution. nil: none is configured, and the sweep alone goes on with cases.
-	Drive func(ctx context.Context, caseID string) (execution string, err error)
+	StartWorkflow func(ctx context.Context, caseID string) (execution string, err error)
 	// Source is our own source's name; our escalations in it never re-enter.
 	Source string
 	// Holder names one invocation. Required.
-	Holder func() string
+	LeaseOwner func() string
 	// Link is the casebook's page of a case. Required.
 	Link func(caseID string) string
 	// Now is the clock. Required.
@@ -81,7 +81,7 @@ type Responder struct {
 }
 
 // Outcome is what became of a finding: exactly one field is set.
-type Outcome struct {
+type Result struct {
 	Case         string `json:"case,omitempty"`
 	Acknowledged string `json:"acknowledged,omitempty"` // why nothing is to be done
 	DeadLettered string `json:"deadLettered,omitempty"` // why nothing can be done
@@ -89,113 +89,113 @@ type Outcome struct {
 
 // Finding takes a finding as far as it goes now. An error is transient: the
 // same finding again goes on where this one ended.
-func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Outcome, error) {
+func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, error) {
 	switch {
 	case f.Category == finding.AddedMaliciousBinary && f.Of(r.Source):
-		return Outcome{Acknowledged: "our own escalation"}, nil
+		return Result{Acknowledged: "our own escalation"}, nil
 	case f.Kind() == finding.Other:
-		return Outcome{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil
+		return Result{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil
 	case f.Closed():
 		return r.over(ctx, f)
 	case f.Muted():
-		return Outcome{Acknowledged: "the finding is muted"}, nil
+		return Result{Acknowledged: "the finding is muted"}, nil
 	}
 	return r.active(ctx, f)
 }
 
-func (r *Responder) active(ctx context.Context, f finding.Finding) (Outcome, error) {
-	w := &work{Responder: r, holder: r.Holder(), received: r.Now().UTC()}
-	var learnt docket.Decided
+func (r *Responder) active(ctx context.Context, f finding.Finding) (Result, error) {
+	w := &run{Responder: r, holder: r.LeaseOwner(), received: r.Now().UTC()}
+	var learnt cases.Decided
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { // reads need no claim: they run beside the bucket's round trips
-		learnt = w.learn(gctx, f)
+		learnt = w.assess(gctx, f)
 		return nil
 	})
 	var fresh bool
 	g.Go(func() (err error) {
-		w.file, fresh, err = w.join(gctx, f)
+		w.log, fresh, err = w.join(gctx, f)
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return Outcome{}, err
+		return Result{}, err
 	}
 	outcome, err := w.workOrLeave(ctx, f, &learnt, fresh)
-	if errors.Is(err, casefile.ErrClosed) {
-		return Outcome{}, fmt.Errorf("it closed meanwhile; the next delivery opens its next episode: %w", err)
+	if errors.Is(err, caselog.ErrClosed) {
+		return Result{}, fmt.Errorf("it closed meanwhile; the next delivery opens its next episode: %w", err)
 	}
 	return outcome, err
 }
 
 // workOrLeave goes on with the case, unless another has it in hand.
-func (w *work) workOrLeave(ctx context.Context, f finding.Finding, learnt *docket.Decided, fresh bool) (Outcome, error) {
-	outcome := Outcome{Case: w.file.ID}
-	if w.file.IsClosed() {
+func (w *run) workOrLeave(ctx context.Context, f finding.Finding, learnt *cases.Decided, fresh bool) (Result, error) {
+	outcome := Result{Case: w.log.ID}
+	if w.log.IsClosed() {
 		return outcome, nil // a redelivery of what that case dealt with
 	}
-	if w.file.HeldByOther() {
+	if w.log.LeasedByOther() {
 		// The occurrence is on record. Had the holder given the case back before
 		// it was, and looked in vain, this second reading shows it.
-		if err := w.file.Reload(ctx); err != nil {
-			return Outcome{}, err
+		if err := w.log.Reload(ctx); err != nil {
+			return Result{}, err
 		}
-		if w.file.HeldByOther() {
+		if w.log.LeasedByOther() {
 			c, err := w.fold()
 			if err != nil {
-				return Outcome{}, err
+				return Result{}, err
 			}
 			if fresh || c.Handled[f.Key()] {
 				// The holder has it, or looks before it leaves; should it die instead,
 				// the case is looked at when its lease has ended.
-				return outcome, w.Log.WakeAt(ctx, w.file.ID, w.file.HeldUntil())
+				return outcome, w.Log.WakeAt(ctx, w.log.ID, w.log.LeasedUntil())
 			}
-			return Outcome{}, fmt.Errorf("case %q: %w", w.file.ID, ErrBusy) // it may have died: come again
+			return Result{}, fmt.Errorf("case %q: %w", w.log.ID, ErrBusy) // it may have died: come again
 		}
 	}
-	return outcome, w.run(ctx, learnt)
+	return outcome, w.cycle(ctx, learnt)
 }
 
 // over ends the open case of a finding that SCC says is over.
-func (r *Responder) over(ctx context.Context, f finding.Finding) (Outcome, error) {
+func (r *Responder) over(ctx context.Context, f finding.Finding) (Result, error) {
 	why := "the finding is " + f.State
 	if f.Deleted {
 		why = "the finding is deleted"
 	}
-	file, err := r.Log.Latest(ctx, f.CaseKey(""), r.Holder(), ofSamePod(f))
+	file, err := r.Log.Latest(ctx, f.CaseKey(""), r.LeaseOwner(), ofSamePod(f))
 	if err != nil {
-		return Outcome{}, err
+		return Result{}, err
 	}
 	if len(file.Events()) == 0 {
-		return Outcome{Acknowledged: why + ", and no case is open for it"}, nil
+		return Result{Acknowledged: why + ", and no case is open for it"}, nil
 	}
-	c, err := docket.Fold(file.ID, file.Events())
+	c, err := cases.Fold(file.ID, file.Events())
 	if err != nil {
-		return Outcome{}, err
+		return Result{}, err
 	}
 	if f.EventTime.Before(c.First) {
-		return Outcome{Acknowledged: why + ", and what the open case is about came later"}, nil
+		return Result{Acknowledged: why + ", and what the open case is about came later"}, nil
 	}
 	names, err := r.findingsOf(ctx, file.ID)
 	if err != nil {
-		return Outcome{}, err
+		return Result{}, err
 	}
 	if !names[f.CanonicalName] {
-		return Outcome{Acknowledged: why + ", and the open case about the same is not of it"}, nil
+		return Result{Acknowledged: why + ", and the open case about the same is not of it"}, nil
 	}
 	if len(names) > 1 {
-		return Outcome{Case: file.ID}, nil // others keep it open
+		return Result{Case: file.ID}, nil // others keep it open
 	}
-	if file.HeldByOther() {
-		return Outcome{}, fmt.Errorf("case %q: %w", file.ID, ErrBusy)
+	if file.LeasedByOther() {
+		return Result{}, fmt.Errorf("case %q: %w", file.ID, ErrBusy)
 	}
 	// The word of SCC is a click like a person's: the case goes its usual way to the end.
-	body, err := json.Marshal(docket.Click{ID: "scc-" + f.Key()[:32], What: docket.PressClose, By: "Security Command Center (" + why + ")", At: r.Now().UTC()})
+	body, err := json.Marshal(cases.Click{ID: "scc-" + f.Key()[:32], What: cases.ActionClose, By: "Security Command Center (" + why + ")", At: r.Now().UTC()})
 	if err != nil {
-		return Outcome{}, err
+		return Result{}, err
 	}
 	if err := r.Log.Click(ctx, file.ID, "scc-"+f.Key()[:32], body); err != nil {
-		return Outcome{}, err
+		return Result{}, err
 	}
-	return Outcome{Case: file.ID}, r.Advance(ctx, file.ID)
+	return Result{Case: file.ID}, r.Advance(ctx, file.ID)
 }
 
 // findingsOf answers the canonical names of the findings that joined a case.
@@ -217,23 +217,23 @@ func (r *Responder) findingsOf(ctx context.Context, caseID string) (map[string]b
 
 // Advance takes every step that a case is due. An error is transient.
 func (r *Responder) Advance(ctx context.Context, caseID string) error {
-	w := &work{Responder: r, holder: r.Holder(), received: r.Now().UTC()}
+	w := &run{Responder: r, holder: r.LeaseOwner(), received: r.Now().UTC()}
 	var err error
-	if w.file, err = r.Log.Read(ctx, caseID, w.holder); err != nil {
+	if w.log, err = r.Log.Read(ctx, caseID, w.holder); err != nil {
 		return err
 	}
-	if w.file.IsClosed() {
+	if w.log.IsClosed() {
 		return w.reopen(ctx)
 	}
-	if w.file.HeldByOther() {
+	if w.log.LeasedByOther() {
 		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
 	}
-	if len(w.file.Events()) > 0 {
+	if len(w.log.Events()) > 0 {
 		next, err := w.lookAtHolds(ctx)
 		if err != nil {
 			return err
 		}
-		if err := w.run(ctx, nil); err != nil || next.IsZero() || w.file.IsClosed() {
+		if err := w.cycle(ctx, nil); err != nil || next.IsZero() || w.log.IsClosed() {
 			return err
 		}
 		return w.wakeForHolds(ctx, next) // one may hold no more, and the other still
@@ -247,8 +247,8 @@ func (r *Responder) Advance(ctx context.Context, caseID string) error {
 	if err := json.Unmarshal(entries[0].Body, &f); err != nil {
 		return fmt.Errorf("case %q, occurrence %q: %w", caseID, entries[0].Name, err)
 	}
-	learnt := w.learn(ctx, f)
-	return w.run(ctx, &learnt)
+	learnt := w.assess(ctx, f)
+	return w.cycle(ctx, &learnt)
 }
 
 // A kubelet that restarts what is frozen does so soon: that is when it is looked at often.
@@ -260,12 +260,12 @@ const (
 
 // nextHoldCheck is when somebody is to look whether what holds the pod still does;
 // zero when nothing holds it, or nobody can see.
-func (r *Responder) nextHoldCheck(c docket.Case) (at time.Time) {
-	if r.Lost == nil || c.Decided.Finding.Pod.Name == "" {
+func (r *Responder) nextHoldCheck(c cases.Case) (at time.Time) {
+	if r.CheckHolds == nil || c.Decided.Finding.Pod.Name == "" {
 		return at
 	}
-	for _, held := range []string{docket.Freeze, docket.Isolate} {
-		if !c.InForce(held) || held == docket.Isolate && c.Open != "" {
+	for _, held := range []string{cases.Freeze, cases.Isolate} {
+		if !c.InForce(held) || held == cases.Isolate && c.IsolationBroken != "" {
 			continue
 		}
 		next := r.Now().Add(holdCheck)
@@ -281,20 +281,20 @@ func (r *Responder) nextHoldCheck(c docket.Case) (at time.Time) {
 
 // lookAtHolds sees whether the kubelet has restarted what we froze, or somebody has
 // opened what we isolated, and answers when somebody is to look again.
-func (w *work) lookAtHolds(ctx context.Context) (next time.Time, err error) {
+func (w *run) lookAtHolds(ctx context.Context) (next time.Time, err error) {
 	c, err := w.fold()
 	if err != nil {
 		return next, err
 	}
 	next = w.nextHoldCheck(c)
-	gone := c.SeeGone()
-	look := w.Responder.Lost != nil && !gone.IsZero() && w.Now().After(gone) && w.Now().Sub(gone) < seeGoneFor
+	gone := c.RemovalDeadline()
+	look := w.Responder.CheckHolds != nil && !gone.IsZero() && w.Now().After(gone) && w.Now().Sub(gone) < seeGoneFor
 	if next.IsZero() && !look {
 		return next, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, docket.StepDeadline)
+	ctx, cancel := context.WithTimeout(ctx, cases.StepDeadline)
 	defer cancel()
-	w.lost = w.Responder.Lost(ctx, c)
+	w.lostHold = w.Responder.CheckHolds(ctx, c)
 	return next, nil
 }
 
@@ -304,12 +304,12 @@ const seeGoneFor = 6 * time.Hour
 
 // wakeForHolds has somebody look at a time, unless somebody does so before: every look
 // asks for the next, and they must not become more.
-func (w *work) wakeForHolds(ctx context.Context, at time.Time) error {
-	ahead, err := w.Log.WakesWithin(ctx, w.file.ID, w.Now(), at)
+func (w *run) wakeForHolds(ctx context.Context, at time.Time) error {
+	ahead, err := w.Log.WakesWithin(ctx, w.log.ID, w.Now(), at)
 	if err != nil || ahead {
 		return err
 	}
-	return w.Log.WakeAt(ctx, w.file.ID, at)
+	return w.Log.WakeAt(ctx, w.log.ID, at)
 }
 
 // Wait is what a case waits for: nothing when Done, else for a press, at most For.
@@ -334,7 +334,7 @@ const (
 // another is told that it is done.
 func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback string) (Wait, error) {
 	if execution != "" {
-		ours, err := r.Log.Drives(ctx, caseID, execution)
+		ours, err := r.Log.ClaimExecution(ctx, caseID, execution)
 		if err != nil {
 			return Wait{}, err
 		}
@@ -355,14 +355,14 @@ func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback 
 
 // Waits answers for how long nothing is due in a case.
 func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
-	file, err := r.Log.Read(ctx, caseID, r.Holder())
+	file, err := r.Log.Read(ctx, caseID, r.LeaseOwner())
 	if err != nil {
 		return Wait{}, err
 	}
 	if len(file.Events()) == 0 {
 		return Wait{Done: true, Why: "there is no such case"}, nil
 	}
-	c, err := docket.Fold(caseID, file.Events())
+	c, err := cases.Fold(caseID, file.Events())
 	if err != nil {
 		return Wait{}, err
 	}
@@ -382,18 +382,18 @@ func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
 }
 
 // looks are the times at which a step may become due without anybody's doing.
-func (r *Responder) looks(c docket.Case) (out []time.Time) {
+func (r *Responder) looks(c cases.Case) (out []time.Time) {
 	for _, claim := range c.Claims {
-		if a := claim.Acted; a != nil {
-			out = append(out, a.Later, a.Until, a.RestartsAt.Add(restartSlack))
+		if a := claim.Outcome; a != nil {
+			out = append(out, a.RetryAt, a.Until, a.RestartsAt.Add(restartSlack))
 		}
 	}
 	// (Whether a hold still holds the sweep looks: asked for by the workflow as well it would
 	// take it to its limit of steps.)
-	if at := c.SeeGone(); !at.IsZero() && r.Lost != nil {
+	if at := c.RemovalDeadline(); !at.IsZero() && r.CheckHolds != nil {
 		out = append(out, at.Add(time.Second))
 	}
-	for _, at := range c.AskAgain() {
+	for _, at := range c.RecheckTimes() {
 		out = append(out, at.Add(time.Second))
 	}
 	if c.Asking() && c.Reminded == nil {

@@ -22,18 +22,19 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/contain"
-	"github.com/contraband-dev/contraband/internal/docket"
 	"github.com/contraband-dev/contraband/internal/enrich"
-	"github.com/contraband-dev/contraband/internal/escalate"
+	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
-	"github.com/contraband-dev/contraband/internal/page"
+	slacknotify "github.com/contraband-dev/contraband/internal/notify/slack"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
-	sccstandin "github.com/contraband-dev/contraband/internal/standin/scc"
-	slackstandin "github.com/contraband-dev/contraband/internal/standin/slack"
+	"github.com/contraband-dev/contraband/internal/scc"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"github.com/contraband-dev/contraband/internal/verdict"
 )
 
@@ -81,7 +82,7 @@ func (l *life) end() error {
 
 // mortalStore is a store seen from a process that can die.
 type mortalStore struct {
-	casefile.Store
+	blobstore.Store
 	life *life
 }
 
@@ -113,31 +114,31 @@ func (m mortalStore) List(ctx context.Context, prefix string) ([]string, error) 
 // nodeSide is a node that carries an order out once, as the sensor does.
 type nodeSide struct {
 	mu      sync.Mutex
-	store   casefile.Store
-	orders  map[string]node.OrderStatus
+	store   blobstore.Store
+	orders  map[string]sensorapi.OrderStatus
 	carried []string // the actions that took effect
 	refuse  string
 	gone    bool
 	life    *life
 }
 
-func (s *nodeSide) Carry(ctx context.Context, _ string, o node.Order) (node.OrderStatus, error) {
+func (s *nodeSide) Execute(ctx context.Context, _ string, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	if err := o.Validate(); err != nil {
-		return node.OrderStatus{}, err
+		return sensorapi.OrderStatus{}, err
 	}
 	if err := s.life.begin("order " + string(o.Action)); err != nil {
-		return node.OrderStatus{}, err
+		return sensorapi.OrderStatus{}, err
 	}
 	s.mu.Lock()
 	st, known := s.orders[o.ID]
 	if !known {
-		st = node.OrderStatus{ID: o.ID, Done: true, At: time.Now(), Process: 2, Until: o.Expires}
+		st = sensorapi.OrderStatus{ID: o.ID, Done: true, At: time.Now(), Process: 2, Until: o.Expires}
 		if s.gone {
 			st.Done, st.Gone, st.Error = false, true, "the container is gone"
 		} else if s.refuse != "" {
 			st.Done, st.Error = false, s.refuse
-		} else if s.carried = append(s.carried, string(o.Action)); o.Action == node.Evidence {
-			if err := s.store.Create(ctx, casefile.UploadKey(o.ID), program); err != nil && !errors.Is(err, casefile.ErrExists) {
+		} else if s.carried = append(s.carried, string(o.Action)); o.Action == sensorapi.Evidence {
+			if err := s.store.Create(ctx, blobstore.UploadKey(o.ID), program); err != nil && !errors.Is(err, blobstore.ErrExists) {
 				s.mu.Unlock()
 				return st, err
 			}
@@ -151,9 +152,9 @@ func (s *nodeSide) Carry(ctx context.Context, _ string, o node.Order) (node.Orde
 // world is everything outside of the process: it outlives its deaths.
 type world struct {
 	t     *testing.T
-	store casefile.Store
-	scc   *sccstandin.Server
-	slack *slackstandin.Server
+	store blobstore.Store
+	scc   *fakescc.Server
+	slack *fakeslack.Server
 	web   *httptest.Server
 	node  *nodeSide
 	life  *life
@@ -169,12 +170,12 @@ rules:
     do: [page]
 `
 
-func newWorld(t *testing.T, store casefile.Store) *world {
+func newWorld(t *testing.T, store blobstore.Store) *world {
 	t.Helper()
 	w := &world{t: t, store: store, life: &life{}, yaml: actingPolicy}
 	dir := t.TempDir()
 	var err error
-	w.scc, err = sccstandin.Start(sccstandin.Config{
+	w.scc, err = fakescc.Start(fakescc.Config{
 		File: filepath.Join(dir, "scc.db"), Source: source, ProjectNumber: "1", Notify: func(context.Context, []byte) error { return nil },
 		Fault: func(method string, applied bool) error {
 			if applied && w.life.end() != nil || !applied && w.life.begin("scc "+method) != nil {
@@ -186,7 +187,7 @@ func newWorld(t *testing.T, store casefile.Store) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.slack, err = slackstandin.Open(filepath.Join(dir, "slack.db")); err != nil {
+	if w.slack, err = fakeslack.Open(filepath.Join(dir, "slack.db")); err != nil {
 		t.Fatal(err)
 	}
 	w.slack.Token = "xoxb-test"
@@ -200,7 +201,7 @@ func newWorld(t *testing.T, store casefile.Store) *world {
 		return 0
 	}
 	w.web = httptest.NewServer(w.slack.Handler())
-	w.node = &nodeSide{store: store, orders: map[string]node.OrderStatus{}, life: w.life}
+	w.node = &nodeSide{store: store, orders: map[string]sensorapi.OrderStatus{}, life: w.life}
 	t.Cleanup(func() {
 		w.web.Close()
 		if err := errors.Join(w.scc.Close(), w.slack.Close()); err != nil {
@@ -218,7 +219,7 @@ func (w *world) process() *respond.Responder {
 	incarnations++
 	me := fmt.Sprint("p", incarnations)
 	ctx := w.t.Context()
-	scc, err := escalate.Open(ctx, source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
+	scc, err := scc.Open(ctx, source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		w.t.Fatal(err)
@@ -229,20 +230,20 @@ func (w *world) process() *respond.Responder {
 		w.t.Fatal(err)
 	}
 	store := mortalStore{w.store, w.life}
-	log := &casefile.Log{Store: store, Lease: docket.Lease, Alive: func(h string) bool { return strings.HasPrefix(h, me+"/") }}
-	box := &contain.Container{Log: log, Guards: rules.Guards, Orders: w.node, Now: time.Now,
-		Upload: func(_ context.Context, key string, max int64) (*node.Upload, error) {
-			return &node.Upload{URL: "http://127.0.0.1/" + key, MaxBytes: max}, nil
+	log := &caselog.Store{Objects: store, Lease: cases.Lease, Alive: func(h string) bool { return strings.HasPrefix(h, me+"/") }}
+	box := &contain.Executor{Log: log, Guards: rules.Guards, Orders: w.node, Now: time.Now,
+		Upload: func(_ context.Context, key string, max int64) (*sensorapi.Upload, error) {
+			return &sensorapi.Upload{URL: "http://127.0.0.1/" + key, MaxBytes: max}, nil
 		}}
 	n := 0
 	var mu sync.Mutex
 	list := verdict.BuiltIn()
 	link := func(id string) string { return "http://casebook/cases/" + id }
 	return &respond.Responder{
-		Log: log, Facts: enrich.Enricher{Fallback: "#security"}, Judge: verdict.Judge{Sources: []verdict.Source{list, bad{}}}, Policy: rules,
-		Pager: &page.Slack{API: slack.New("xoxb-test", slack.OptionAPIURL(w.web.URL+"/api/")), Channel: slackstandin.Channel, Link: link},
-		SCC:   scc, Act: box.Do, Source: source, Link: link, Now: time.Now,
-		Holder: func() string {
+		Log: log, Facts: enrich.Enricher{Fallback: "#security"}, Verdicts: verdict.Lookup{Sources: []verdict.Source{list, bad{}}}, Policy: rules,
+		Pager: &slacknotify.Channel{API: slack.New("xoxb-test", slack.OptionAPIURL(w.web.URL+"/api/")), Channel: fakeslack.Channel, Link: link},
+		SCC:   scc, Contain: box.Execute, Source: source, Link: link, Now: time.Now,
+		LeaseOwner: func() string {
 			mu.Lock()
 			defer mu.Unlock()
 			n++
@@ -255,11 +256,11 @@ func (w *world) process() *respond.Responder {
 type bad struct{}
 
 func (bad) Name() string { return "test list" }
-func (bad) Lookup(_ context.Context, sum string) (docket.Verdict, error) {
+func (bad) Lookup(_ context.Context, sum string) (cases.Verdict, error) {
 	if sum == hash() {
-		return docket.Verdict{Level: docket.Malicious, Label: "miner.test"}, nil
+		return cases.Verdict{Level: cases.Malicious, Label: "miner.test"}, nil
 	}
-	return docket.Verdict{}, verdict.ErrUnknown
+	return cases.Verdict{}, verdict.ErrUnknown
 }
 
 func hash() string { s := sha256.Sum256(program); return hex.EncodeToString(s[:]) }
@@ -267,14 +268,14 @@ func hash() string { s := sha256.Sum256(program); return hex.EncodeToString(s[:]
 // found raises a finding in SCC, as Raise does, and answers it as a notification carries it.
 func (w *world) found(container string, at time.Time) finding.Finding {
 	w.t.Helper()
-	d := node.Detection{Time: at, Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x", PID: 7}, File: node.File{SHA256: hash(), Size: 8},
-		Container: node.Container{ID: container, Image: "img"}}
-	_, f, err := finding.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
+	d := sensorapi.Detection{Time: at, Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/x", PID: 7}, File: sensorapi.File{SHA256: hash(), Size: 8},
+		Container: sensorapi.Container{ID: container, Image: "img"}}
+	_, f, err := scc.FromDetection(d, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	f.CanonicalName = strings.Replace(f.Name, "organizations/1", "projects/1", 1)
-	body, err := finding.Notification("", f, nil)
+	body, err := scc.Notification("", f, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -290,29 +291,29 @@ func (w *world) raiseInSCC(f finding.Finding) {
 	w.t.Helper()
 	endAt := w.life.endAt
 	w.life.endAt = 0
-	scc, err := escalate.Open(w.t.Context(), source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
+	client, err := scc.Open(w.t.Context(), source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer scc.Close()
-	_, made, err := finding.FromDetection(node.Detection{Time: f.EventTime, Route: node.Added, Node: "n1", Process: node.Process{Path: "/tmp/x", PID: 7},
-		File: node.File{SHA256: hash(), Size: 8}, Container: node.Container{ID: f.Container.ID, Image: "img"}}, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
+	defer client.Close()
+	_, made, err := scc.FromDetection(sensorapi.Detection{Time: f.EventTime, Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/x", PID: 7},
+		File: sensorapi.File{SHA256: hash(), Size: 8}, Container: sensorapi.Container{ID: f.Container.ID, Image: "img"}}, finding.Place{Project: "p", Location: "l", Cluster: "c"}, source, time.Now())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := scc.Upsert(w.t.Context(), made); err != nil {
+	if _, err := client.Upsert(w.t.Context(), made); err != nil {
 		w.t.Fatal(err)
 	}
 	w.life.n, w.life.endAt, w.life.log = 0, endAt, nil
 }
 
 // check holds the world to one page, one escalation, one of each action.
-func (w *world) check(caseID string) docket.Case {
+func (w *world) check(caseID string) cases.Case {
 	w.t.Helper()
 	messages, err := w.slack.Messages()
 	told := 1
-	if w.read(caseID).Warned != nil {
+	if w.read(caseID).WorseReminder != nil {
 		told = 2 // the page, and that it is graver
 	}
 	if err != nil || len(messages) != told {
@@ -335,29 +336,29 @@ func (w *world) check(caseID string) docket.Case {
 		w.t.Errorf("the node did %q, want freeze then evidence, each once", got)
 	}
 	c := w.read(caseID)
-	if !c.Frozen() || c.Done(docket.Evidence) == nil || c.Done(docket.Evidence).SHA256 != hash() {
-		w.t.Errorf("the case says frozen %v, evidence %+v", c.Frozen(), c.Done(docket.Evidence))
+	if !c.Frozen() || c.Done(cases.Evidence) == nil || c.Done(cases.Evidence).SHA256 != hash() {
+		w.t.Errorf("the case says frozen %v, evidence %+v", c.Frozen(), c.Done(cases.Evidence))
 	}
 	return c
 }
 
-func (w *world) read(caseID string) docket.Case {
+func (w *world) read(caseID string) cases.Case {
 	w.t.Helper()
-	log := &casefile.Log{Store: w.store, Lease: docket.Lease}
+	log := &caselog.Store{Objects: w.store, Lease: cases.Lease}
 	f, err := log.Read(w.t.Context(), caseID, "test")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c, err := docket.Fold(caseID, f.Events())
+	c, err := cases.Fold(caseID, f.Events())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return c
 }
 
-func memory(t *testing.T) casefile.Store {
+func memory(t *testing.T) blobstore.Store {
 	t.Helper()
-	s, err := casefile.Open(t.Context(), "mem://")
+	s, err := blobstore.Open(t.Context(), "mem://")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,7 +433,7 @@ func TestDeathAtEveryWrite(t *testing.T) {
 				// Two deliveries at once: the direct copy and SCC's notification.
 				r := w.process()
 				var wg sync.WaitGroup
-				var outcomes [2]respond.Outcome
+				var outcomes [2]respond.Result
 				for i := range outcomes {
 					wg.Go(func() {
 						for range 500 {
@@ -510,11 +511,11 @@ func TestFindingsAboutTheSameJoinOneCase(t *testing.T) {
 func press(t *testing.T, w *world, caseID, what string) {
 	t.Helper()
 	id := fmt.Sprint(what, time.Now().UnixNano())
-	body, err := json.Marshal(docket.Click{ID: id, What: what, By: "ann@example.com", At: time.Now()})
+	body, err := json.Marshal(cases.Click{ID: id, What: what, By: "ann@example.com", At: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (&casefile.Log{Store: w.store}).Click(t.Context(), caseID, id, body); err != nil {
+	if err := (&caselog.Store{Objects: w.store}).Click(t.Context(), caseID, id, body); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -528,8 +529,8 @@ func TestReleaseThawsAndCloses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	press(t, w, o.Case, docket.PressClose) // refused: it is frozen
-	press(t, w, o.Case, docket.PressRelease)
+	press(t, w, o.Case, cases.ActionClose) // refused: it is frozen
+	press(t, w, o.Case, cases.ActionRelease)
 	for range 2 {
 		if err := r.Advance(t.Context(), o.Case); err != nil {
 			t.Fatal(err)
@@ -615,8 +616,8 @@ func TestRefusedActionsArePaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := w.read(o.Case)
-			if c.Frozen() || c.Claim(docket.Freeze).Acted.Error == "" {
-				t.Errorf("freeze: %+v", c.Claim(docket.Freeze).Acted)
+			if c.Frozen() || c.Claim(cases.Freeze).Outcome.Error == "" {
+				t.Errorf("freeze: %+v", c.Claim(cases.Freeze).Outcome)
 			}
 			messages, err := w.slack.Messages()
 			if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "freeze NOT done") {
@@ -646,7 +647,7 @@ func TestBudget(t *testing.T) {
 }
 
 func TestTimesNest(t *testing.T) {
-	times := []time.Duration{docket.StepDeadline, docket.FunctionTimeout, docket.Lease, docket.AckDeadline}
+	times := []time.Duration{cases.StepDeadline, cases.FunctionTimeout, cases.Lease, cases.AckDeadline}
 	if !slices.IsSorted(times) || len(slices.Compact(slices.Clone(times))) != len(times) {
 		t.Errorf("step < function < lease < ack deadline does not hold: %v", times)
 	}

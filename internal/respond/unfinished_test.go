@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 )
 
 // begun is a case in whose log somebody has claimed an action and died.
@@ -18,7 +18,7 @@ func (w *world) begun(action string) (caseID string, n int) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return o.Case, w.record(o.Case, docket.KindClaimed, docket.Claimed{Action: action, ContainerID: "c1", Node: f.Node, SHA256: hash()})
+	return o.Case, w.record(o.Case, cases.KindClaimed, cases.Claimed{Action: action, ContainerID: "c1", Node: f.Node, SHA256: hash()})
 }
 
 // record appends an event as a holder that then gives the case back.
@@ -30,7 +30,7 @@ func (w *world) record(caseID, kind string, body any) int {
 	}
 	e, err := file.Append(w.t.Context(), kind, body)
 	if err == nil {
-		err = file.Yield(w.t.Context())
+		err = file.Release(w.t.Context())
 	}
 	if err != nil {
 		w.t.Fatal(err)
@@ -43,12 +43,12 @@ func (w *world) record(caseID, kind string, body any) int {
 func TestUnfinishedHasAnEnd(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"
-	id, _ := w.begun(docket.Evict)
-	c := w.click(id, docket.PressRemediated, "a")
+	id, _ := w.begun(cases.Evict)
+	c := w.click(id, cases.ActionRemediated, "a")
 	if c.Closed == nil {
 		t.Fatalf("it is not closed: %q %+v", c.Status(), c.Clicks)
 	}
-	if a := c.Claim(docket.Evict).Acted; a == nil || a.Done || !strings.Contains(a.Error, "may have taken effect") {
+	if a := c.Claim(cases.Evict).Outcome; a == nil || a.Done || !strings.Contains(a.Error, "may have taken effect") {
 		t.Errorf("the eviction ends as %+v", a)
 	}
 }
@@ -57,11 +57,11 @@ func TestUnfinishedHasAnEnd(t *testing.T) {
 // it was carried out, is not carried out any more.
 func TestReleasedAfterTheClaim(t *testing.T) {
 	w := newWorld(t, memory(t))
-	id, n := w.begun(docket.Freeze) // a second time, after the first was done
+	id, n := w.begun(cases.Freeze) // a second time, after the first was done
 	frozen := strings.Count(strings.Join(w.node.carried, " "), "freeze")
-	thaw := w.record(id, docket.KindClaimed, docket.Claimed{Action: docket.Thaw, ContainerID: "c1", SHA256: hash()})
-	w.record(id, docket.KindActed, docket.Acted{Claim: thaw, Action: docket.Thaw, Done: true, At: time.Now()})
-	a, err := w.process().Act(t.Context(), id, n)
+	thaw := w.record(id, cases.KindClaimed, cases.Claimed{Action: cases.Thaw, ContainerID: "c1", SHA256: hash()})
+	w.record(id, cases.KindActed, cases.Outcome{Claim: thaw, Action: cases.Thaw, Done: true, At: time.Now()})
+	a, err := w.process().Contain(t.Context(), id, n)
 	if err != nil || a.Done || !strings.Contains(a.Error, "released meanwhile") {
 		t.Errorf("%+v, %v", a, err)
 	}

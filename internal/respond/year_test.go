@@ -21,13 +21,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/contraband-dev/contraband/internal/casefile"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/enrich"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
-	"github.com/contraband-dev/contraband/internal/workflows"
+	"github.com/contraband-dev/contraband/internal/workflowlang"
 	deployed "github.com/contraband-dev/contraband/workflows"
 )
 
@@ -47,7 +48,7 @@ func TestYear(t *testing.T) {
 		seed = rand.Uint64()
 	}
 	fmt.Printf("simulated year: %d cases, -year.seed=%d\n", *yearCases, seed)
-	definition, err := workflows.Parse(deployed.Case)
+	definition, err := workflowlang.Parse(deployed.Case)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +127,7 @@ func diagram(t *testing.T) map[string]bool {
 }
 
 // stateOf is where the diagram has a case.
-func stateOf(c docket.Case) string {
+func stateOf(c cases.Case) string {
 	status := c.Status()
 	for prefix, state := range map[string]string{
 		"closed: ": "closed", "pod does not go": "pod_does_not_go", "pod removed": "pod_removed", "freeze lost": "freeze_lost", "released": "released",
@@ -170,7 +171,7 @@ type year struct {
 	t         *testing.T
 	r         *rand.Rand // of the plan of the year, made by one
 	dice      *dice      // of what happens in it
-	def       *workflows.Definition
+	def       *workflowlang.Definition
 	now       time.Time
 	end       time.Time
 	store     *flakyStore
@@ -192,7 +193,7 @@ type year struct {
 	waiting  map[string]bool // callbacks that are awaited, and whether a request is not yet read
 	pages    int
 	reminded map[string]bool
-	acts     map[string]docket.Acted // by claim: done once
+	acts     map[string]cases.Outcome // by claim: done once
 	removed  bool
 	holds    map[string]bool // what holds in the world: freeze, isolate, cordon
 }
@@ -218,7 +219,7 @@ func (s *plainStore) Create(_ context.Context, key string, body []byte) error {
 	defer s.mu.Unlock()
 	i, taken := slices.BinarySearch(s.keys, key)
 	if taken {
-		return casefile.ErrExists
+		return blobstore.ErrExists
 	}
 	s.keys, s.values[key] = slices.Insert(s.keys, i, key), slices.Clone(body)
 	if strings.HasPrefix(key, "wakes/") {
@@ -232,7 +233,7 @@ func (s *plainStore) Read(_ context.Context, key string) ([]byte, error) {
 	defer s.mu.Unlock()
 	body, ok := s.values[key]
 	if !ok {
-		return nil, casefile.ErrNotExist
+		return nil, blobstore.ErrNotExist
 	}
 	return body, nil
 }
@@ -292,7 +293,7 @@ func (d *dice) chance(about string, p float64) bool {
 
 // flakyStore fails a few operations, before or after they take effect.
 type flakyStore struct {
-	casefile.Store
+	blobstore.Store
 	dice  *dice
 	rate  float64
 	quiet atomic.Bool
@@ -372,13 +373,13 @@ func (i *invocation) Delete(ctx context.Context, key string) error {
 	return i.flakyStore.Delete(ctx, key)
 }
 
-func newYear(t *testing.T, def *workflows.Definition, rules *policy.Policy, r *rand.Rand) *year {
+func newYear(t *testing.T, def *workflowlang.Definition, rules *policy.Policy, r *rand.Rand) *year {
 	t.Helper()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	d := &dice{seed: r.Uint64(), calm: r.IntN(4) == 0, n: map[string]uint64{}}
 	plain := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}}
 	y := &year{t: t, r: r, dice: d, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules, plain: plain, alone: r.IntN(3) == 0,
-		store: &flakyStore{Store: plain, dice: d, rate: 0.01}, acts: map[string]docket.Acted{}, holds: map[string]bool{},
+		store: &flakyStore{Store: plain, dice: d, rate: 0.01}, acts: map[string]cases.Outcome{}, holds: map[string]bool{},
 		late: map[string]time.Time{}, moves: map[string]bool{}, waiting: map[string]bool{}, reminded: map[string]bool{}}
 	plain.now = func() time.Time { return y.now }
 	y.store.quiet.Store(d.calm)
@@ -400,35 +401,35 @@ func (y *year) between(from, to time.Duration) time.Duration {
 func (y *year) responder() *respond.Responder {
 	y.events++
 	life := &invocation{flakyStore: y.store, y: y}
-	log := &casefile.Log{Store: life, Lease: docket.Lease, Now: func() time.Time { return y.now }}
+	log := &caselog.Store{Objects: life, Lease: cases.Lease, Now: func() time.Time { return y.now }}
 	n := 0
 	rs := &respond.Responder{
-		Log: log, Facts: enrich.Enricher{}, Judge: y, Policy: y.policy, Pager: &yearPager{y, life},
-		Act: func(ctx context.Context, caseID string, n int) (docket.Acted, error) {
+		Log: log, Facts: enrich.Enricher{}, Verdicts: y, Policy: y.policy, Pager: &yearPager{y, life},
+		Contain: func(ctx context.Context, caseID string, n int) (cases.Outcome, error) {
 			if life.dead.Load() {
-				return docket.Acted{}, errDied
+				return cases.Outcome{}, errDied
 			}
 			return y.act(ctx, caseID, n)
 		},
 		Source: source, Link: func(string) string { return "" }, Now: func() time.Time { return y.now },
-		Holder: func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) },
-		Has:    func(context.Context, docket.Case, string) (bool, error) { return y.dice.chance("has", 0.8), nil },
-		Lost: func(_ context.Context, c docket.Case) docket.Lost {
+		LeaseOwner:   func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) },
+		HasContainer: func(context.Context, cases.Case, string) (bool, error) { return y.dice.chance("has", 0.8), nil },
+		CheckHolds: func(_ context.Context, c cases.Case) cases.Lost {
 			switch {
 			case c.Removed() != nil:
-				if c.Stays == "" && y.dice.chance("stays", 0.2) {
-					return docket.Lost{Action: docket.Evict, Why: "its node does not answer"}
+				if c.RemovalStuck == "" && y.dice.chance("stays", 0.2) {
+					return cases.Lost{Action: cases.Evict, Why: "its node does not answer"}
 				}
-			case c.InForce(docket.Freeze) && (y.removed || !y.holds[docket.Freeze]):
-				return docket.Lost{Why: "the kubelet has restarted the container"}
-			case c.InForce(docket.Isolate) && c.Open == "" && y.dice.chance("opened", 0.002):
-				return docket.Lost{Action: docket.Isolate, Why: "somebody has taken the label off"}
+			case c.InForce(cases.Freeze) && (y.removed || !y.holds[cases.Freeze]):
+				return cases.Lost{Why: "the kubelet has restarted the container"}
+			case c.InForce(cases.Isolate) && c.IsolationBroken == "" && y.dice.chance("opened", 0.002):
+				return cases.Lost{Action: cases.Isolate, Why: "somebody has taken the label off"}
 			}
-			return docket.Lost{}
+			return cases.Lost{}
 		},
 	}
 	if !y.alone {
-		rs.Drive = func(ctx context.Context, caseID string) (string, error) {
+		rs.StartWorkflow = func(ctx context.Context, caseID string) (string, error) {
 			if life.dead.Load() {
 				return "", errDied
 			}
@@ -439,11 +440,11 @@ func (y *year) responder() *respond.Responder {
 }
 
 // Judge knows nothing of the bytes, or learns of them later.
-func (y *year) Judge(_ context.Context, f finding.Finding) docket.Verdict {
+func (y *year) Finding(_ context.Context, f finding.Finding) cases.Verdict {
 	if f.Process.Path == "/told" && y.dice.chance("graver", 0.1) {
-		return docket.Verdict{Level: docket.Malicious}
+		return cases.Verdict{Level: cases.Malicious}
 	}
-	return docket.Verdict{Level: docket.Unknown}
+	return cases.Verdict{Level: cases.Unknown}
 }
 
 // yearPager is the channel: it counts, and fails now and then.
@@ -452,83 +453,83 @@ type yearPager struct {
 	life *invocation
 }
 
-func (p *yearPager) Post(context.Context, docket.Case, bool) (docket.Paged, error) {
+func (p *yearPager) Post(context.Context, cases.Case, bool) (cases.Paged, error) {
 	if p.life.dead.Load() || p.dice.chance("post", 0.05) {
-		return docket.Paged{}, errors.New("slack does not answer")
+		return cases.Paged{}, errors.New("slack does not answer")
 	}
 	p.pages++
-	return docket.Paged{Channel: "c", Timestamp: "1"}, nil
+	return cases.Paged{Channel: "c", Timestamp: "1"}, nil
 }
-func (p *yearPager) Edit(_ context.Context, c docket.Case) (docket.Paged, error) {
+func (p *yearPager) Edit(_ context.Context, c cases.Case) (cases.Paged, error) {
 	if p.life.dead.Load() || p.dice.chance("edit", 0.05) {
-		return docket.Paged{}, errors.New("slack does not answer")
+		return cases.Paged{}, errors.New("slack does not answer")
 	}
 	paged := *c.Paged
 	paged.Digest = p.Digest(c)
 	return paged, nil
 }
-func (p *yearPager) Remind(_ context.Context, c docket.Case, graver bool) (string, error) {
+func (p *yearPager) Remind(_ context.Context, c cases.Case, graver bool) (string, error) {
 	if p.life.dead.Load() || p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
 	p.reminded[fmt.Sprint(c.ID, c.DecisionN(), graver)] = true // as Slack's messages tell: told once is told
 	return "2", nil
 }
-func (p *yearPager) Digest(c docket.Case) string {
+func (p *yearPager) Digest(c cases.Case) string {
 	return c.Status() + fmt.Sprint(len(c.Clicks), c.Joined)
 }
 
 // act is Contain and the world behind it: refused, put off, not enforced, failing
 // before or after it took effect; the same claim again is the same act.
-func (y *year) act(ctx context.Context, caseID string, n int) (docket.Acted, error) {
+func (y *year) act(ctx context.Context, caseID string, n int) (cases.Outcome, error) {
 	if y.dice.chance("contain", 0.1) {
-		return docket.Acted{}, errors.New("contain does not answer")
+		return cases.Outcome{}, errors.New("contain does not answer")
 	}
-	log := &casefile.Log{Store: y.store.Store, Lease: docket.Lease}
+	log := &caselog.Store{Objects: y.store.Store, Lease: cases.Lease}
 	f, err := log.Read(ctx, caseID, "contain")
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
-	c, err := docket.Fold(caseID, f.Events())
+	c, err := cases.Fold(caseID, f.Events())
 	if err != nil {
-		return docket.Acted{}, err
+		return cases.Outcome{}, err
 	}
-	i := slices.IndexFunc(c.Claims, func(k docket.Claim) bool { return k.N == n })
+	i := slices.IndexFunc(c.Claims, func(k cases.Claim) bool { return k.N == n })
 	action := c.Claims[i].Action
 	key := fmt.Sprint(caseID, n)
 	a, known := y.acts[key]
 	if !known {
-		a = docket.Acted{Claim: n, Action: action, At: y.now}
-		switch undone := docket.Undone(action); {
+		a = cases.Outcome{Claim: n, Action: action, At: y.now}
+		switch undone := cases.UndoneBy(action); {
 		case y.dice.chance("refused "+action, 0.05):
 			a.Error = "refused"
 			if y.dice.chance("for now", 0.5) { // as by a sensor that is away
-				a.Later = y.now.Add(time.Minute)
+				a.RetryAt = y.now.Add(time.Minute)
 			}
-		case docket.Destroys(action) && y.dice.chance("not yet", 0.4):
-			a.Error, a.Later = "not yet", y.now.Add(time.Minute)
+		case cases.Destroys(action) && y.dice.chance("not yet", 0.4):
+			a.Error, a.RetryAt = "not yet", y.now.Add(time.Minute)
 		case undone != "":
 			a.Done = true
 			y.holds[undone] = false
 		default:
 			a.Done = true
 			y.holds[action] = true
-			y.removed = y.removed || docket.Destroys(action)
-			if action == docket.Freeze || action == docket.Isolate {
-				a.Until = y.now.Add(c.Decided.Decision.Lasts())
+			y.removed = y.removed || cases.Destroys(action)
+			if action == cases.Freeze || action == cases.Isolate {
+				a.Until = y.now.Add(c.Decided.Decision.HoldDuration())
 			}
-			if action == docket.Isolate && y.dice.chance("not enforced", 0.2) {
+			if action == cases.Isolate && y.dice.chance("not enforced", 0.2) {
 				a.NotEnforced = "nothing enforces"
 			}
-			if action == docket.Freeze && y.dice.chance("restarts", 0.2) { // its liveness probe ends it
+			if action == cases.Freeze && y.dice.chance("restarts", 0.2) { // its liveness probe ends it
 				a.RestartsAt = y.now.Add(30 * time.Second)
-				y.after(31*time.Second, func() { y.holds[docket.Freeze] = false })
+				y.after(31*time.Second, func() { y.holds[cases.Freeze] = false })
 			}
 		}
 		y.acts[key] = a
 	}
 	if y.dice.chance("answer", 0.1) {
-		return docket.Acted{}, errors.New("contain's answer was lost")
+		return cases.Outcome{}, errors.New("contain's answer was lost")
 	}
 	return a, nil
 }
@@ -596,14 +597,14 @@ func (f *flow) AwaitCallback(_ context.Context, _ map[string]any, d time.Duratio
 	if err := f.y.over(); err != nil {
 		return nil, err
 	}
-	return nil, workflows.Raise("TimeoutError", "time has passed", 0)
+	return nil, workflowlang.Raise("TimeoutError", "time has passed", 0)
 }
 
 func (f *flow) Post(ctx context.Context, args map[string]any) (map[string]any, error) {
 	body := args["body"].(map[string]any)
 	wait, err := f.y.responder().AdvanceFor(ctx, body["case"].(string), body["execution"].(string), body["callback"].(string))
 	if err != nil {
-		return nil, &workflows.Error{Value: map[string]any{"tags": []any{"HttpError"}, "code": int64(503), "message": err.Error()}}
+		return nil, &workflowlang.Error{Value: map[string]any{"tags": []any{"HttpError"}, "code": int64(503), "message": err.Error()}}
 	}
 	return map[string]any{"code": int64(200), "body": map[string]any{"done": wait.Done, "waitSeconds": int64(wait.For.Seconds()), "why": wait.Why}}, nil
 }
@@ -680,12 +681,12 @@ func (y *year) sweep() bool {
 			done[w.Case] = r.Advance(y.t.Context(), w.Case) == nil
 			if !done[w.Case] {
 				if _, ahead, err := r.Log.Due(y.t.Context()); err == nil {
-					done[w.Case] = slices.ContainsFunc(ahead, func(a casefile.Wake) bool { return a.Case == w.Case && !slices.Contains(before, a) })
+					done[w.Case] = slices.ContainsFunc(ahead, func(a caselog.Wake) bool { return a.Case == w.Case && !slices.Contains(before, a) })
 				}
 			}
 		}
 		if done[w.Case] {
-			r.Log.Woken(y.t.Context(), w)
+			r.Log.DeleteWake(y.t.Context(), w)
 		}
 	}
 	y.now = y.now.Add(time.Second) // a sweep takes its time
@@ -728,7 +729,7 @@ func (y *year) press(what, name string) {
 
 // click puts a press on record; it answers whether that is done.
 func (y *year) click(what, name string) bool {
-	body, err := json.Marshal(docket.Click{ID: name, What: what, By: "a person", At: y.now})
+	body, err := json.Marshal(cases.Click{ID: name, What: what, By: "a person", At: y.now})
 	if err == nil {
 		err = y.responder().Log.Click(y.t.Context(), y.latest(), name, body)
 	}
@@ -737,7 +738,7 @@ func (y *year) click(what, name string) bool {
 
 // latest is the last episode of the case.
 func (y *year) latest() string {
-	ids, err := (&casefile.Log{Store: y.store.Store}).Cases(y.t.Context())
+	ids, err := (&caselog.Store{Objects: y.store.Store}).Cases(y.t.Context())
 	if err != nil || len(ids) == 0 {
 		return y.caseID
 	}
@@ -762,7 +763,7 @@ func (y *year) live() {
 		}
 		y.after(y.between(time.Hour, 30*24*time.Hour), func() { y.deliver(again) })
 	}
-	buttons := []string{docket.PressApprove, docket.PressDeny, docket.PressRelease, docket.PressExtend, docket.PressEvict, docket.PressBenign, docket.PressRemediated}
+	buttons := []string{cases.ActionApprove, cases.ActionDeny, cases.ActionRelease, cases.ActionExtend, cases.ActionEvict, cases.ActionExpected, cases.ActionRemediated}
 	for i := range y.r.IntN(8) {
 		what, id := buttons[y.r.IntN(len(buttons))], fmt.Sprint("click", i)
 		at := y.between(time.Minute, 60*24*time.Hour)
@@ -775,8 +776,8 @@ func (y *year) live() {
 		y.store.quiet.Store(true)
 		for i := range 40 {
 			// It reaches nobody: a case that was forgotten is not woken by it.
-			y.after(time.Duration(2*i)*time.Hour, func() { y.click(docket.PressRelease, fmt.Sprint("last-release", i)) })
-			y.after(time.Duration(2*i+1)*time.Hour, func() { y.click(docket.PressRemediated, fmt.Sprint("last", i)) })
+			y.after(time.Duration(2*i)*time.Hour, func() { y.click(cases.ActionRelease, fmt.Sprint("last-release", i)) })
+			y.after(time.Duration(2*i+1)*time.Hour, func() { y.click(cases.ActionRemediated, fmt.Sprint("last", i)) })
 		}
 	})
 	y.auditor = y.responder()
@@ -820,7 +821,7 @@ func (y *year) audit() {
 			y.t.Errorf("%s: %s is due since %s, and nobody has come by %s", y.which, key, seen[key].Format(time.DateTime), y.now.Format(time.DateTime))
 		}
 	}
-	log := &casefile.Log{Store: y.store.Store, Lease: docket.Lease, Now: func() time.Time { return y.now }}
+	log := &caselog.Store{Objects: y.store.Store, Lease: cases.Lease, Now: func() time.Time { return y.now }}
 	ids, err := log.Cases(y.t.Context())
 	if err != nil {
 		y.t.Error(err)
@@ -830,7 +831,7 @@ func (y *year) audit() {
 		if err != nil || f.IsClosed() {
 			continue
 		}
-		c, err := docket.Fold(id, f.Events())
+		c, err := cases.Fold(id, f.Events())
 		if err != nil {
 			y.t.Errorf("%s: %v", id, err)
 			continue
@@ -852,9 +853,9 @@ func (y *year) audit() {
 }
 
 // check holds every episode to what a case must be at the end.
-func (y *year) check(which string) (last docket.Case) {
+func (y *year) check(which string) (last cases.Case) {
 	y.t.Helper()
-	log := &casefile.Log{Store: y.store.Store, Lease: docket.Lease, Now: func() time.Time { return y.now }}
+	log := &caselog.Store{Objects: y.store.Store, Lease: cases.Lease, Now: func() time.Time { return y.now }}
 	ids, err := log.Cases(y.t.Context())
 	if err != nil || len(ids) == 0 {
 		y.t.Fatalf("%s: no case, %v", which, err)
@@ -864,7 +865,7 @@ func (y *year) check(which string) (last docket.Case) {
 		if err != nil {
 			y.t.Fatalf("%s: %v", which, err)
 		}
-		c, err := docket.Fold(id, f.Events())
+		c, err := cases.Fold(id, f.Events())
 		if err != nil {
 			y.t.Fatalf("%s: %v", which, err)
 		}
@@ -878,12 +879,12 @@ func (y *year) check(which string) (last docket.Case) {
 			fail("it ended, and still holds %v", c.Holds())
 		}
 		for _, claim := range c.Claims {
-			if claim.Acted == nil && docket.Undone(claim.Action) == "" && c.Closed != nil && !slices.ContainsFunc(c.Claims, func(u docket.Claim) bool {
-				return u.Action == docket.Undoing(claim.Action) && u.N > claim.N
+			if claim.Outcome == nil && cases.UndoneBy(claim.Action) == "" && c.Closed != nil && !slices.ContainsFunc(c.Claims, func(u cases.Claim) bool {
+				return u.Action == cases.UndoOf(claim.Action) && u.N > claim.N
 			}) {
 				fail("%s was claimed and has no end", claim.Action)
 			}
-			if !c.Permitted() && claim.Action != docket.Evict && docket.Undone(claim.Action) == "" {
+			if !c.Approved() && claim.Action != cases.Evict && cases.UndoneBy(claim.Action) == "" {
 				fail("%s was claimed, and nobody approved", claim.Action)
 			}
 		}
@@ -908,7 +909,7 @@ func (y *year) check(which string) (last docket.Case) {
 			y.t.Errorf("%s: %q was made %d times and answered %d times", which, key, y.plain.made[key], fired)
 		}
 	}
-	if y.removed && y.holds[docket.Cordon] || !y.removed && (y.holds[docket.Isolate] || y.holds[docket.Cordon]) {
+	if y.removed && y.holds[cases.Cordon] || !y.removed && (y.holds[cases.Isolate] || y.holds[cases.Cordon]) {
 		y.t.Errorf("%s: the world still holds %v", which, y.holds)
 	}
 	if len(y.reminded) > 3*len(ids) {
@@ -918,11 +919,11 @@ func (y *year) check(which string) (last docket.Case) {
 }
 
 // moved notes by which ways a case went.
-func (y *year) moved(f *casefile.File) {
+func (y *year) moved(f *caselog.Log) {
 	y.t.Helper()
 	was := "[*]"
 	for n := range f.Events() {
-		c, err := docket.Fold(f.ID, f.Events()[:n+1])
+		c, err := cases.Fold(f.ID, f.Events()[:n+1])
 		if err != nil {
 			y.t.Fatal(err)
 		}
@@ -933,7 +934,7 @@ func (y *year) moved(f *casefile.File) {
 	}
 }
 
-func dump(events []casefile.Event) string {
+func dump(events []caselog.Event) string {
 	var b strings.Builder
 	for _, e := range events[max(0, len(events)-40):] {
 		fmt.Fprintf(&b, "  %d %s %s %.200s\n", e.N, e.At.Format(time.DateTime), e.Kind, e.Body)

@@ -10,7 +10,7 @@ type permanent struct{ error }
 func (p permanent) Unwrap() error { return p.error }
 
 // Permanent marks an error as one that no repetition will mend.
-func Permanent(err error) error {
+func Refused(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -18,7 +18,7 @@ func Permanent(err error) error {
 }
 
 // IsPermanent tells whether an error, or one that it wraps, was so marked.
-func IsPermanent(err error) bool {
+func IsRefused(err error) bool {
 	var p permanent
 	return errors.As(err, &p)
 }

@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // ErrUnknown is a source's answer about a hash that it does not know.
@@ -27,44 +27,44 @@ var ErrUnknown = errors.New("hash is not known")
 type Source interface {
 	Name() string
 	// Lookup answers a verdict's Level, Label and Link, or ErrUnknown.
-	Lookup(ctx context.Context, sha256 string) (docket.Verdict, error)
+	Lookup(ctx context.Context, sha256 string) (cases.Verdict, error)
 }
 
 // Judge asks all sources at once and answers the gravest.
-type Judge struct{ Sources []Source }
+type Lookup struct{ Sources []Source }
 
 // Judge a finding. It always answers: a source that fails is named in Why, and
 // when no source could answer the level is not-looked-up, never unknown.
-func (j Judge) Judge(ctx context.Context, f finding.Finding) docket.Verdict {
+func (j Lookup) Finding(ctx context.Context, f finding.Finding) cases.Verdict {
 	now := time.Now().UTC()
 	if f.Process.SHA256 == "" {
-		return docket.Verdict{Level: docket.NotLookedUp, Why: whyNoHash(f), At: now}
+		return cases.Verdict{Level: cases.NotLookedUp, Why: whyNoHash(f), At: now}
 	}
-	answers := make([]docket.Verdict, len(j.Sources))
+	answers := make([]cases.Verdict, len(j.Sources))
 	errs := make([]error, len(j.Sources))
 	var wg sync.WaitGroup
 	for i, s := range j.Sources {
 		wg.Go(func() { answers[i], errs[i] = s.Lookup(ctx, f.Process.SHA256) })
 	}
 	wg.Wait()
-	best := docket.Verdict{Level: docket.NotLookedUp, Why: "no indicator source is configured"}
+	best := cases.Verdict{Level: cases.NotLookedUp, Why: "no indicator source is configured"}
 	var troubles []string
 	for i, s := range j.Sources {
 		v := answers[i]
 		switch {
 		case errors.Is(errs[i], ErrUnknown):
-			v = docket.Verdict{Level: docket.Unknown}
+			v = cases.Verdict{Level: cases.Unknown}
 		case errs[i] != nil:
 			troubles = append(troubles, fmt.Sprintf("%s: %v", s.Name(), errs[i]))
 			continue
 		}
-		if v.Source = s.Name(); v.Level.Graver(best.Level) {
+		if v.Source = s.Name(); v.Level.WorseThan(best.Level) {
 			best = v
 		}
 	}
 	if len(troubles) > 0 {
 		best.Why = strings.Join(troubles, "; ")
-	} else if best.Level != docket.NotLookedUp {
+	} else if best.Level != cases.NotLookedUp {
 		best.Why = ""
 	}
 	best.At = now
@@ -110,7 +110,7 @@ func (l List) add(r io.Reader) error {
 		if sum == "" {
 			continue
 		}
-		if sum = strings.ToLower(sum); !node.IsSHA256(sum) {
+		if sum = strings.ToLower(sum); !sensorapi.IsSHA256(sum) {
 			return fmt.Errorf("line %d: %q is no SHA-256", n, sum)
 		}
 		if label = strings.TrimSpace(label); label == "" {
@@ -125,9 +125,9 @@ func (l List) add(r io.Reader) error {
 func (List) Name() string { return "local list" }
 
 // Lookup in the list.
-func (l List) Lookup(_ context.Context, sum string) (docket.Verdict, error) {
+func (l List) Lookup(_ context.Context, sum string) (cases.Verdict, error) {
 	if label, ok := l.bad[sum]; ok {
-		return docket.Verdict{Level: docket.Malicious, Label: label}, nil
+		return cases.Verdict{Level: cases.Malicious, Label: label}, nil
 	}
-	return docket.Verdict{}, ErrUnknown
+	return cases.Verdict{}, ErrUnknown
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"github.com/contraband-dev/contraband/internal/canary"
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/fake/virustotal"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/standin/virustotal"
 )
 
 func of(sum string) finding.Finding { return finding.Finding{Process: finding.Process{SHA256: sum}} }
@@ -25,17 +25,17 @@ func TestListKnowsTheCanaryAndItsFile(t *testing.T) {
 	if err := l.add(strings.NewReader("# comment\n\n" + strings.ToUpper(bad) + " evil tool # why\n")); err != nil {
 		t.Fatal(err)
 	}
-	j := Judge{[]Source{l}}
-	if v := j.Judge(context.Background(), of(canary.SHA256(bin))); v.Level != docket.Malicious || v.Label != canary.Label {
+	j := Lookup{[]Source{l}}
+	if v := j.Finding(context.Background(), of(canary.SHA256(bin))); v.Level != cases.Malicious || v.Label != canary.Label {
 		t.Errorf("canary: %+v", v)
 	}
-	if v := j.Judge(context.Background(), of(bad)); v.Level != docket.Malicious || v.Label != "evil tool" {
+	if v := j.Finding(context.Background(), of(bad)); v.Level != cases.Malicious || v.Label != "evil tool" {
 		t.Errorf("listed: %+v", v)
 	}
-	if v := j.Judge(context.Background(), of(strings.Repeat("cd", 32))); v.Level != docket.Unknown {
+	if v := j.Finding(context.Background(), of(strings.Repeat("cd", 32))); v.Level != cases.Unknown {
 		t.Errorf("not listed: %+v", v)
 	}
-	if v := j.Judge(context.Background(), of("")); v.Level != docket.NotLookedUp || v.Why == "" {
+	if v := j.Finding(context.Background(), of("")); v.Level != cases.NotLookedUp || v.Why == "" {
 		t.Errorf("without a hash: %+v", v)
 	}
 	if err := l.add(strings.NewReader("zz evil\n")); err == nil {
@@ -53,23 +53,23 @@ func TestVirusTotal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := Judge{[]Source{source}}
+	j := Lookup{[]Source{source}}
 	for _, c := range []struct {
 		sum   string
-		level docket.Level
+		level cases.Level
 		label string
 	}{
-		{bad, docket.Malicious, "41/71 engines, miner.xmrig"},
-		{good, docket.Unknown, "0/70 engines"},
-		{fresh, docket.Unknown, ""},
-		{strings.Repeat("4", 64), docket.Unknown, ""},
+		{bad, cases.Malicious, "41/71 engines, miner.xmrig"},
+		{good, cases.Unknown, "0/70 engines"},
+		{fresh, cases.Unknown, ""},
+		{strings.Repeat("4", 64), cases.Unknown, ""},
 	} {
-		if v := j.Judge(t.Context(), of(c.sum)); v.Level != c.level || v.Label != c.label {
+		if v := j.Finding(t.Context(), of(c.sum)); v.Level != c.level || v.Label != c.label {
 			t.Errorf("%s: %+v, want %s %q", c.sum[:4], v, c.level, c.label)
 		}
 	}
 	srv.Fail(http.StatusTooManyRequests)
-	if v := j.Judge(t.Context(), of(bad)); v.Level != docket.NotLookedUp || !strings.Contains(v.Why, "429") {
+	if v := j.Finding(t.Context(), of(bad)); v.Level != cases.NotLookedUp || !strings.Contains(v.Why, "429") {
 		t.Errorf("over quota: %+v, want not-looked-up with the reason", v)
 	}
 	wrong, err := NewVirusTotal("other", srv.URL)

@@ -10,8 +10,8 @@ import (
 
 	vt "github.com/VirusTotal/vt-go"
 
-	"github.com/contraband-dev/contraband/internal/docket"
-	"github.com/contraband-dev/contraband/internal/node"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // VirusTotal looks hashes up with the user's own key. The public API must not
@@ -76,12 +76,12 @@ func (t *statusTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 func (*VirusTotal) Name() string { return "VirusTotal" }
 
 // Lookup a hash. A file that was never analysed is unknown, not clean.
-func (v *VirusTotal) Lookup(ctx context.Context, sum string) (docket.Verdict, error) {
-	if !node.IsSHA256(sum) { // it becomes part of a URL
-		return docket.Verdict{}, fmt.Errorf("%q is no SHA-256", sum)
+func (v *VirusTotal) Lookup(ctx context.Context, sum string) (cases.Verdict, error) {
+	if !sensorapi.IsSHA256(sum) { // it becomes part of a URL
+		return cases.Verdict{}, fmt.Errorf("%q is no SHA-256", sum)
 	}
 	type answer struct {
-		v   docket.Verdict
+		v   cases.Verdict
 		err error
 	}
 	got := make(chan answer, 1)
@@ -93,41 +93,41 @@ func (v *VirusTotal) Lookup(ctx context.Context, sum string) (docket.Verdict, er
 	case a := <-got:
 		return a.v, a.err
 	case <-ctx.Done():
-		return docket.Verdict{}, ctx.Err()
+		return cases.Verdict{}, ctx.Err()
 	}
 }
 
-func (v *VirusTotal) lookup(sum string) (docket.Verdict, error) {
+func (v *VirusTotal) lookup(sum string) (cases.Verdict, error) {
 	file, err := v.client.GetObject(vt.URL("files/%s", sum))
 	var api vt.Error
 	var status statusError
 	switch {
 	case errors.As(err, &api) && api.Code == "NotFoundError":
-		return docket.Verdict{}, ErrUnknown
+		return cases.Verdict{}, ErrUnknown
 	case errors.As(err, &status):
-		return docket.Verdict{}, status // without the URL around it
+		return cases.Verdict{}, status // without the URL around it
 	case err != nil:
-		return docket.Verdict{}, err
+		return cases.Verdict{}, err
 	}
 	stats := map[string]int64{}
 	var total int64
 	for _, name := range []string{"malicious", "suspicious", "undetected", "harmless"} {
 		n, err := file.GetInt64("last_analysis_stats." + name)
 		if err != nil {
-			return docket.Verdict{}, ErrUnknown // not analysed: no statement at all
+			return cases.Verdict{}, ErrUnknown // not analysed: no statement at all
 		}
 		stats[name] = n
 		total += n
 	}
-	out := docket.Verdict{Level: docket.Unknown, Link: "https://www.virustotal.com/gui/file/" + sum, Label: fmt.Sprintf("%d/%d engines", stats["malicious"], total)}
+	out := cases.Verdict{Level: cases.Unknown, Link: "https://www.virustotal.com/gui/file/" + sum, Label: fmt.Sprintf("%d/%d engines", stats["malicious"], total)}
 	if label, err := file.GetString("popular_threat_classification.suggested_threat_label"); err == nil && label != "" {
 		out.Label += ", " + label
 	}
 	switch {
 	case stats["malicious"] >= 3: // one or two engines are often wrong
-		out.Level = docket.Malicious
+		out.Level = cases.Malicious
 	case stats["malicious"]+stats["suspicious"] > 0:
-		out.Level = docket.Suspicious
+		out.Level = cases.Suspicious
 	}
 	return out, nil
 }

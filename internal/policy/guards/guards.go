@@ -16,7 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -176,7 +176,7 @@ var replaced = []string{"ReplicaSet", "ReplicationController", "Job"}
 // a cordon take no pod from anybody; an eviction has its budget checked by the API
 // server itself.
 func (g Guards) RefusesPod(action string, p Pod) (why string, passing bool) {
-	if action == docket.Evidence {
+	if action == cases.Evidence {
 		return "", false
 	}
 	switch {
@@ -186,7 +186,7 @@ func (g Guards) RefusesPod(action string, p Pod) (why string, passing bool) {
 		return "a static pod belongs to its node's kubelet: it cannot be contained through the API", false
 	case p.Critical:
 		return "the pod is of the control plane or of system priority", false
-	case action == docket.Cordon:
+	case action == cases.Cordon:
 		return "", false
 	}
 	if why := g.refusesKind(action, p); why != "" {
@@ -198,7 +198,7 @@ func (g Guards) RefusesPod(action string, p Pod) (why string, passing bool) {
 	if why := g.refusesReplicas(p); why != "" {
 		return why, true
 	}
-	if len(p.Exhausted) > 0 && action != docket.Evict {
+	if len(p.Exhausted) > 0 && action != cases.Evict {
 		return fmt.Sprintf("the disruption budget %q allows no disruption now", strings.Join(p.Exhausted, ", ")), true
 	}
 	return "", false
@@ -214,7 +214,7 @@ func (g Guards) refusesKind(action string, p Pod) string {
 		return ""
 	case kind == "DaemonSet":
 		return "the pod is of a DaemonSet (opt in with guards.allow_kinds)"
-	case action == docket.Freeze: // it can be undone
+	case action == cases.Freeze: // it can be undone
 		return ""
 	}
 	return fmt.Sprintf("nothing replaces a pod of kind %s (opt in with guards.allow_kinds)", kind)

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/contraband-dev/contraband/internal/docket"
+	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -73,7 +73,7 @@ func TestReplicas(t *testing.T) {
 		{"0", 1, 1, false}, {"0%", 1, 1, false}, {"2", 3, 3, false}, {"2", 3, 2, true}, {"100%", 5, 5, true}, {"50%", 10, 6, false}, {"50%", 10, 5, true},
 	} {
 		g := Guards{MinHealthyReplicas: c.least}
-		why, _ := g.RefusesPod(docket.Isolate, Pod{Namespace: "shop", Owner: "ReplicaSet", Name: "web", Ready: true, Wanted: c.wanted, ReadyNow: c.ready, Countable: true})
+		why, _ := g.RefusesPod(cases.Isolate, Pod{Namespace: "shop", Owner: "ReplicaSet", Name: "web", Ready: true, Wanted: c.wanted, ReadyNow: c.ready, Countable: true})
 		if (why != "") != c.refused {
 			t.Errorf("%s of %d, %d ready: refused %q, want refused %v", c.least, c.wanted, c.ready, why, c.refused)
 		}
@@ -84,24 +84,24 @@ func TestReplicas(t *testing.T) {
 func TestPodGuards(t *testing.T) {
 	g := Guards{Namespaces: []string{"kube-system", "gke-*"}, MinHealthyReplicas: "50%"}
 	good := Pod{Namespace: "shop", Owner: "ReplicaSet", Name: "web", Ready: true, Wanted: 3, ReadyNow: 3, Countable: true}
-	all := []string{docket.Freeze, docket.Evidence, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}
+	all := []string{cases.Freeze, cases.Evidence, cases.Isolate, cases.Cordon, cases.Evict, cases.Delete}
 	for name, c := range map[string]struct {
 		change  func(*Pod)
 		refused []string
 	}{
 		"a healthy Deployment":   {func(*Pod) {}, nil},
-		"protected namespace":    {func(p *Pod) { p.Namespace = "kube-system" }, []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}},
-		"protected by pattern":   {func(p *Pod) { p.Namespace = "gke-managed-cim" }, []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}},
-		"static":                 {func(p *Pod) { p.Static = true }, []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}},
-		"control plane":          {func(p *Pod) { p.Critical = true }, []string{docket.Freeze, docket.Isolate, docket.Cordon, docket.Evict, docket.Delete}},
-		"DaemonSet":              {func(p *Pod) { p.Owner = "DaemonSet" }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
-		"StatefulSet":            {func(p *Pod) { p.Owner = "StatefulSet" }, []string{docket.Isolate, docket.Evict, docket.Delete}},
-		"bare pod":               {func(p *Pod) { p.Owner = "" }, []string{docket.Isolate, docket.Evict, docket.Delete}},
-		"an unknown controller":  {func(p *Pod) { p.Owner = "GameServer"; p.Countable = false }, []string{docket.Isolate, docket.Evict, docket.Delete}}, // as a bare pod
-		"replicas not known":     {func(p *Pod) { p.Countable = false }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
-		"too few left":           {func(p *Pod) { p.ReadyNow = 2 }, []string{docket.Freeze, docket.Isolate, docket.Evict, docket.Delete}},
+		"protected namespace":    {func(p *Pod) { p.Namespace = "kube-system" }, []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict, cases.Delete}},
+		"protected by pattern":   {func(p *Pod) { p.Namespace = "gke-managed-cim" }, []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict, cases.Delete}},
+		"static":                 {func(p *Pod) { p.Static = true }, []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict, cases.Delete}},
+		"control plane":          {func(p *Pod) { p.Critical = true }, []string{cases.Freeze, cases.Isolate, cases.Cordon, cases.Evict, cases.Delete}},
+		"DaemonSet":              {func(p *Pod) { p.Owner = "DaemonSet" }, []string{cases.Freeze, cases.Isolate, cases.Evict, cases.Delete}},
+		"StatefulSet":            {func(p *Pod) { p.Owner = "StatefulSet" }, []string{cases.Isolate, cases.Evict, cases.Delete}},
+		"bare pod":               {func(p *Pod) { p.Owner = "" }, []string{cases.Isolate, cases.Evict, cases.Delete}},
+		"an unknown controller":  {func(p *Pod) { p.Owner = "GameServer"; p.Countable = false }, []string{cases.Isolate, cases.Evict, cases.Delete}}, // as a bare pod
+		"replicas not known":     {func(p *Pod) { p.Countable = false }, []string{cases.Freeze, cases.Isolate, cases.Evict, cases.Delete}},
+		"too few left":           {func(p *Pod) { p.ReadyNow = 2 }, []string{cases.Freeze, cases.Isolate, cases.Evict, cases.Delete}},
 		"too few, but not ready": {func(p *Pod) { p.ReadyNow, p.Ready = 1, false }, nil},
-		"disruption budget":      {func(p *Pod) { p.Exhausted = []string{"web"} }, []string{docket.Freeze, docket.Isolate, docket.Delete}},
+		"disruption budget":      {func(p *Pod) { p.Exhausted = []string{"web"} }, []string{cases.Freeze, cases.Isolate, cases.Delete}},
 		"a Job":                  {func(p *Pod) { p.Owner, p.Countable = "Job", false }, nil},
 	} {
 		p := good
@@ -119,13 +119,13 @@ func TestPodGuards(t *testing.T) {
 	g.AllowKinds = []string{"StatefulSet"}
 	sts := good
 	sts.Owner = "StatefulSet"
-	if why, _ := g.RefusesPod(docket.Evict, sts); why != "" {
+	if why, _ := g.RefusesPod(cases.Evict, sts); why != "" {
 		t.Errorf("opted in: %s", why)
 	}
 	g.AllowKinds = []string{"GameServer"}
 	game := good
 	game.Owner, game.Countable = "GameServer", false
-	if why, _ := g.RefusesPod(docket.Evict, game); why != "" {
+	if why, _ := g.RefusesPod(cases.Evict, game); why != "" {
 		t.Errorf("another controller's kind, opted in: %s", why)
 	}
 }

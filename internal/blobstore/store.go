@@ -1,0 +1,132 @@
+package blobstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/gcsblob" // gs://
+	"gocloud.dev/blob/memblob"
+	"gocloud.dev/gcerrors"
+	"google.golang.org/api/googleapi"
+)
+
+// ErrExists is answered by Create when the key is taken: somebody was first.
+var ErrExists = errors.New("key exists")
+
+// ErrNotExist is answered by Read for a key that is not there.
+var ErrNotExist = errors.New("key does not exist")
+
+// Store is where cases are kept. Create is the one primitive that carries
+// everything: of any number of racing callers, in any number of processes,
+// exactly one succeeds, and when it has returned nil the value is durable.
+type Store interface {
+	// Create writes a new key whole, or fails with ErrExists and writes nothing.
+	Create(ctx context.Context, key string, body []byte) error
+	// Read answers a key's value, or ErrNotExist.
+	Read(ctx context.Context, key string) ([]byte, error)
+	// List answers the keys with a prefix, in order.
+	List(ctx context.Context, prefix string) ([]string, error)
+	// Delete removes a key of a derived index; one that is absent is no error.
+	// Nothing of the log itself is ever deleted.
+	Delete(ctx context.Context, key string) error
+	Close() error
+}
+
+// Open opens a store by its address: gs://BUCKET, mem:// (lost at the end of
+// the process; for tests), or dir:///PATH (one machine). Of two addresses with a comma
+// between them the first keeps cases, and the second what is removed once it has
+// served (Split).
+func Open(ctx context.Context, address string) (Store, error) {
+	if kept, passing := addresses(address); passing != "" {
+		k, err := Open(ctx, kept)
+		if err != nil {
+			return nil, err
+		}
+		p, err := Open(ctx, passing)
+		if err != nil {
+			return nil, errors.Join(err, k.Close())
+		}
+		return Split(k, p), nil
+	}
+	switch scheme, rest, _ := strings.Cut(address, "://"); scheme {
+	case "dir":
+		return openDirectory(rest)
+	case "mem":
+		return bucket{memblob.OpenBucket(nil)}, nil
+	case "gs":
+		b, err := blob.OpenBucket(ctx, address)
+		if err != nil {
+			return nil, fmt.Errorf("open bucket %q: %w", address, err)
+		}
+		return bucket{b}, nil
+	default:
+		return nil, fmt.Errorf("open store %q: the address must begin with gs://, dir:/// or mem://", address)
+	}
+}
+
+// FromBucket is a Store on an open bucket whose driver makes IfNotExist atomic
+// (gcsblob and memblob do; fileblob does not between processes).
+func FromBucket(b *blob.Bucket) Store { return bucket{b} }
+
+type bucket struct{ b *blob.Bucket }
+
+func (s bucket) Create(ctx context.Context, key string, body []byte) error {
+	err := s.b.WriteAll(ctx, key, body, &blob.WriterOptions{IfNotExist: true, ContentType: "application/octet-stream"})
+	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		return ErrExists
+	}
+	if s.denied(err) { // who may only create may be told so instead of that it is there
+		if there, look := s.b.Exists(ctx, key); look == nil && there {
+			return ErrExists
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create %q: %w", key, err)
+	}
+	return nil
+}
+
+func (s bucket) Read(ctx context.Context, key string) ([]byte, error) {
+	body, err := s.b.ReadAll(ctx, key)
+	if gcerrors.Code(err) == gcerrors.NotFound && !s.denied(err) {
+		return nil, ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %q: %w", key, err)
+	}
+	return body, nil
+}
+
+func (s bucket) List(ctx context.Context, prefix string) ([]string, error) {
+	var keys []string
+	for it := s.b.List(&blob.ListOptions{Prefix: prefix}); ; {
+		o, err := it.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return keys, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %q: %w", prefix, err)
+		}
+		keys = append(keys, o.Key)
+	}
+}
+
+func (s bucket) Delete(ctx context.Context, key string) error {
+	if err := s.b.Delete(ctx, key); err != nil && (gcerrors.Code(err) != gcerrors.NotFound || s.denied(err)) {
+		return fmt.Errorf("delete %q: %w", key, err)
+	}
+	return nil
+}
+
+// denied tells a refusal from an absence: the driver calls both "not found".
+func (s bucket) denied(err error) bool {
+	var g *googleapi.Error
+	return s.b.ErrorAs(err, &g) && g.Code == http.StatusForbidden
+}
+
+func (s bucket) Close() error { return s.b.Close() }

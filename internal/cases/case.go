@@ -1,0 +1,718 @@
+// Package docket owns what the events of a case mean: the body of each kind of
+// event, and the Case that they add up to. The rooms that take steps write
+// these bodies; the pages and the guards read the Case. It calls nothing.
+package cases
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+// Kinds of events.
+const (
+	KindDecided         = "decided"   // the first: what was found, learnt and decided
+	KindJoined          = "joined"    // further findings about the same
+	KindEscalated       = "escalated" // the second SCC finding is written, or will never be
+	KindPaged           = "paged"     // the page is out, or was edited
+	KindClaimed         = "claimed"   // an action that Contain may now carry out
+	KindActed           = "acted"     // what came of it
+	KindClicked         = "clicked"   // what a person pressed, accepted or refused
+	KindExpired         = "expired"   // a freeze that nobody released has ended by itself
+	KindLost            = "lost"      // a freeze or an isolation is no more, though nobody ended it
+	KindWorkflowStarted = "driven"    // a workflow waits for the case; without one the sweep does
+	KindRechecked       = "judged"    // the indicator sources were asked again, and say nothing worse
+	KindReminded        = "reminded"  // nobody had answered, and people were told again
+	KindReported        = "reported"  // the SCC finding shows the case's state
+	KindClosed          = caselog.Closed
+)
+
+// Level is how bad a verdict is.
+type Level string
+
+const (
+	Malicious   Level = "malicious"
+	Suspicious  Level = "suspicious"
+	Unknown     Level = "unknown"
+	NotLookedUp Level = "not-looked-up"
+)
+
+// gravity orders the levels.
+var severityRank = map[Level]int{Malicious: 4, Suspicious: 2, Unknown: 1}
+
+// Graver tells whether l is worse news than other.
+func (l Level) WorseThan(other Level) bool { return severityRank[l] > severityRank[other] }
+
+// Verdict is what the indicator sources say about the bytes.
+type Verdict struct {
+	Level  Level     `json:"level"`
+	Label  string    `json:"label,omitempty"`  // "xmrig", "41/71 engines, miner.xmrig"
+	Source string    `json:"source,omitempty"` // who says so
+	Link   string    `json:"link,omitempty"`
+	Why    string    `json:"why,omitempty"` // of NotLookedUp; else what went wrong with a source
+	At     time.Time `json:"at"`
+}
+
+// Fact is one thing to look at or to run.
+type Fact struct {
+	Title string `json:"title"`
+	Text  string `json:"text,omitempty"` // a query or a command line, quoted for a shell
+	Link  string `json:"link,omitempty"`
+}
+
+// Facts are what the analyst would have looked up.
+type Facts struct {
+	Queries  []Fact   `json:"queries,omitempty"`
+	Commands []Fact   `json:"commands,omitempty"`
+	Research []Fact   `json:"research,omitempty"` // MITRE, VirusTotal
+	Related  []Fact   `json:"related,omitempty"`  // findings of the same container within an hour
+	Contacts []string `json:"tell,omitempty"`     // whom, best first
+	Missing  []string `json:"missing,omitempty"`  // sources that did not answer, and why
+
+	Workload *Workload `json:"workload,omitempty"` // nil: the cluster was not asked, or did not answer
+}
+
+// Workload is what the cluster says of the pod that a finding names.
+type Workload struct {
+	PodUID         string            `json:"podUid,omitempty"`
+	ContainerID    string            `json:"containerId,omitempty"` // of the container of the finding's name
+	Created        time.Time         `json:"created,omitzero"`
+	ServiceAccount string            `json:"serviceAccount,omitempty"`
+	Owners         []Owner           `json:"owners,omitempty"`         // from the pod's to the root
+	InstanceID     string            `json:"instanceId,omitempty"`     // of the node's machine
+	NodeLabels     map[string]string `json:"nodeLabels,omitempty"`     // bounded
+	ClusterLabels  map[string]string `json:"clusterLabels,omitempty"`  // resource labels
+	ClusterVersion string            `json:"clusterVersion,omitempty"` // of the control plane
+}
+
+// Owner is an object that owns another.
+type Owner struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
+
+// Decision is what the policy says.
+type Decision struct {
+	Rule   string   `json:"rule"`
+	Do     []string `json:"do"`
+	DryRun bool     `json:"dryRun,omitempty"`
+	Why    string   `json:"why,omitempty"` // why less is done than a rule asks for
+
+	// Otherwise is done as well when what was done does not hold: a freeze that is
+	// lost, an isolation that is not enforced, or one that ended when Then says so.
+	Fallback []string `json:"otherwise,omitempty"`
+	// For is how long a freeze and an isolation last when nobody releases them.
+	HoldFor time.Duration `json:"for,omitempty"`
+	// Ask has a person approve before anything is contained; silence is answered by
+	// telling again, never by acting.
+	RequireApproval bool `json:"ask,omitempty"`
+	// EscalateAtEnd does Otherwise at the end of For instead of releasing the pod.
+	FallbackOnExpiry bool `json:"escalateAtEnd,omitempty"`
+}
+
+// Includes tells whether the policy asks for an action.
+func (d Decision) Includes(action string) bool { return slices.Contains(d.Do, action) }
+
+// Lasts answers For, or a day.
+func (d Decision) HoldDuration() time.Duration {
+	if d.HoldFor == 0 {
+		return 24 * time.Hour
+	}
+	return d.HoldFor
+}
+
+// Decided is the body of KindDecided.
+type Decided struct {
+	Key      string          `json:"key"` // of the finding
+	Finding  finding.Finding `json:"finding"`
+	Facts    Facts           `json:"facts"`
+	Verdict  Verdict         `json:"verdict"`
+	Decision Decision        `json:"decision"`
+	Received time.Time       `json:"received"` // when the notification arrived
+	// Again: the sources were asked again about what the case has, and say worse.
+	Recheck bool `json:"again,omitempty"`
+	// Moved: the same bytes run in a new container of the pod: what is done to
+	// containers is to be done to that one.
+	Moved bool `json:"moved,omitempty"`
+}
+
+// Joined is the body of KindJoined.
+type Joined struct {
+	Keys []string  `json:"keys"`
+	Last time.Time `json:"last,omitzero"` // event time of the newest
+}
+
+// Escalated is the body of KindEscalated.
+type Escalated struct {
+	Finding string `json:"finding,omitempty"`
+	Error   string `json:"error,omitempty"` // it will never be written: why
+}
+
+// Paged is the body of KindPaged. Digest is of what the page showed.
+type Paged struct {
+	Channel   string `json:"channel,omitempty"`
+	Timestamp string `json:"ts,omitempty"`
+	Link      string `json:"link,omitempty"`
+	Digest    string `json:"digest,omitempty"`
+	Error     string `json:"error,omitempty"`
+}
+
+// Claimed is the body of KindClaimed: all that Contain acts on.
+type Claimed struct {
+	Action      string `json:"action"`
+	ContainerID string `json:"containerId"`
+	Node        string `json:"node"`
+	SHA256      string `json:"sha256,omitempty"`
+	PodUID      string `json:"podUid,omitempty"`
+	Click       string `json:"click,omitempty"` // that asked for it, where no rule does
+}
+
+// Acted is the body of KindActed. Claim is the number of the event that allowed it.
+type Outcome struct {
+	Claim      int       `json:"claim"`
+	Action     string    `json:"action"`
+	Done       bool      `json:"done"`
+	Error      string    `json:"error,omitempty"`
+	TargetGone bool      `json:"gone,omitempty"` // the container is no more: nothing is frozen, nothing left to thaw
+	At         time.Time `json:"at"`             // when the node did it
+	Until      time.Time `json:"until,omitzero"` // of a freeze: when it ends by itself
+	Processes  int       `json:"processes,omitempty"`
+	SHA256     string    `json:"sha256,omitempty"`
+	Bytes      int64     `json:"bytes,omitempty"`
+
+	Notes       []string  `json:"notes,omitempty"`       // what a reader should know of how it went
+	Verified    string    `json:"verified,omitempty"`    // how it was seen to hold
+	Unverified  string    `json:"unverified,omitempty"`  // why it could not be
+	NotEnforced string    `json:"notEnforced,omitempty"` // of an isolation: why traffic still flows
+	RestartsAt  time.Time `json:"restartsAt,omitzero"`   // of a freeze: when the kubelet is likely to restart the container
+	Workload    string    `json:"workload,omitempty"`    // of a freeze: what owned the pod, by whose count it is ready
+	RetryAt     time.Time `json:"later,omitzero"`        // not done now; to be tried again from then on
+	Unknown     bool      `json:"unknown,omitempty"`     // it was given up: it may have taken effect or not
+	Confirmed   bool      `json:"confirmed,omitempty"`   // the sensor of the pod's own node knows the container: no other node's word is all there is
+	Items       []Item    `json:"items,omitempty"`       // of evidence
+}
+
+// MaxGrace is the longest that a pod goes on after we have removed it: its own word
+// could be a year.
+const MaxGrace = 30 * time.Second
+
+// Item is one piece of evidence, kept under its hash.
+type Item struct {
+	Name   string    `json:"name"` // "binary", "pod.json", "logs/app.previous.txt", ...
+	SHA256 string    `json:"sha256,omitempty"`
+	Bytes  int64     `json:"bytes,omitempty"`
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`              // who brought it: the sensor of a node, the Kubernetes API
+	Error  string    `json:"error,omitempty"` // why there is none
+}
+
+// Driven is the body of KindDriven.
+type WorkflowStarted struct {
+	Execution string `json:"execution,omitempty"`
+	Error     string `json:"error,omitempty"` // none was started: the sweep suffices
+}
+
+// Reminded is the body of KindReminded.
+type Reminded struct {
+	Timestamp string `json:"ts,omitempty"`
+	Error     string `json:"error,omitempty"`
+	Worse     bool   `json:"graver,omitempty"` // that the verdict is worse than the page said, not that nobody has answered
+}
+
+// Lost is the body of KindLost.
+type Lost struct {
+	Action string `json:"action,omitempty"` // that holds no more: Isolate; "": Freeze; Evict: the pod has not gone
+	Why    string `json:"why"`
+}
+
+// What people can press.
+const (
+	ActionRelease    = "release"    // undo what holds the pod: thaw, release, uncordon
+	ActionEvict      = "evict"      // evict the pod; what it ran is saved
+	ActionApprove    = "approve"    // do what the policy asks for
+	ActionDeny       = "deny"       // do not
+	ActionExtend     = "extend"     // hold the pod for as long again
+	ActionClose      = "close"      // the matter is settled; nothing is said of how
+	ActionExpected   = "benign"     // it was meant to be there: the finding becomes INACTIVE
+	ActionRemediated = "remediated" // it is dealt with: the finding becomes INACTIVE
+)
+
+// IsButton tells whether there is such a button.
+func IsClickAction(what string) bool {
+	return Resolution(what) != "" || slices.Contains([]string{ActionRelease, ActionEvict, ActionApprove, ActionDeny, ActionExtend}, what)
+}
+
+// endings are what closes a case, with the resolution each stands for.
+var resolutions = map[string]string{ActionClose: "settled", ActionExpected: "benign", ActionRemediated: "remediated"}
+
+// Ending answers the resolution with which a button closes a case, or "".
+func Resolution(what string) string { return resolutions[what] }
+
+// Click is what a person pressed; it is also the body of KindClicked.
+type Click struct {
+	ID      string    `json:"id"`
+	What    string    `json:"what"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+	Refused string    `json:"refused,omitempty"`
+	// Decision is the number of the event whose decision the button was shown with; nil:
+	// the button did not say.
+	Decision *int `json:"decision,omitempty"`
+}
+
+// Closed is the body of KindClosed.
+type Closed struct {
+	Resolution string `json:"resolution"`
+	By         string `json:"by"`
+}
+
+// Over tells whether the finding itself is over with it. Released is not benign.
+func (c Closed) ClosesFinding() bool {
+	return c.Resolution == resolutions[ActionExpected] || c.Resolution == resolutions[ActionRemediated]
+}
+
+// Reported is the body of KindReported.
+type Reported struct {
+	Status string `json:"status"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Case is what its events add up to.
+type Case struct {
+	ID       string    `json:"id"`
+	First    time.Time `json:"first,omitzero"` // what was found first happened
+	Opened   time.Time `json:"opened"`
+	Updated  time.Time `json:"updated"`
+	Decided  Decided   `json:"decided"`
+	Joined   int       `json:"joined"` // findings after the first
+	LastSeen time.Time `json:"lastSeen,omitzero"`
+
+	Escalated        *Escalated       `json:"escalated,omitempty"`
+	Paged            *Paged           `json:"paged,omitempty"`
+	Claims           []Claim          `json:"claims,omitempty"`
+	Clicks           []Click          `json:"clicks,omitempty"`
+	Reported         string           `json:"reported,omitempty"`
+	Expired          bool             `json:"expired,omitempty"`  // the freeze has
+	FreezeLostReason string           `json:"lost,omitempty"`     // why the freeze is no more
+	IsolationBroken  string           `json:"open,omitempty"`     // why the isolation keeps nothing in or out any more
+	RemovalStuck     string           `json:"stays,omitempty"`    // why the pod that was removed is there all the same
+	Moves            int              `json:"moves,omitempty"`    // times that a new container of the pod ran the same
+	Reminded         *Reminded        `json:"reminded,omitempty"` // of the decision that stands
+	WorseReminder    *Reminded        `json:"warned,omitempty"`   // likewise, that it is graver than the one before
+	WorkflowStarted  *WorkflowStarted `json:"driven,omitempty"`
+	Rechecks         int              `json:"judged,omitempty"` // times that the sources were asked again
+	Closed           *Closed          `json:"closed,omitempty"`
+
+	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
+
+	decided  time.Time // the decision that stands
+	decidedN int       // the number of its event
+	worse    bool      // than the one before it
+}
+
+// DecisionN is the number of the event whose decision stands: what a button is about.
+func (c Case) DecisionN() int { return c.decidedN }
+
+// DecidedAt is when the decision that stands was taken.
+func (c Case) DecidedAt() time.Time { return c.decided }
+
+// ToWarn tells whether people were paged about something less grave than is known now,
+// and nobody has told them: an edited message notifies nobody.
+func (c Case) WorseReminderDue() bool {
+	return c.worse && c.WorseReminder == nil && c.Closed == nil && c.Decided.Decision.Includes(Page) && c.Paged != nil && c.Paged.Error == ""
+}
+
+// Claim is an action with what came of it, once known.
+type Claim struct {
+	N int `json:"n"`
+	Claimed
+	At      time.Time `json:"at"`
+	Outcome *Outcome  `json:"acted,omitempty"`
+}
+
+// Open tells whether nobody knows what came of a claim.
+func (k Claim) Unresolved() bool { return k.Outcome == nil || k.Outcome.Unknown }
+
+// Fold adds up the events of a case.
+func Fold(id string, events []caselog.Event) (Case, error) {
+	c := Case{ID: id, Handled: map[string]bool{}}
+	for _, e := range events {
+		if err := c.add(e); err != nil {
+			return c, fmt.Errorf("case %q, event %d (%s): %w", id, e.N, e.Kind, err)
+		}
+	}
+	return c, nil
+}
+
+func (c *Case) add(e caselog.Event) error {
+	c.Updated = e.At
+	switch e.Kind {
+	case KindDecided:
+		return c.decide(e)
+	case KindJoined:
+		var b Joined
+		err := json.Unmarshal(e.Body, &b)
+		for _, k := range b.Keys {
+			c.Handled[k] = true
+		}
+		c.Joined += len(b.Keys)
+		if b.Last.After(c.LastSeen) {
+			c.LastSeen = b.Last
+		}
+		return err
+	case KindEscalated:
+		return json.Unmarshal(e.Body, &c.Escalated)
+	case KindPaged:
+		return json.Unmarshal(e.Body, &c.Paged)
+	case KindClaimed:
+		claim := Claim{N: e.N, At: e.At}
+		err := json.Unmarshal(e.Body, &claim.Claimed)
+		c.Claims = append(c.Claims, claim)
+		return err
+	case KindActed:
+		var b Outcome
+		err := json.Unmarshal(e.Body, &b)
+		for i := range c.Claims {
+			if c.Claims[i].N == b.Claim {
+				c.Claims[i].Outcome = &b
+			}
+		}
+		if b.Done && b.Action == Freeze {
+			c.FreezeLostReason, c.Expired = "", false
+		}
+		if b.Done && b.Action == Isolate {
+			c.IsolationBroken = ""
+		}
+		return err
+	case KindClicked:
+		var b Click
+		err := json.Unmarshal(e.Body, &b)
+		c.Clicks = append(c.Clicks, b)
+		c.Handled[b.ID] = true
+		return err
+	case KindExpired:
+		c.Expired = true
+	case KindRechecked:
+		c.Rechecks++
+	case KindWorkflowStarted:
+		return json.Unmarshal(e.Body, &c.WorkflowStarted)
+	case KindReminded:
+		var b Reminded
+		err := json.Unmarshal(e.Body, &b)
+		if b.Worse {
+			c.WorseReminder = &b
+		} else {
+			c.Reminded = &b
+		}
+		return err
+	case KindLost:
+		var b Lost
+		err := json.Unmarshal(e.Body, &b)
+		switch {
+		case b.Action == Isolate:
+			c.IsolationBroken = b.Why
+		case Destroys(b.Action):
+			c.RemovalStuck = b.Why
+		default:
+			c.FreezeLostReason = b.Why
+		}
+		return err
+	case KindReported:
+		var b Reported
+		err := json.Unmarshal(e.Body, &b)
+		c.Reported = b.Status
+		return err
+	case KindClosed:
+		return json.Unmarshal(e.Body, &c.Closed)
+	}
+	return nil // taken, yielded: who has the case, not what it says
+}
+
+// decide takes the first decision, or a later one that a graver verdict brought:
+// then what was found first stays, and what is to be done is the new one's.
+func (c *Case) decide(e caselog.Event) error {
+	var d Decided
+	if err := json.Unmarshal(e.Body, &d); err != nil {
+		return err
+	}
+	c.Handled[d.Key] = true
+	if d.Finding.EventTime.After(c.LastSeen) {
+		c.LastSeen = d.Finding.EventTime
+	}
+	if c.Opened.IsZero() {
+		c.Opened, c.decided, c.decidedN, c.Decided, c.First = e.At, e.At, e.N, d, d.Finding.EventTime
+		return nil
+	}
+	if d.Recheck {
+		c.Rechecks++
+	} else {
+		c.Joined++
+	}
+	if d.Moved {
+		c.move(d)
+		return nil
+	}
+	c.worse = d.Verdict.Level.WorseThan(c.Decided.Verdict.Level)
+	c.Decided.Verdict, c.Decided.Decision, c.decided, c.decidedN = d.Verdict, d.Decision, e.At, e.N
+	c.Reminded, c.WorseReminder = nil, nil
+	return nil
+}
+
+// move makes the case about a new container of the same pod. What was decided stands.
+func (c *Case) move(d Decided) {
+	if c.InForce(Freeze) {
+		c.FreezeLostReason = "the container that was frozen is no more: another of the pod runs the same"
+	}
+	c.Moves++
+	c.Decided.Finding.Container, c.Decided.Finding.EventTime = d.Finding.Container, d.Finding.EventTime
+}
+
+// ContainerID is of the container that the case is about; "" when nobody could say.
+func (c Case) ContainerID() string {
+	if id := c.Decided.Finding.Container.ID; id != "" || c.Decided.Facts.Workload == nil {
+		return id
+	}
+	return c.Decided.Facts.Workload.ContainerID
+}
+
+// PodUID is of the pod that the case is about; "" when nobody could say.
+func (c Case) PodUID() string {
+	if uid := c.Decided.Finding.Pod.UID; uid != "" || c.Decided.Facts.Workload == nil {
+		return uid
+	}
+	return c.Decided.Facts.Workload.PodUID
+}
+
+// Current tells whether a claim is about what the case is about now: one about a
+// container that was replaced says nothing of the new one.
+func (c Case) Current(k *Claim) bool {
+	return k.Action != Freeze && k.Action != Evidence || k.ContainerID == c.ContainerID()
+}
+
+// Claim answers the latest claim of an action, or nil.
+func (c Case) Claim(action string) *Claim {
+	for i := len(c.Claims) - 1; i >= 0; i-- {
+		if c.Claims[i].Action == action {
+			return &c.Claims[i]
+		}
+	}
+	return nil
+}
+
+// lastDone answers the latest claim of an action that was carried out, or nil: a
+// later one that failed, such as one to hold longer, undoes nothing.
+func (c Case) lastDone(action string) *Claim {
+	for i := len(c.Claims) - 1; i >= 0; i-- {
+		if k := &c.Claims[i]; k.Action == action && k.Outcome != nil && k.Outcome.Done {
+			return k
+		}
+	}
+	return nil
+}
+
+// Done answers what came of an action, if it was carried out.
+func (c Case) Done(action string) *Outcome {
+	if k := c.lastDone(action); k != nil {
+		return k.Outcome
+	}
+	return nil
+}
+
+// InForce tells whether an action was done and still holds, as far as the log knows.
+func (c Case) InForce(action string) bool {
+	if c.Done(action) == nil || c.isUndone(action) || c.PodRemoved() && action != Cordon {
+		return false
+	}
+	return action != Freeze || !c.Expired && c.FreezeLostReason == ""
+}
+
+// isUndone tells whether what was done was undone after it.
+func (c Case) isUndone(action string) bool {
+	claim := c.lastDone(action)
+	return claim != nil && c.undone(claim)
+}
+
+// undone tells whether what undoes a claim was done after it, or found nothing left.
+func (c Case) undone(claim *Claim) bool {
+	return slices.ContainsFunc(c.Claims, func(u Claim) bool {
+		return u.Action == undoOf[claim.Action] && u.N > claim.N && u.Outcome != nil && (u.Outcome.Done || u.Outcome.TargetGone)
+	})
+}
+
+// Pending tells whether something that holds the pod was begun, and neither ended nor
+// was undone: nobody knows whether it holds.
+func (c Case) Pending() bool {
+	return slices.ContainsFunc(c.Claims, func(k Claim) bool {
+		return undoOf[k.Action] != "" && k.Unresolved() && !c.undone(&k)
+	})
+}
+
+// Gone tells whether we have removed the pod.
+func (c Case) PodRemoved() bool { return c.Removed() != nil }
+
+// Removed answers what came of the pod's removal, or nil.
+func (c Case) Removed() *Outcome {
+	if a := c.Done(Evict); a != nil {
+		return a
+	}
+	return c.Done(Delete)
+}
+
+// SeeGone is when the pod must have gone that we have removed, and somebody is to look;
+// zero when there is nothing to see.
+func (c Case) RemovalDeadline() (at time.Time) {
+	if a := c.Removed(); a != nil && c.RemovalStuck == "" && !a.TargetGone {
+		return a.At.Add(goneAfter)
+	}
+	return at
+}
+
+const goneAfter = MaxGrace + 15*time.Second
+
+// Holds are the actions in force that somebody has to undo.
+func (c Case) Holds() []string {
+	return slices.DeleteFunc([]string{Freeze, Isolate, Cordon}, func(a string) bool { return !c.InForce(a) })
+}
+
+// Answer is the click that approved or denied what was asked, or nil. The first
+// one counts that was pressed after the decision that stands: nobody has approved
+// what was decided later.
+func (c Case) Answer() *Click {
+	for i := range c.Clicks {
+		if k := &c.Clicks[i]; k.Refused == "" && (k.What == ActionApprove || k.What == ActionDeny) && c.AnswersCurrent(*k) {
+			return k
+		}
+	}
+	return nil
+}
+
+// Sees tells whether who pressed was shown the decision that stands; where the button
+// did not say, whether it can have been.
+func (c Case) AnswersCurrent(k Click) bool {
+	if k.Decision != nil {
+		return *k.Decision == c.decidedN
+	}
+	return !k.At.Before(c.decided)
+}
+
+// Asking tells whether a person's answer is waited for.
+func (c Case) Asking() bool {
+	d := c.Decided.Decision
+	return d.RequireApproval && c.Closed == nil && c.Answer() == nil && len(InOrder(d.Do)) > 0
+}
+
+// Permitted tells whether the policy's containments may be done: nobody has to be
+// asked, or somebody has approved.
+func (c Case) Approved() bool {
+	a := c.Answer()
+	return !c.Decided.Decision.RequireApproval || a != nil && a.What == ActionApprove
+}
+
+// Buttons are what can be pressed now, in the order in which they are shown.
+func (c Case) ClickActions() []string {
+	var out []string
+	if c.Closed != nil {
+		return out
+	}
+	if c.Asking() {
+		out = append(out, ActionApprove, ActionDeny)
+	}
+	holds := c.Holds()
+	if len(holds) > 0 {
+		out = append(out, ActionRelease)
+	}
+	if c.InForce(Freeze) || c.InForce(Isolate) {
+		out = append(out, ActionExtend)
+	}
+	if c.Decided.Finding.Pod.Name != "" && !c.PodRemoved() && c.Done(Evidence) != nil {
+		out = append(out, ActionEvict)
+	}
+	if !c.InForce(Freeze) && !c.InForce(Isolate) {
+		out = append(out, ActionExpected, ActionRemediated)
+	}
+	return out
+}
+
+// again is how long after a case was opened the sources are asked once more about
+// what they did not know: new malware is known to nobody on its first day.
+var again = []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
+
+// AskAgain are the times at which the sources are still to be asked again.
+func (c Case) RecheckTimes() (out []time.Time) {
+	level := c.Decided.Verdict.Level
+	if c.Closed != nil || c.Decided.Finding.Process.SHA256 == "" || level != Unknown && level != NotLookedUp || c.Rechecks >= len(again) {
+		return nil
+	}
+	for _, d := range again[c.Rechecks:] {
+		out = append(out, c.Opened.Add(d))
+	}
+	return out
+}
+
+// Frozen tells whether the container is frozen as far as the log knows.
+func (c Case) Frozen() bool { return c.InForce(Freeze) }
+
+// Released tells whether something held the pod, or may have, and nothing does any more.
+func (c Case) Released() bool {
+	return len(c.Holds()) == 0 && !c.Pending() && slices.ContainsFunc(c.Claims, func(k Claim) bool {
+		return undoOf[k.Action] != "" && (k.Outcome == nil || k.Outcome.Done) && c.undone(&k)
+	})
+}
+
+// Trouble is why Decision.Otherwise is to be done, or "".
+func (c Case) FallbackReason(now time.Time) string {
+	isolated := c.Done(Isolate)
+	switch {
+	case c.FreezeLostReason != "":
+		return c.FreezeLostReason
+	case c.IsolationBroken != "":
+		return c.IsolationBroken
+	case isolated != nil && isolated.NotEnforced != "":
+		return isolated.NotEnforced
+	case isolated == nil && c.Claim(Isolate) != nil && c.Claim(Isolate).Outcome != nil && c.Claim(Isolate).Outcome.NotEnforced != "":
+		return c.Claim(Isolate).Outcome.NotEnforced
+	case c.Decided.Decision.FallbackOnExpiry && c.InForce(Isolate) && now.After(isolated.Until):
+		return "the isolation has reached its end"
+	case c.Decided.Decision.FallbackOnExpiry && c.Expired:
+		return "the freeze has reached its end"
+	}
+	return ""
+}
+
+var holding = map[string]string{Freeze: "frozen", Isolate: "isolated", Cordon: "node cordoned"}
+
+// Status in few words, for lists and for SCC's external system.
+func (c Case) Status() string {
+	var words []string
+	for _, a := range c.Holds() {
+		words = append(words, holding[a])
+	}
+	if c.PodRemoved() {
+		word := "pod removed"
+		if c.RemovalStuck != "" {
+			word = "pod does not go"
+		}
+		words = append([]string{word}, words...)
+	}
+	switch {
+	case c.Closed != nil:
+		return "closed: " + c.Closed.Resolution
+	case c.FreezeLostReason != "" && !c.PodRemoved():
+		return strings.Join(append([]string{"freeze lost"}, words...), ", ")
+	case len(words) > 0:
+		return strings.Join(words, ", ")
+	case c.Released():
+		return "released"
+	case c.Expired:
+		return "freeze expired"
+	case c.Asking():
+		return "waiting for approval"
+	default:
+		return "open"
+	}
+}

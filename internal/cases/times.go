@@ -1,0 +1,15 @@
+package cases
+
+import "time"
+
+// Times nest: a step ends before its function, the function before the lease on a
+// case, the lease before Pub/Sub delivers again. A test holds them to it.
+const (
+	StepDeadline    = 60 * time.Second
+	FunctionTimeout = 300 * time.Second
+	Lease           = 420 * time.Second
+	AckDeadline     = 600 * time.Second
+
+	// ActDeadline is Contain's own, within a step.
+	ContainDeadline = 50 * time.Second
+)

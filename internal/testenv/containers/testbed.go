@@ -1,0 +1,344 @@
+// Package testbed runs real containers for the demo, the canary and the tests:
+// a containerd of its own (own root, state and socket), an image made from the
+// local busybox, containers with their own overlayfs, namespaces and cgroup
+// through runc. Nothing of it is imported by anything deployed.
+package containers
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// Image is the name of the image that the containers run.
+const Image = "localhost/contraband-demo:1"
+
+// Bed is a running containerd.
+type Bed struct {
+	Socket string
+	dir    string
+	daemon *exec.Cmd
+	boxes  []*Box
+}
+
+// Missing says which programs the testbed needs and cannot find, and how to get them.
+func Missing() error {
+	var absent []string
+	for program, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd", "runc": "runc", "busybox": "busybox-static"} {
+		if _, err := exec.LookPath(program); err != nil {
+			absent = append(absent, pkg)
+		}
+	}
+	if len(absent) == 0 {
+		return staticBusybox()
+	}
+	sort.Strings(absent)
+	return fmt.Errorf("a real container needs programs that are not installed: apt-get install -y --no-install-recommends %s", strings.Join(absent, " "))
+}
+
+// staticBusybox: a dynamic one would find no C library in the container.
+func staticBusybox() error {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		return fmt.Errorf("read %q: %w", path, err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fmt.Errorf("%q is not static: apt-get install -y --no-install-recommends busybox-static", path)
+		}
+	}
+	return nil
+}
+
+// Start starts containerd below dir, which must not exist or be a former
+// testbed's, and imports the image. Root is needed.
+func Start(ctx context.Context, dir string) (*Bed, error) {
+	return start(ctx, dir, `disabled_plugins = ["io.containerd.grpc.v1.cri"]`)
+}
+
+// StartCRI starts one that serves the CRI too, as on a Kubernetes node.
+func StartCRI(ctx context.Context, dir string) (*Bed, error) {
+	return start(ctx, dir, fmt.Sprintf(`[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = %q
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"`, Image))
+}
+
+func start(ctx context.Context, dir, plugins string) (*Bed, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a real container needs root")
+	}
+	if err := Missing(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	b := &Bed{Socket: filepath.Join(dir, "containerd.sock"), dir: dir}
+	config := fmt.Sprintf(`version = 2
+root = %q
+state = %q
+%s
+[grpc]
+  address = %q
+[ttrpc]
+  address = %q
+`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), plugins, b.Socket, b.Socket+".ttrpc")
+	if err := os.WriteFile(filepath.Join(dir, "containerd.toml"), []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "containerd.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	b.daemon = exec.Command("containerd", "--config", filepath.Join(dir, "containerd.toml"))
+	b.daemon.Stdout, b.daemon.Stderr = log, log
+	b.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of ours is ours to handle
+	if err := b.daemon.Start(); err != nil {
+		return nil, fmt.Errorf("start containerd: %w", err)
+	}
+	if err := b.importImage(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func (b *Bed) importImage(ctx context.Context) error {
+	for range 100 {
+		if _, err := b.ctr(ctx, nil, "version"); err == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	file := filepath.Join(b.dir, "image.tar")
+	if err := WriteImage(file); err != nil {
+		return err
+	}
+	defer os.Remove(file)
+	for _, ns := range []string{"default", "k8s.io"} { // the CRI keeps to a namespace of its own
+		if _, err := b.ctr(ctx, nil, "--namespace", ns, "images", "import", "--snapshotter", "overlayfs", file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteImage writes the image as an archive that runtimes import.
+func WriteImage(file string) error {
+	img, err := image()
+	if err != nil {
+		return fmt.Errorf("make image: %w", err)
+	}
+	if err := tarball.WriteToFile(file, name.MustParseReference(Image), img); err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	return nil
+}
+
+// image is one layer: busybox, its usual names, a hard-linked pair, and the
+// folders a program expects.
+func image() (v1.Image, error) {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	put := func(h tar.Header, body []byte) {
+		h.Size = int64(len(body))
+		err = errors.Join(err, w.WriteHeader(&h))
+		_, e := w.Write(body)
+		err = errors.Join(err, e)
+	}
+	for _, dir := range []string{"bin", "etc", "proc", "sys", "dev", "root", "tmp", "usr/bin", "vol"} {
+		mode := int64(0o755)
+		if dir == "tmp" {
+			mode = 0o1777
+		}
+		put(tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: mode}, nil)
+	}
+	put(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n"))
+	put(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, program)
+	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/tool", Mode: 0o755}, program)
+	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/busybox", Mode: 0o755}, append(program, '\n')) // an image's file of its own, to be changed
+	for _, applet := range []string{"sh", "sleep", "cat", "cp", "mv", "rm", "chmod", "chown", "touch", "ln", "ls", "true", "echo", "mkdir", "nc", "tar", "httpd"} {
+		put(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		return nil, err
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	if err != nil {
+		return nil, err
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		return nil, err
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.Config = v1.Config{Cmd: []string{"/bin/sleep", "3600"}, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, WorkingDir: "/"}
+	return mutate.ConfigFile(img, file)
+}
+
+// Box is a running container.
+type Box struct {
+	ID  string
+	bed *Bed
+	n   int
+}
+
+// Run starts a container that sleeps.
+func (b *Bed) Run(ctx context.Context, id string, labels map[string]string) (*Box, error) {
+	args := []string{"run", "--detach", "--snapshotter", "overlayfs", "--mount", "type=tmpfs,src=tmpfs,dst=/vol,options=mode=755"} // a volume
+	for k, v := range labels {
+		args = append(args, "--label", k+"="+v)
+	}
+	if _, err := b.ctr(ctx, nil, append(args, Image, id, "/bin/sleep", "3600")...); err != nil {
+		return nil, err
+	}
+	box := &Box{ID: id, bed: b}
+	b.boxes = append(b.boxes, box)
+	return box, nil
+}
+
+// Exec runs a program in the container and waits for it.
+func (x *Box) Exec(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	x.n++
+	return x.bed.ctr(ctx, stdin, append([]string{"tasks", "exec", "--exec-id", fmt.Sprintf("x%d-%d", time.Now().UnixNano(), x.n), x.ID}, args...)...)
+}
+
+// Start runs a program in the container and does not wait for it.
+func (x *Box) Start(ctx context.Context, args ...string) error {
+	x.n++
+	_, err := x.bed.ctr(ctx, nil, append([]string{"tasks", "exec", "--detach", "--exec-id", fmt.Sprintf("x%d-%d", time.Now().UnixNano(), x.n), x.ID}, args...)...)
+	return err
+}
+
+// Drop writes an executable from inside the container, as an intruder would.
+func (x *Box) Drop(ctx context.Context, path string, program []byte) error {
+	_, err := x.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", `mkdir -p "${0%/*}" && cat > "$0" && chmod +x "$0"`, path)
+	return err
+}
+
+// PID of the container's first process, on the host.
+func (x *Box) PID(ctx context.Context) (string, error) {
+	list, err := x.bed.ctr(ctx, nil, "tasks", "list")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(list) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == x.ID {
+			return f[1], nil
+		}
+	}
+	return "", fmt.Errorf("container %q has no process", x.ID)
+}
+
+// Cgroup is the container's cgroup in the unified hierarchy, below its mount.
+func (x *Box) Cgroup() string { return "/default/" + x.ID }
+
+// unified is where the unified hierarchy is mounted on hybrid systems and on others.
+var unified = []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"}
+
+// Frozen reads the kernel's own word.
+func (x *Box) Frozen() bool {
+	for _, mount := range unified {
+		if b, err := os.ReadFile(mount + x.Cgroup() + "/cgroup.events"); err == nil {
+			return strings.Contains(string(b), "frozen 1")
+		}
+	}
+	return false
+}
+
+// Remove ends the container's processes, frozen or not, and removes it.
+func (x *Box) Remove(ctx context.Context) error {
+	for _, mount := range unified {
+		// A frozen task cannot be deleted; thawing what is not frozen does nothing.
+		if err := os.WriteFile(mount+x.Cgroup()+"/cgroup.freeze", []byte("0"), 0); err == nil {
+			break
+		}
+	}
+	x.bed.boxes = slices.DeleteFunc(x.bed.boxes, func(other *Box) bool { return other == x })
+	_, err := x.bed.ctr(ctx, nil, "tasks", "delete", "--force", x.ID)
+	_, err2 := x.bed.ctr(ctx, nil, "containers", "delete", x.ID)
+	return errors.Join(err, err2)
+}
+
+// Close removes the containers and stops containerd.
+func (b *Bed) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var errs []error
+	for _, x := range slices.Clone(b.boxes) {
+		errs = append(errs, x.Remove(ctx))
+	}
+	errs = append(errs, b.daemon.Process.Signal(syscall.SIGTERM))
+	ended := make(chan error, 1)
+	go func() { ended <- b.daemon.Wait() }()
+	select {
+	case <-ended: // its exit status after a signal says nothing
+	case <-ctx.Done():
+		errs = append(errs, b.daemon.Process.Kill(), ctx.Err())
+	}
+	return errors.Join(errs...)
+}
+
+func (b *Bed) ctr(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", b.Socket}, args...)...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
+// RunBriefly runs a program in a container of its own, waits for it, and removes
+// the container at once.
+func (b *Bed) RunBriefly(ctx context.Context, id string, labels map[string]string, args ...string) (string, error) {
+	run := []string{"run", "--rm", "--snapshotter", "overlayfs"}
+	for k, v := range labels {
+		run = append(run, "--label", k+"="+v)
+	}
+	return b.ctr(ctx, nil, append(append(run, Image, id), args...)...)
+}
