@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/contraband-dev/contraband/internal/canary"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testenv/containers"
-	"github.com/contraband-dev/contraband/internal/web"
 )
 
 func canaryCommand() *cobra.Command {
@@ -160,7 +160,7 @@ func awaitPage(ctx context.Context, c local.Client, sum, path string, joined map
 
 func measure(v local.CaseView) canaryResult {
 	r := canaryResult{Case: v.Case.ID, Verdict: string(v.Case.Decided.Verdict.Level)}
-	start := web.Start(v.Case)
+	start := casetext.Start(v.Case)
 	if v.Case.Joined > 0 {
 		start = v.Case.LastSeen
 	}

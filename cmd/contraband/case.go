@@ -10,9 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/local"
-	"github.com/contraband-dev/contraband/internal/notify/slack"
-	"github.com/contraband-dev/contraband/internal/web"
 )
 
 func caseCommand() *cobra.Command {
@@ -106,11 +105,11 @@ func showCase(out io.Writer, v local.CaseView) error {
 		return err
 	}
 	fmt.Fprintln(out)
-	for _, s := range slack.Steps(k, oneLine) {
-		fmt.Fprintln(out, "-", s)
+	for _, s := range casetext.Steps(k) {
+		fmt.Fprintln(out, "-", oneLine(s))
 	}
 	fmt.Fprintln(out, "\nms since the start:")
-	start := web.Start(k)
+	start := casetext.Start(k)
 	for _, m := range v.Timeline {
 		fmt.Fprintf(out, "%10.1f  %-11s %s\n", float64(m.At.Sub(start).Microseconds())/1000, m.Stage, oneLine(m.Text))
 	}

@@ -19,9 +19,9 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testenv/containers"
-	"github.com/contraband-dev/contraband/internal/web"
 )
 
 //go:embed demo-policy.yaml
@@ -182,7 +182,7 @@ func (d *demo) drop(ctx context.Context) (err error) {
 // reached, and says which was not when that takes longer than a minute.
 func (d *demo) follow(ctx context.Context) error {
 	d.say("\n%10s  %-11s %s", "ms", "stage", "")
-	shown, reached := map[web.Moment]bool{}, map[string]bool{}
+	shown, reached := map[casetext.TimelineEntry]bool{}, map[string]bool{}
 	for deadline := time.Now().Add(time.Minute); ; {
 		found, err := findCase(ctx, d.client, d.box.ID, d.ran)
 		if err == nil {

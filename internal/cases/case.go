@@ -633,7 +633,7 @@ func (c Case) ClickActions() []string {
 		out = append(out, ActionEvict)
 	}
 	if !c.InForce(Freeze) && !c.InForce(Isolate) {
-		out = append(out, ActionExpected, ActionRemediated)
+		out = append(out, ActionExpected, ActionRemediated, ActionClose)
 	}
 	return out
 }

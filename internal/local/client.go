@@ -14,8 +14,8 @@ import (
 	"strings"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/respond"
-	"github.com/contraband-dev/contraband/internal/web"
 )
 
 // Client talks to a running Machine over loopback.
@@ -124,9 +124,9 @@ func (c Client) Cases(ctx context.Context) (out []cases.Case, err error) {
 
 // CaseView is one case with its timeline.
 type CaseView struct {
-	Case     cases.Case      `json:"case"`
-	Timeline []web.Moment    `json:"timeline"`
-	Raw      json.RawMessage `json:"-"`
+	Case     cases.Case               `json:"case"`
+	Timeline []casetext.TimelineEntry `json:"timeline"`
+	Raw      json.RawMessage          `json:"-"`
 }
 
 // Case reads one.

@@ -25,10 +25,10 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/local"
 	"github.com/contraband-dev/contraband/internal/testenv/testcluster"
-	"github.com/contraband-dev/contraband/internal/web"
 )
 
 func TestMain(m *testing.M) { testcluster.Main(m) }
@@ -262,7 +262,7 @@ func (w *shop) containOne(pod corev1.Pod) {
 		t.Fatal(err)
 	}
 	for _, m := range view.Timeline {
-		t.Logf("%+7d ms  %-10s %s", m.At.Sub(web.Start(c)).Milliseconds(), m.Stage, m.Text)
+		t.Logf("%+7d ms  %-10s %s", m.At.Sub(casetext.Start(c)).Milliseconds(), m.Stage, m.Text)
 	}
 	saved := c.Done(cases.Evidence)
 	if saved.SHA256 != canary.SHA256(w.program) {

@@ -109,7 +109,7 @@ func TestSilenceTellsAgain(t *testing.T) {
 	if err != nil || len(messages) != 2 || c.Reminded == nil || c.Reminded.Timestamp == "" {
 		t.Errorf("%d messages, reminded %+v, want one page and one reminder", len(messages), c.Reminded)
 	}
-	if !strings.Contains(messages[1].Text, "<!channel> Nobody has answered") {
+	if !strings.Contains(messages[1].Text, "<!channel> Approval pending for") {
 		t.Errorf("the reminder: %q", messages[1].Text)
 	}
 	if len(c.Claims) != 0 || len(w.node.carried) != 0 {

@@ -202,7 +202,7 @@ func TestFreezeThatEndsByItself(t *testing.T) {
 	}
 	advance(t, r, id)
 	messages, err := w.slack.Messages()
-	if err != nil || w.read(id).Status() != "freeze expired" || !strings.Contains(string(messages[0].Blocks), "RUNS again") {
+	if err != nil || w.read(id).Status() != "freeze expired" || !strings.Contains(string(messages[0].Blocks), "is RUNNING again") {
 		t.Errorf("the case is %q, the page %s (%v)", w.read(id).Status(), messages[0].Blocks, err)
 	}
 	if w.read(id).Claim(cases.Cordon) == nil {

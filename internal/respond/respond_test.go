@@ -544,7 +544,7 @@ func TestReleaseThawsAndCloses(t *testing.T) {
 		t.Error("a frozen case was closed under the freeze")
 	}
 	messages, err := w.slack.Messages()
-	if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "closed: released by ann@") {
+	if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "closed as released by ann@") {
 		t.Errorf("the page does not show the end: %d messages, %s, %v", len(messages), messages[0].Blocks, err)
 	}
 	next := w.found("c1", time.Now())

@@ -24,6 +24,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 )
 
 //go:embed casebook.html
@@ -76,7 +77,7 @@ func Handler(log *caselog.Store, visitors Visitors, clicked func(ctx context.Con
 	sum := sha256.Sum256([]byte(style))
 	b := &book{log: log, clicked: clicked, visitors: visitors,
 		page: template.Must(template.New("casebook").Funcs(template.FuncMap{
-			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": steps,
+			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": casetext.Steps, "actions": casetext.Actions,
 		}).Parse(pages)),
 		// Nothing from elsewhere, no script at all, one style by its hash.
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -143,13 +144,13 @@ func (b *book) list(w http.ResponseWriter, r *http.Request) {
 // view is what one case's page shows.
 type view struct {
 	cases.Case
-	Timeline []Moment
+	Timeline []casetext.TimelineEntry
 	Waiting  bool // steps are under way: the page looks again by itself
 }
 
 func (b *book) one(w http.ResponseWriter, r *http.Request) {
 	c, events, err := b.read(r.Context(), r.PathValue("id"))
-	v := view{c, Timeline(c, events), time.Since(c.Updated) < 30*time.Second && c.Closed == nil}
+	v := view{c, casetext.Timeline(c, events), time.Since(c.Updated) < 30*time.Second && c.Closed == nil}
 	b.render(w, "case", v, err)
 }
 
@@ -245,7 +246,7 @@ func (b *book) listJSON(w http.ResponseWriter, r *http.Request) {
 
 func (b *book) oneJSON(w http.ResponseWriter, r *http.Request) {
 	c, events, err := b.read(r.Context(), r.PathValue("id"))
-	answer(w, map[string]any{"case": c, "timeline": Timeline(c, events), "events": events}, err)
+	answer(w, map[string]any{"case": c, "timeline": casetext.Timeline(c, events), "events": events}, err)
 }
 
 func answer(w http.ResponseWriter, v any, err error) {

@@ -1,5 +1,5 @@
-// Package page owns how people are told: one Slack message a case, edited as
-// the case goes on. It renders and delivers; it decides nothing.
+// Package slack posts a case to a Slack channel: one message, edited as the
+// case changes, with reminders in its thread. It decides nothing.
 package slack
 
 import (
@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -17,6 +16,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
@@ -118,7 +118,7 @@ func classify(err error) error {
 
 func (s *Channel) options(c cases.Case) []slack.MsgOption {
 	blocks := s.blocks(c)
-	return []slack.MsgOption{slack.MsgOptionText(limit(headline(c), maxFallback), false), slack.MsgOptionBlocks(blocks...), slack.MsgOptionDisableLinkUnfurl()}
+	return []slack.MsgOption{slack.MsgOptionText(limit(clean(casetext.Headline(c)), maxFallback), false), slack.MsgOptionBlocks(blocks...), slack.MsgOptionDisableLinkUnfurl()}
 }
 
 // Limits of Slack's blocks, in characters.
@@ -127,7 +127,17 @@ const (
 	maxHeader   = 150
 	maxText     = 3000
 	maxField    = 2000
+	maxConfirm  = 300
 )
+
+// stepLines returns the steps of a case as lines of Slack's markup.
+func stepLines(c cases.Case) string {
+	var lines []string
+	for _, step := range casetext.Steps(c) {
+		lines = append(lines, clean(step))
+	}
+	return strings.Join(lines, "\n")
+}
 
 func (s *Channel) blocks(c cases.Case) []slack.Block {
 	f := c.Decided.Finding
@@ -141,66 +151,47 @@ func (s *Channel) blocks(c cases.Case) []slack.Block {
 		return slack.NewTextBlockObject(slack.MarkdownType, limit("*"+name+"*\n"+clean(value), maxField), false, false)
 	}
 	blocks := []slack.Block{
-		slack.NewHeaderBlock(slack.NewTextBlockObject(slack.PlainTextType, limit(headline(c), maxHeader), false, false)),
+		slack.NewHeaderBlock(slack.NewTextBlockObject(slack.PlainTextType, limit(clean(casetext.Headline(c)), maxHeader), false, false)),
 		slack.NewSectionBlock(nil, []*slack.TextBlockObject{
-			field("Where", place(c)), field("Program", f.Process.Path), field("Image", f.Container.Image), field("Node", f.Node),
+			field("Where", casetext.Place(c)), field("Program", f.Process.Path), field("Image", f.Container.Image), field("Node", f.Node),
 			field("First run", f.EventTime.UTC().Format(time.RFC3339)), field("SHA-256", f.Process.SHA256),
 		}, nil),
-		slack.NewSectionBlock(text("*Verdict* "+verdictLine(c.Decided.Verdict)), nil, nil),
-		slack.NewSectionBlock(text("*Done*\n"+strings.Join(Steps(c, clean), "\n")), nil, nil),
+		slack.NewSectionBlock(text("*Verdict* "+clean(casetext.VerdictLine(c.Decided.Verdict))), nil, nil),
+		slack.NewSectionBlock(text("*Steps*\n"+stepLines(c)), nil, nil),
 	}
-	if tell := c.Decided.Facts.Contacts; len(tell) > 0 {
-		blocks = append(blocks, slack.NewSectionBlock(text("*Tell* "+clean(strings.Join(tell, ", "))), nil, nil))
+	if contacts := c.Decided.Facts.Contacts; len(contacts) > 0 {
+		blocks = append(blocks, slack.NewSectionBlock(text("*Contacts* "+clean(strings.Join(contacts, ", "))), nil, nil))
 	}
 	footer := "case " + c.ID
 	if s.Link != nil {
 		footer = fmt.Sprintf("<%s|case %s>", s.Link(c.ID), c.ID)
 	}
 	blocks = append(blocks, slack.NewContextBlock("", text(footer)))
-	if b := buttons(c); s.Buttons && b != nil {
+	if b := actionBlock(c); s.Buttons && b != nil {
 		blocks = append(blocks, b)
 	}
 	return blocks
 }
 
-var labels = map[string]string{
-	cases.ActionApprove: "Approve", cases.ActionDeny: "Deny", cases.ActionRelease: "Release", cases.ActionExtend: "Hold longer",
-	cases.ActionEvict: "Evict the pod", cases.ActionExpected: "Close: meant to be there", cases.ActionRemediated: "Close: dealt with",
-}
-
-// buttons of a case: the action's id is what is pressed, its value the case and the
-// decision that is shown. What
-// cannot be undone, or lets something go on, asks to confirm.
-func buttons(c cases.Case) slack.Block {
+// actionBlock returns the buttons of a case, or nil. A button's action ID is what a
+// click records; its value is "<case>/<decision>".
+func actionBlock(c cases.Case) slack.Block {
+	plain := func(t string) *slack.TextBlockObject {
+		return slack.NewTextBlockObject(slack.PlainTextType, t, false, false)
+	}
 	var elements []slack.BlockElement
-	for _, what := range c.ClickActions() {
-		b := slack.NewButtonBlockElement(what, fmt.Sprintf("%s/%d", c.ID, c.DecisionN()), slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false))
-		if sure := confirmations(c)[what]; sure != "" {
-			b.Confirm = slack.NewConfirmationBlockObject(slack.NewTextBlockObject(slack.PlainTextType, labels[what], false, false),
-				slack.NewTextBlockObject(slack.PlainTextType, limit(sure, 300), false, false), slack.NewTextBlockObject(slack.PlainTextType, "Yes", false, false),
-				slack.NewTextBlockObject(slack.PlainTextType, "No", false, false))
+	for _, a := range casetext.Actions(c) {
+		b := slack.NewButtonBlockElement(a.ID, fmt.Sprintf("%s/%d", c.ID, a.Decision), plain(a.Label))
+		if a.Confirm != "" {
+			b.Confirm = slack.NewConfirmationBlockObject(plain(a.Label), plain(limit(clean(a.Confirm), maxConfirm)), plain("Yes"), plain("No"))
 		}
-		switch what {
-		case cases.ActionApprove:
-			b.Style = slack.StylePrimary
-		case cases.ActionEvict:
-			b.Style = slack.StyleDanger
-		}
+		b.Style = slack.Style(a.Style)
 		elements = append(elements, b)
 	}
 	if len(elements) == 0 {
 		return nil
 	}
 	return slack.NewActionBlock("buttons", elements...)
-}
-
-func confirmations(c cases.Case) map[string]string {
-	where := clean(c.Decided.Finding.ShortName())
-	return map[string]string{
-		cases.ActionApprove: strings.Join(cases.InOrder(c.Decided.Decision.Do), ", ") + ": " + where,
-		cases.ActionRelease: "What ran in " + where + " goes on.",
-		cases.ActionEvict:   "The pod goes: " + where + ". Its evidence is saved.",
-	}
 }
 
 // reminderType marks a reminder in a message's metadata.
@@ -213,9 +204,9 @@ func (s *Channel) Remind(ctx context.Context, c cases.Case, graver bool) (string
 	if p, err := s.findOf(ctx, c, reminderType, of); err == nil && p.Timestamp != "" {
 		return p.Timestamp, nil // an earlier try's, whose answer was lost
 	}
-	text := fmt.Sprintf("<!channel> Nobody has answered for %s: %s", time.Since(c.DecidedAt()).Round(time.Minute), headline(c))
+	text := fmt.Sprintf("<!channel> Approval pending for %s: %s", time.Since(c.DecidedAt()).Round(time.Minute), clean(casetext.Headline(c)))
 	if graver {
-		text = "<!channel> It is graver than was told: " + headline(c)
+		text = "<!channel> Severity raised since the page: " + clean(casetext.Headline(c))
 	}
 	options := []slack.MsgOption{slack.MsgOptionText(text, false),
 		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: reminderType, EventPayload: map[string]any{"case": c.ID, "of": of}})}
@@ -227,138 +218,6 @@ func (s *Channel) Remind(ctx context.Context, c cases.Case, graver bool) (string
 		return "", classify(fmt.Errorf("remind Slack channel %q: %w", s.Channel, err))
 	}
 	return ts, nil
-}
-
-func headline(c cases.Case) string {
-	f := c.Decided.Finding
-	return clean(fmt.Sprintf("[%s] %s: %s in %s", c.Decided.Verdict.Level, f.Category, f.Process.Path, f.ShortName()))
-}
-
-func place(c cases.Case) string {
-	f := c.Decided.Finding
-	var parts []string
-	for _, p := range []string{f.Project, f.Location, f.Cluster, f.ShortName()} {
-		if p != "" {
-			parts = append(parts, p)
-		}
-	}
-	return strings.Join(parts, " / ")
-}
-
-func verdictLine(v cases.Verdict) string {
-	line := string(v.Level)
-	if v.Label != "" {
-		line += ": " + clean(v.Label)
-	}
-	if v.Source != "" {
-		line += " (" + clean(v.Source) + ")"
-	}
-	if v.Why != "" {
-		line += " - " + clean(v.Why)
-	}
-	return line
-}
-
-// Steps tells in words what was done, what will be, and what was refused.
-func Steps(c cases.Case, clean func(string) string) []string {
-	d := c.Decided.Decision
-	out := []string{"rule: " + clean(d.Rule)}
-	if d.Why != "" {
-		out = append(out, clean(d.Why))
-	}
-	if e := c.Escalated; e != nil && e.Error != "" {
-		out = append(out, "escalation could not be written: "+clean(e.Error))
-	} else if e != nil {
-		out = append(out, "escalated in Security Command Center")
-	} else if d.Includes(cases.Escalate) {
-		out = append(out, "will be escalated")
-	}
-	if c.Asking() {
-		out = append(out, "WAITING for approval of: "+strings.Join(cases.InOrder(d.Do), ", "))
-	}
-	if c.Expired {
-		out = append(out, "the freeze has ended by itself: the container RUNS again")
-	}
-	if c.FreezeLostReason != "" {
-		out = append(out, clean(c.FreezeLostReason))
-	}
-	if c.IsolationBroken != "" {
-		out = append(out, "the pod is NOT ISOLATED any more: "+clean(c.IsolationBroken))
-	}
-	if c.RemovalStuck != "" {
-		out = append(out, "the pod is STILL THERE: "+clean(c.RemovalStuck))
-	}
-	if c.Moves > 0 {
-		out = append(out, fmt.Sprintf("the pod's container was replaced %d times by one that ran the same", c.Moves))
-	}
-	for _, action := range cases.Containments {
-		out = append(out, actionLines(c, action, clean)...)
-		if undo := cases.UndoOf(action); undo != "" {
-			out = append(out, actionLines(c, undo, clean)...)
-		}
-	}
-	if c.Joined > 0 {
-		out = append(out, fmt.Sprintf("%d more findings about the same, the last at %s", c.Joined, c.LastSeen.UTC().Format(time.RFC3339)))
-	}
-	for _, k := range c.Clicks {
-		line := clean(k.By) + " pressed " + clean(k.What)
-		if k.Refused != "" {
-			line += " - refused: " + clean(k.Refused)
-		}
-		out = append(out, line)
-	}
-	if c.Closed != nil {
-		out = append(out, "closed: "+clean(c.Closed.Resolution)+" by "+clean(c.Closed.By))
-	}
-	return out
-}
-
-var done = map[string]string{
-	cases.Freeze: "container frozen", cases.Evidence: "evidence saved", cases.Isolate: "pod isolated", cases.Cordon: "node cordoned",
-	cases.Evict: "pod evicted", cases.Delete: "pod deleted",
-	cases.Thaw: "container released", cases.Release: "pod released from isolation", cases.Uncordon: "node uncordoned",
-}
-
-func actionLines(c cases.Case, action string, clean func(string) string) []string {
-	claim := c.Claim(action)
-	switch {
-	case claim == nil && !c.Approved():
-		return nil
-	case claim == nil && c.Decided.Decision.Includes(action):
-		return []string{action + " will follow"}
-	case claim == nil:
-		return nil
-	case claim.Outcome == nil:
-		return []string{action + " is under way"}
-	}
-	a := claim.Outcome
-	line := action + " NOT done: " + clean(a.Error)
-	if a.Done {
-		line = done[action] + " at " + a.At.UTC().Format(time.RFC3339)
-	}
-	if a.Processes > 0 {
-		line += fmt.Sprintf(" (%d processes)", a.Processes)
-	}
-	if len(a.Items) > 0 {
-		line += fmt.Sprintf(" (%d items)", len(a.Items))
-	}
-	if !a.RetryAt.IsZero() {
-		line += "; tried again after " + a.RetryAt.UTC().Format(time.RFC3339)
-	}
-	out := []string{line}
-	for prefix, text := range map[string]string{"NOT ENFORCED: ": a.NotEnforced, "verified: ": a.Verified, "not verified: ": a.Unverified} {
-		if text != "" {
-			out = append(out, "  "+prefix+clean(text))
-		}
-	}
-	slices.Sort(out[1:])
-	if a.Done && !a.Until.IsZero() && c.InForce(action) {
-		out = append(out, "  until "+a.Until.UTC().Format(time.RFC3339)+", unless it is released before")
-	}
-	for _, n := range a.Notes {
-		out = append(out, "  "+clean(n))
-	}
-	return out
 }
 
 // clean makes text from a finding harmless in Slack: no mentions, links or

@@ -1,8 +1,11 @@
 package slack
 
 import (
+	"bytes"
 	"encoding/json"
+	"flag"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,10 +15,14 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/retry"
+	"github.com/contraband-dev/contraband/internal/testenv/samplecases"
 )
+
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func start(t *testing.T) (*Channel, *fakeslack.Server) {
 	t.Helper()
@@ -73,10 +80,50 @@ func TestPostThenFindThenEdit(t *testing.T) {
 	if err != nil || len(messages) != 2 || messages[0].Edits != 1 || !strings.Contains(string(messages[0].Blocks), "escalated in Security Command Center") {
 		t.Errorf("messages %+v (%v)", messages, err)
 	}
-	for _, want := range []string{"malicious: 41/71 engines, miner.xmrig (VirusTotal)", "freeze will follow", "/tmp/x", "http://casebook/cases/0123456789abcdef", "n1"} {
+	for _, want := range []string{"malicious: 41/71 engines, miner.xmrig (VirusTotal)", "freeze is planned", "/tmp/x", "http://casebook/cases/0123456789abcdef", "n1"} {
 		if !strings.Contains(string(messages[0].Blocks), want) {
 			t.Errorf("the page does not show %q: %s", want, messages[0].Blocks)
 		}
+	}
+}
+
+// TestBlocksOfEachStateAreGolden also holds them to Slack's limits, which the fake
+// server enforces, and compares the buttons with the actions that every rendering has.
+func TestBlocksOfEachStateAreGolden(t *testing.T) {
+	s, srv := start(t)
+	s.Buttons = true
+	for _, state := range samplecases.States() {
+		t.Run(state.Name, func(t *testing.T) {
+			if _, err := s.Post(t.Context(), state.Case, false); err != nil {
+				t.Fatal(err)
+			}
+			messages, err := srv.Messages()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			if err := json.Indent(&got, messages[len(messages)-1].Blocks, "", "  "); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", state.Name+".json")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("blocks differ from %s (go test -update rewrites it):\n%s", file, got.String())
+			}
+			for _, a := range casetext.Actions(state.Case) {
+				if !strings.Contains(got.String(), `"action_id": "`+a.ID+`"`) {
+					t.Errorf("action %q is not offered", a.ID)
+				}
+			}
+		})
 	}
 }
 
