@@ -22,6 +22,9 @@ type Config struct {
 	SlackToken string `env:"SLACK_TOKEN"`
 	// SlackChannel is the id of the security channel.
 	SlackChannel string `env:"SLACK_CHANNEL"`
+	// Channels is the YAML document that configures all channels but Slack (docs/notify.md).
+	// It holds secrets.
+	Channels string `env:"CONTRABAND_CHANNELS"`
 	// Buttons are on pages: Interact is there to take what people press. They are there
 	// too where the signing secret is known.
 	Buttons bool `env:"CONTRABAND_BUTTONS, default=false"`

@@ -13,6 +13,7 @@ package functions
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,8 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/enrich"
+	"github.com/contraband-dev/contraband/internal/notify/channels"
+	"github.com/contraband-dev/contraband/internal/notify/pager"
 	slacknotify "github.com/contraband-dev/contraband/internal/notify/slack"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
@@ -96,12 +99,12 @@ func (s *Suite) Close() error {
 }
 
 func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
-	if s.cfg.SlackToken == "" || s.cfg.SlackChannel == "" {
-		return nil, errors.New("SLACK_TOKEN and SLACK_CHANNEL are required: without a page nobody is told")
+	pages, err := s.newPager()
+	if err != nil {
+		return nil, err
 	}
 	list := verdict.BuiltIn()
 	if s.cfg.Indicators != "" {
-		var err error
 		if list, err = verdict.ReadList(s.cfg.Indicators); err != nil {
 			return nil, err
 		}
@@ -114,15 +117,10 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 		}
 		sources = append(sources, vt)
 	}
-	var options []slack.Option
-	if s.parts.SlackAPI != "" {
-		options = append(options, slack.OptionAPIURL(s.parts.SlackAPI))
-	}
-	link := func(caseID string) string { return strings.TrimSuffix(s.cfg.CasebookURL, "/") + "/cases/" + caseID }
 	r := &respond.Responder{
 		Log: s.Log, Verdicts: verdict.Lookup{Sources: sources}, Policy: rules, Contain: s.callContain, Source: s.cfg.Raise.SCCSource,
-		LeaseOwner: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: link, Now: time.Now,
-		Pager: &slacknotify.Channel{API: slack.New(s.cfg.SlackToken, options...), Channel: s.cfg.SlackChannel, Link: link, Buttons: s.cfg.Buttons || s.cfg.Front.SlackSigningSecret != ""},
+		LeaseOwner: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: s.casePage, Now: time.Now,
+		Pager: pages,
 	}
 	facts := enrich.Enricher{Fallback: "the security channel", Clusters: s.parts.Reads}
 	if s.SCC != nil { // a nil *SCC in an interface would not be nil
@@ -137,6 +135,37 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	}
 	return r, nil
 }
+
+func (s *Suite) casePage(caseID string) string {
+	return strings.TrimSuffix(s.cfg.CasebookURL, "/") + "/cases/" + caseID
+}
+
+// newPager returns what notifies people, and refuses a configuration by which nobody
+// would be notified.
+func (s *Suite) newPager() (*pager.Pager, error) {
+	cfg, err := channels.Parse(s.cfg.Channels)
+	if err != nil {
+		return nil, fmt.Errorf("CONTRABAND_CHANNELS: %w", err)
+	}
+	if (s.cfg.SlackToken == "" || s.cfg.SlackChannel == "") && cfg.Security == "" {
+		return nil, errors.New("SLACK_TOKEN and SLACK_CHANNEL are required, or a security channel in CONTRABAND_CHANNELS")
+	}
+	registry := &channels.Registry{Config: cfg}
+	if s.cfg.SlackToken != "" {
+		var options []slack.Option
+		if s.parts.SlackAPI != "" {
+			options = append(options, slack.OptionAPIURL(s.parts.SlackAPI))
+		}
+		registry.Slack = &slacknotify.Workspace{API: slack.New(s.cfg.SlackToken, options...),
+			Buttons: s.cfg.Buttons || s.cfg.Front.SlackSigningSecret != "", EditInterval: editInterval}
+	}
+	p := &pager.Pager{Open: registry.Open, Link: s.casePage}
+	p.Security, p.Fallback, err = cfg.SecurityAndFallback(s.cfg.SlackChannel)
+	return p, err
+}
+
+// editInterval is the least time between two edits of one Slack message.
+const editInterval = 2 * time.Second
 
 // advanceReply says whether there is anything left to wait for, and how long.
 type advanceReply struct {

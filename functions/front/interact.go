@@ -19,6 +19,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/notify"
 )
 
 // Bounds of Interact. Slack gives three seconds, and does not come again.
@@ -106,6 +107,9 @@ func interaction(body []byte) ([]press, error) {
 	}
 	var out []press
 	for _, a := range in.ActionCallback.BlockActions {
+		if strings.HasPrefix(a.ActionID, notify.LinkActionPrefix) {
+			return nil, nil // Slack also reports clicks on buttons that only open a page
+		}
 		id, decision, err := readValue(a.Value)
 		if err != nil || !cases.IsClickAction(a.ActionID) {
 			return nil, fmt.Errorf("there is no button %q with the value %q", a.ActionID, a.Value)

@@ -214,3 +214,11 @@ func TestInteractNeedsASecret(t *testing.T) {
 		t.Errorf("%d, %v", status, err)
 	}
 }
+
+func TestClickOnALinkIsAcceptedAndIgnored(t *testing.T) {
+	payload := `{"type":"block_actions","user":{"id":"U1"},"actions":[{"type":"button","action_id":"link-0","block_id":"buttons","action_ts":"1.2"}]}`
+	pressed, err := interaction([]byte(url.Values{"payload": {payload}}.Encode()))
+	if err != nil || len(pressed) != 0 {
+		t.Errorf("%+v, %v; want neither a click nor an error", pressed, err)
+	}
+}

@@ -153,13 +153,58 @@ type Escalated struct {
 	Error   string `json:"error,omitempty"` // it will never be written: why
 }
 
-// Paged is the body of KindPaged. Digest is of what the page showed.
+// Paged is the body of KindPaged: where people were notified, and what they see there.
 type Paged struct {
-	Channel   string `json:"channel,omitempty"`
+	Channel   string `json:"channel,omitempty"` // of the first message that was delivered
 	Timestamp string `json:"ts,omitempty"`
 	Link      string `json:"link,omitempty"`
-	Digest    string `json:"digest,omitempty"`
-	Error     string `json:"error,omitempty"`
+	Digest    string `json:"digest,omitempty"` // of what the messages show
+	Error     string `json:"error,omitempty"`  // no channel took the page: why
+
+	// Deliveries has each channel that was to be notified. Events of earlier versions
+	// have none: Channel and Timestamp are then a message in Slack.
+	Deliveries []Delivery `json:"deliveries,omitempty"`
+	// RetryAt is when a page that no channel took is sent again; Tries counts.
+	RetryAt time.Time `json:"retryAt,omitzero"`
+	Tries   int       `json:"tries,omitempty"`
+}
+
+// Delivery is the message about a case on one channel.
+type Delivery struct {
+	Target  string `json:"target"`            // "slack:#payments-oncall"
+	Mention string `json:"mention,omitempty"` // who is notified there
+	Why     string `json:"why,omitempty"`     // which route or source names it
+
+	Room     string   `json:"room,omitempty"`
+	ID       string   `json:"id,omitempty"` // "": not delivered
+	Link     string   `json:"link,omitempty"`
+	Digest   string   `json:"digest,omitempty"`   // of what it shows
+	Threaded []string `json:"threaded,omitempty"` // updates that its thread has
+
+	Error   string    `json:"error,omitempty"` // of the last try
+	Class   string    `json:"class,omitempty"` // of Error: transient, misconfigured, refused
+	Tries   int       `json:"tries,omitempty"` // failed in a row
+	RetryAt time.Time `json:"retryAt,omitzero"`
+}
+
+// Delivered reports whether the channel has the message.
+func (d Delivery) Delivered() bool { return d.ID != "" }
+
+// NextRetry returns when a channel is to be tried again; zero if none is.
+func (p Paged) NextRetry() time.Time {
+	at := p.RetryAt
+	for _, d := range p.Deliveries {
+		if !d.RetryAt.IsZero() && (at.IsZero() || d.RetryAt.Before(at)) {
+			at = d.RetryAt
+		}
+	}
+	return at
+}
+
+// PageDue reports whether people are to be paged: they never were, or no channel took
+// the page and it is time to try again.
+func (c Case) PageDue(now time.Time) bool {
+	return c.Decided.Decision.Includes(Page) && (c.Paged == nil || c.Paged.Error != "" && !now.Before(c.Paged.RetryAt))
 }
 
 // Claimed is the body of KindClaimed: all that Contain acts on.

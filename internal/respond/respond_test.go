@@ -30,6 +30,8 @@ import (
 	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/notify"
+	"github.com/contraband-dev/contraband/internal/notify/pager"
 	slacknotify "github.com/contraband-dev/contraband/internal/notify/slack"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
@@ -241,7 +243,7 @@ func (w *world) process() *respond.Responder {
 	link := func(id string) string { return "http://casebook/cases/" + id }
 	return &respond.Responder{
 		Log: log, Facts: enrich.Enricher{Fallback: "#security"}, Verdicts: verdict.Lookup{Sources: []verdict.Source{list, bad{}}}, Policy: rules,
-		Pager: &slacknotify.Channel{API: slack.New("xoxb-test", slack.OptionAPIURL(w.web.URL+"/api/")), Channel: fakeslack.Channel, Link: link},
+		Pager: w.pager(link),
 		SCC:   scc, Contain: box.Execute, Source: source, Link: link, Now: time.Now,
 		LeaseOwner: func() string {
 			mu.Lock()
@@ -650,5 +652,13 @@ func TestTimesNest(t *testing.T) {
 	times := []time.Duration{cases.StepDeadline, cases.FunctionTimeout, cases.Lease, cases.AckDeadline}
 	if !slices.IsSorted(times) || len(slices.Compact(slices.Clone(times))) != len(times) {
 		t.Errorf("step < function < lease < ack deadline does not hold: %v", times)
+	}
+}
+
+func (w *world) pager(link func(string) string) *pager.Pager {
+	workspace := &slacknotify.Workspace{API: slack.New("xoxb-test", slack.OptionAPIURL(w.web.URL+"/api/"))}
+	return &pager.Pager{
+		Open:     func(t notify.Target) (notify.Channel, error) { return workspace.Channel(t.Name), nil },
+		Security: notify.Target{Kind: notify.Slack, Name: fakeslack.Channel}, Link: link,
 	}
 }

@@ -3,6 +3,7 @@ package respond
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +27,7 @@ func (r *Responder) due(c cases.Case, lost cases.Lost) []step {
 	if d.Includes(cases.Escalate) && c.Escalated == nil {
 		steps = append(steps, step{"escalate", escalate})
 	}
-	if d.Includes(cases.Page) && c.Paged == nil {
+	if c.PageDue(r.Now()) {
 		steps = append(steps, step{"page", page})
 	}
 	if c.WorseReminderDue() {
@@ -287,17 +288,44 @@ func escalate(ctx context.Context, w *run, c cases.Case) error {
 
 func page(ctx context.Context, w *run, c cases.Case) error {
 	p, err := w.Pager.Post(ctx, c, !w.opened)
+	if err != nil && retry.ClassOf(err) == retry.Transient {
+		w.opened = false // it may have arrived all the same
+		return err
+	}
 	if err != nil {
-		if !retry.IsRefused(err) {
-			w.opened = false // it may have arrived all the same
-			return err
-		}
-		p = cases.Paged{Error: err.Error()}
+		p = w.notPaged(ctx, c, p, err)
 	}
 	if err := w.wakeForLater(ctx, c); err != nil {
 		return err
 	}
-	_, err = w.log.Append(ctx, cases.KindPaged, p)
+	return w.recordPaged(ctx, p)
+}
+
+// notPaged returns the record of a page that no channel took: it is sent again with
+// growing pauses, for days, until somebody has mended the cause.
+func (w *run) notPaged(ctx context.Context, c cases.Case, p cases.Paged, err error) cases.Paged {
+	slog.ErrorContext(ctx, "nobody was paged", "case", c.ID, "error", err)
+	p.Error = err.Error()
+	if c.Paged != nil {
+		p.Tries = c.Paged.Tries
+	}
+	p.RetryAt = w.Now().Add(pagePauses[min(p.Tries, len(pagePauses)-1)]).UTC()
+	p.Tries++
+	return p
+}
+
+// pagePauses lie between the tries of a page that no channel took.
+var pagePauses = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, time.Hour, 6 * time.Hour}
+
+// recordPaged records what the channels answered, and has the case looked at when one is
+// to be tried again.
+func (w *run) recordPaged(ctx context.Context, p cases.Paged) error {
+	if at := p.NextRetry(); !at.IsZero() {
+		if err := w.Log.WakeAt(ctx, w.log.ID, at.Add(time.Second)); err != nil {
+			return err
+		}
+	}
+	_, err := w.log.Append(ctx, cases.KindPaged, p)
 	return err
 }
 
@@ -361,8 +389,7 @@ func edit(ctx context.Context, w *run, c cases.Case) error {
 		}
 		p.Error = err.Error()
 	}
-	_, err = w.log.Append(ctx, cases.KindPaged, p)
-	return err
+	return w.recordPaged(ctx, p)
 }
 
 func report(ctx context.Context, w *run, c cases.Case) error {

@@ -12,7 +12,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 )
 
-// Headline returns the case in one line: verdict, program, place.
+// Headline returns the case in one line: verdict, place, program, and what started it.
 func Headline(c cases.Case) string {
 	f := c.Decided.Finding
 	where := f.ShortName()
@@ -22,7 +22,15 @@ func Headline(c cases.Case) string {
 	if f.Process.Path == "" {
 		return f.Category + " in " + where
 	}
-	return fmt.Sprintf("%s program ran in %s: %s", VerdictWord(c.Decided.Verdict.Level), where, f.Process.Path)
+	if f.Cluster != "" {
+		where += " (" + f.Cluster + ")"
+	}
+	line := fmt.Sprintf("%s program ran in %s: %s", VerdictWord(c.Decided.Verdict.Level), where, f.Process.Path)
+	if f.Sensor != nil && len(f.Sensor.Ancestors) > 0 {
+		parent, _, _ := strings.Cut(f.Sensor.Ancestors[0], " (")
+		line += ", started by " + parent
+	}
+	return line
 }
 
 var verdictWords = map[cases.Level]string{

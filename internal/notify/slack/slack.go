@@ -1,246 +1,205 @@
-// Package slack posts a case to a Slack channel: one message, edited as the
-// case changes, with reminders in its thread. It decides nothing.
+// Package slack tells people in Slack: one message with buttons in a channel or to
+// a person, edited as the case changes, details and changes in its thread. It
+// renders a notify.Message and decides nothing.
 package slack
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
-	"unicode"
 
 	"github.com/slack-go/slack"
 
-	"github.com/contraband-dev/contraband/internal/cases"
-	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// eventType marks our messages in Slack's message metadata, with the case's id:
-// that is how a page whose answer was lost is found again.
+// eventType marks our messages in Slack's message metadata, with their key: that is
+// how a message whose answer was lost is found again. Its payload has the key as "case".
 const eventType = "contraband_case"
 
-// Slack is a channel in which cases are told.
-type Channel struct {
-	API     *slack.Client
-	Channel string                     // its id. Required.
-	Link    func(caseID string) string // the casebook's page of a case
-	// Buttons shows what can be pressed; it needs the Interact function.
+// updateType marks a line of a thread that is also shown in the channel.
+const updateType = "contraband_reminder"
+
+// Workspace is one Slack workspace, reached with one bot token. Its channels share
+// caches and rate limits. It is safe for concurrent use.
+type Workspace struct {
+	API *slack.Client // required
+	// Buttons shows what people can do; it needs the Interact function. Links are
+	// shown always.
 	Buttons bool
+	// EditInterval is the least time between two edits of one message. 0: none.
+	EditInterval time.Duration
+
+	mu       sync.Mutex
+	people   map[string]lookup       // by e-mail address
+	groups   map[string]string       // user group IDs by handle; nil: not read yet
+	groupsAt time.Time               // when groups was read
+	gates    map[string]*gate        // by channel
+	searches map[string]*searchGroup // by channel ID
+	edited   map[string]time.Time    // by message
 }
 
-// Digest of what the page of a case would show now: an edit is due when it
-// differs from the one that was posted.
-func (s *Channel) Digest(c cases.Case) string {
-	raw, err := json.Marshal(s.blocks(c))
+// Channel returns the channel with a name: a channel's ID, its "#name", or the e-mail
+// address of a person.
+func (w *Workspace) Channel(name string) *Channel { return &Channel{workspace: w, name: name} }
+
+// Channel is a Slack channel or a person. It implements notify.Channel.
+type Channel struct {
+	workspace *Workspace
+	name      string
+}
+
+// Post sends the message. With again set it first searches the channel's history for
+// the key; where history may not be read, sending twice is better than not at all.
+func (c *Channel) Post(ctx context.Context, m notify.Message, again bool) (notify.Ref, error) {
+	room, err := c.workspace.room(ctx, c.name)
+	if err != nil {
+		return notify.Ref{}, err
+	}
+	if again {
+		ref, err := c.search(ctx, room, eventType, m.Key, "")
+		if err == nil && ref.ID != "" {
+			return ref, nil
+		}
+		if err != nil && retry.ClassOf(err) == retry.Transient {
+			return notify.Ref{}, err
+		}
+	}
+	return c.postNew(ctx, room, m)
+}
+
+func (c *Channel) postNew(ctx context.Context, room string, m notify.Message) (notify.Ref, error) {
+	metadata := slack.SlackMetadata{EventType: eventType, EventPayload: map[string]any{"case": m.Key}}
+	mention := c.workspace.mention(ctx, m.Mention)
+	ref, err := c.send(ctx, room, full(m, mention, c.workspace.Buttons, metadata)...)
+	if retry.ClassOf(err) == retry.RefusedClass {
+		ref, err = c.send(ctx, room, smallest(m, mention)...)
+	}
+	if retry.ClassOf(err) == retry.RefusedClass { // not even a line of text: the cause is not the content
+		err = retry.Misconfigured(errors.Unwrap(err))
+	}
+	if err != nil {
+		return notify.Ref{}, err
+	}
+	ref.Link = c.permalink(ctx, ref)
+	return ref, nil
+}
+
+// send posts once; a rate limit is waited out, for what was limited was not delivered.
+func (c *Channel) send(ctx context.Context, room string, options ...slack.MsgOption) (notify.Ref, error) {
+	var ref notify.Ref
+	err := c.workspace.limited(ctx, room, func() (err error) {
+		ref.Room, ref.ID, err = c.workspace.API.PostMessageContext(ctx, room, options...)
+		return err
+	})
+	return ref, classify(fmt.Sprintf("post to Slack channel %q", c.name), err)
+}
+
+// permalink returns the message's address, or "": a page without its link is still a page.
+func (c *Channel) permalink(ctx context.Context, ref notify.Ref) string {
+	link, err := c.workspace.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: ref.Room, Ts: ref.ID})
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256(raw)
-	return hex.EncodeToString(sum[:8])
+	return link
 }
 
-// Post tells a case once. With again set an earlier try may have reached Slack
-// without our knowing: the channel is searched for the case's message first.
-func (s *Channel) Post(ctx context.Context, c cases.Case, again bool) (cases.Paged, error) {
-	if again {
-		p, err := s.find(ctx, c)
-		if err != nil && !retry.IsRefused(err) || p.Timestamp != "" {
-			return p, err
-		}
-		// Where the channel may not be read, twice told is better than not told.
+// Update edits the message. One that is gone, or may not be edited, is posted anew.
+func (c *Channel) Update(ctx context.Context, ref notify.Ref, m notify.Message) (notify.Ref, error) {
+	if err := c.workspace.waitToEdit(ctx, ref); err != nil {
+		return ref, err
 	}
-	channel, ts, err := s.API.PostMessageContext(ctx, s.Channel, append(s.options(c),
-		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: eventType, EventPayload: map[string]any{"case": c.ID}}))...)
-	if err != nil {
-		return cases.Paged{}, classify(fmt.Errorf("post to Slack channel %q: %w", s.Channel, err))
+	mention := c.workspace.mention(ctx, m.Mention)
+	err := c.edit(ctx, ref, full(m, mention, c.workspace.Buttons, slack.SlackMetadata{})...)
+	if retry.ClassOf(err) == retry.RefusedClass {
+		err = c.edit(ctx, ref, smallest(m, mention)...)
 	}
-	p := cases.Paged{Channel: channel, Timestamp: ts, Digest: s.Digest(c)}
-	// A page without its link is a page all the same.
-	p.Link, _ = s.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: channel, Ts: ts})
-	return p, nil
-}
-
-// Edit brings the message of a case up to date.
-func (s *Channel) Edit(ctx context.Context, c cases.Case) (cases.Paged, error) {
-	p := *c.Paged
-	if _, _, _, err := s.API.UpdateMessageContext(ctx, p.Channel, p.Timestamp, s.options(c)...); err != nil {
-		return p, classify(fmt.Errorf("edit Slack message %s: %w", p.Timestamp, err))
+	if isGone(err) || retry.ClassOf(err) == retry.RefusedClass {
+		return c.postNew(ctx, ref.Room, m)
 	}
-	p.Digest = s.Digest(c)
-	return p, nil
+	return ref, err
 }
 
-func (s *Channel) find(ctx context.Context, c cases.Case) (cases.Paged, error) {
-	return s.findOf(ctx, c, eventType, nil)
+func (c *Channel) edit(ctx context.Context, ref notify.Ref, options ...slack.MsgOption) error {
+	err := c.workspace.limited(ctx, ref.Room, func() error {
+		_, _, _, err := c.workspace.API.UpdateMessageContext(ctx, ref.Room, ref.ID, options...)
+		return err
+	})
+	return classify(fmt.Sprintf("edit Slack message %q in channel %q", ref.ID, c.name), err)
 }
 
-// findOf looks for our message of a kind about a case; of tells it from others of the
-// kind, and is nil where there is one.
-func (s *Channel) findOf(ctx context.Context, c cases.Case, kind string, of any) (cases.Paged, error) {
-	p := slack.GetConversationHistoryParameters{ChannelID: s.Channel, IncludeAllMetadata: true, Limit: 200,
-		Oldest: fmt.Sprintf("%d.000000", c.Opened.Add(-time.Minute).Unix())}
-	for {
-		h, err := s.API.GetConversationHistoryContext(ctx, &p)
-		if err != nil {
-			return cases.Paged{}, classify(fmt.Errorf("search Slack channel %q: %w", s.Channel, err))
-		}
-		for _, m := range h.Messages {
-			if m.Metadata.EventType == kind && m.Metadata.EventPayload["case"] == c.ID && m.Metadata.EventPayload["of"] == of {
-				found := cases.Paged{Channel: s.Channel, Timestamp: m.Timestamp}
-				found.Link, _ = s.API.GetPermalinkContext(ctx, &slack.PermalinkParameters{Channel: s.Channel, Ts: m.Timestamp})
-				return found, nil // its digest is not known: an edit follows
-			}
-		}
-		if p.Cursor = h.ResponseMetaData.NextCursor; p.Cursor == "" {
-			return cases.Paged{}, nil
-		}
-	}
-}
-
-// passing are the errors of Slack that may mend by themselves; any other answer
-// of Slack's, as opposed to none, is for good.
-var transientErrors = map[string]bool{
-	"ratelimited": true, "rate_limited": true, "internal_error": true, "fatal_error": true, "service_unavailable": true, "request_timeout": true, "team_added_to_org": true,
-}
-
-func classify(err error) error {
-	var answer slack.SlackErrorResponse
-	if errors.As(err, &answer) && !transientErrors[answer.Err] {
-		return retry.Refused(err)
-	}
+// Resolve edits the message to its last state.
+func (c *Channel) Resolve(ctx context.Context, ref notify.Ref, m notify.Message) error {
+	_, err := c.Update(ctx, ref, m)
 	return err
 }
 
-func (s *Channel) options(c cases.Case) []slack.MsgOption {
-	blocks := s.blocks(c)
-	return []slack.MsgOption{slack.MsgOptionText(limit(clean(casetext.Headline(c)), maxFallback), false), slack.MsgOptionBlocks(blocks...), slack.MsgOptionDisableLinkUnfurl()}
-}
-
-// Limits of Slack's blocks, in characters.
-const (
-	maxFallback = 300 // of the text for where blocks are not shown; it comes back with every press
-	maxHeader   = 150
-	maxText     = 3000
-	maxField    = 2000
-	maxConfirm  = 300
-)
-
-// stepLines returns the steps of a case as lines of Slack's markup.
-func stepLines(c cases.Case) string {
-	var lines []string
-	for _, step := range casetext.Steps(c) {
-		lines = append(lines, clean(step))
+// Thread adds a line below the message. One that is also broadcast to the channel is
+// sent once: the channel is searched for it first.
+func (c *Channel) Thread(ctx context.Context, ref notify.Ref, m notify.Message, u notify.Update) error {
+	if u.Key == notify.DetailsKey && c.workspace.gate(ref.Room).busy() {
+		return errBusy
 	}
-	return strings.Join(lines, "\n")
-}
-
-func (s *Channel) blocks(c cases.Case) []slack.Block {
-	f := c.Decided.Finding
-	text := func(t string) *slack.TextBlockObject {
-		return slack.NewTextBlockObject(slack.MarkdownType, limit(t, maxText), false, false)
-	}
-	field := func(name, value string) *slack.TextBlockObject {
-		if value == "" {
-			value = "unknown"
+	mention := ""
+	if u.Broadcast {
+		found, err := c.search(ctx, ref.Room, updateType, m.Key, u.Key)
+		if err == nil && found.ID != "" {
+			return nil
 		}
-		return slack.NewTextBlockObject(slack.MarkdownType, limit("*"+name+"*\n"+clean(value), maxField), false, false)
+		mention = c.workspace.mention(ctx, m.Mention)
+		if mention == "" {
+			mention = "<!channel>"
+		}
 	}
-	blocks := []slack.Block{
-		slack.NewHeaderBlock(slack.NewTextBlockObject(slack.PlainTextType, limit(clean(casetext.Headline(c)), maxHeader), false, false)),
-		slack.NewSectionBlock(nil, []*slack.TextBlockObject{
-			field("Where", casetext.Place(c)), field("Program", f.Process.Path), field("Image", f.Container.Image), field("Node", f.Node),
-			field("First run", f.EventTime.UTC().Format(time.RFC3339)), field("SHA-256", f.Process.SHA256),
-		}, nil),
-		slack.NewSectionBlock(text("*Verdict* "+clean(casetext.VerdictLine(c.Decided.Verdict))), nil, nil),
-		slack.NewSectionBlock(text("*Steps*\n"+stepLines(c)), nil, nil),
-	}
-	if contacts := c.Decided.Facts.Contacts; len(contacts) > 0 {
-		blocks = append(blocks, slack.NewSectionBlock(text("*Contacts* "+clean(strings.Join(contacts, ", "))), nil, nil))
-	}
-	footer := "case " + c.ID
-	if s.Link != nil {
-		footer = fmt.Sprintf("<%s|case %s>", s.Link(c.ID), c.ID)
-	}
-	blocks = append(blocks, slack.NewContextBlock("", text(footer)))
-	if b := actionBlock(c); s.Buttons && b != nil {
-		blocks = append(blocks, b)
-	}
-	return blocks
+	options := append(threadLine(m, u, mention), slack.MsgOptionTS(ref.ID))
+	_, err := c.send(ctx, ref.Room, options...)
+	return err
 }
 
-// actionBlock returns the buttons of a case, or nil. A button's action ID is what a
-// click records; its value is "<case>/<decision>".
-func actionBlock(c cases.Case) slack.Block {
-	plain := func(t string) *slack.TextBlockObject {
-		return slack.NewTextBlockObject(slack.PlainTextType, t, false, false)
-	}
-	var elements []slack.BlockElement
-	for _, a := range casetext.Actions(c) {
-		b := slack.NewButtonBlockElement(a.ID, fmt.Sprintf("%s/%d", c.ID, a.Decision), plain(a.Label))
-		if a.Confirm != "" {
-			b.Confirm = slack.NewConfirmationBlockObject(plain(a.Label), plain(limit(clean(a.Confirm), maxConfirm)), plain("Yes"), plain("No"))
-		}
-		b.Style = slack.Style(a.Style)
-		elements = append(elements, b)
-	}
-	if len(elements) == 0 {
+// waitToEdit waits until EditInterval has passed since the last edit of the message.
+func (w *Workspace) waitToEdit(ctx context.Context, ref notify.Ref) error {
+	if w.EditInterval == 0 {
 		return nil
 	}
-	return slack.NewActionBlock("buttons", elements...)
-}
-
-// reminderType marks a reminder in a message's metadata.
-const reminderType = "contraband_reminder"
-
-// Remind tells the channel again, below the case's message and beside it, that an
-// answer is waited for, or that it is graver than was told.
-func (s *Channel) Remind(ctx context.Context, c cases.Case, graver bool) (string, error) {
-	of := fmt.Sprintf("%s of the decision of %s", map[bool]string{true: "warning", false: "reminder"}[graver], c.DecidedAt().UTC().Format(time.RFC3339Nano))
-	if p, err := s.findOf(ctx, c, reminderType, of); err == nil && p.Timestamp != "" {
-		return p.Timestamp, nil // an earlier try's, whose answer was lost
+	w.mu.Lock()
+	if w.edited == nil {
+		w.edited = map[string]time.Time{}
 	}
-	text := fmt.Sprintf("<!channel> Approval pending for %s: %s", time.Since(c.DecidedAt()).Round(time.Minute), clean(casetext.Headline(c)))
-	if graver {
-		text = "<!channel> Severity raised since the page: " + clean(casetext.Headline(c))
-	}
-	options := []slack.MsgOption{slack.MsgOptionText(text, false),
-		slack.MsgOptionMetadata(slack.SlackMetadata{EventType: reminderType, EventPayload: map[string]any{"case": c.ID, "of": of}})}
-	if c.Paged != nil && c.Paged.Timestamp != "" {
-		options = append(options, slack.MsgOptionTS(c.Paged.Timestamp), slack.MsgOptionBroadcast())
-	}
-	_, ts, err := s.API.PostMessageContext(ctx, s.Channel, options...)
-	if err != nil {
-		return "", classify(fmt.Errorf("remind Slack channel %q: %w", s.Channel, err))
-	}
-	return ts, nil
-}
-
-// clean makes text from a finding harmless in Slack: no mentions, links or
-// formatting of its own, no control or direction characters.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u200b', r == '\ufeff':
-			return -1
+	for key, at := range w.edited { // keeps the map small
+		if time.Since(at) > w.EditInterval {
+			delete(w.edited, key)
 		}
-		return r
-	}, s)
-	s = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "*", "∗", "`", "ʼ", "~", "∼").Replace(s)
-	// "@channel" and the like mean something in plain text when link_names is on.
-	return strings.ReplaceAll(s, "@", "@\u2060")
+	}
+	key, now := ref.Room+"/"+ref.ID, time.Now()
+	at := now
+	if last, ok := w.edited[key]; ok && last.Add(w.EditInterval).After(now) {
+		at = last.Add(w.EditInterval)
+	}
+	w.edited[key] = at
+	w.mu.Unlock()
+	return sleep(ctx, at.Sub(now))
 }
 
-func limit(s string, n int) string {
-	r := []rune(s)
-	if len(r) <= n {
-		return s
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
 	}
-	return string(r[:n-1]) + "…"
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// isEmail reports whether a name is an e-mail address.
+func isEmail(name string) bool {
+	at := strings.IndexByte(name, '@')
+	return at > 0 && strings.Contains(name[at:], ".")
 }

@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// Interactivity is where presses go, as an app's settings have it.
+// Interactivity is where clicks are sent, as an app's settings have it.
 type Interactivity struct {
 	URL           string // of the Interact function
 	SigningSecret string
 	Client        *http.Client // nil: http.DefaultClient
 }
 
-// Press presses a button of a message as a user, and answers Interact's status. As
-// in Slack a button that the message does not have cannot be pressed.
+// Press clicks a button of a message as a user and returns Interact's status. As in
+// Slack, only a button that the message has can be clicked.
 func (s *Server) Press(ctx context.Context, ts, action, value, user string) (int, error) {
 	m, ok := s.get(ts)
 	if !ok || !hasButton(m, action, value) {
@@ -33,7 +33,7 @@ func (s *Server) Press(ctx context.Context, ts, action, value, user string) (int
 	now := time.Now()
 	payload, err := json.Marshal(map[string]any{
 		"type": "block_actions", "user": map[string]any{"id": user, "username": strings.ToLower(user), "name": strings.ToLower(user)},
-		"trigger_id": rand.Text(), "channel": map[string]any{"id": Channel}, "message": map[string]any{"ts": ts},
+		"trigger_id": rand.Text(), "channel": map[string]any{"id": m.Channel}, "message": map[string]any{"ts": ts},
 		"actions": []any{map[string]any{"type": "button", "action_id": action, "block_id": "buttons", "value": value,
 			"action_ts": fmt.Sprintf("%d.%06d", now.Unix(), now.Nanosecond()/1000)}},
 	})
@@ -44,7 +44,7 @@ func (s *Server) Press(ctx context.Context, ts, action, value, user string) (int
 }
 
 // Send signs a body as Slack does, at a time, and delivers it once: Slack does not
-// come again.
+// repeat it.
 func (s *Server) Send(ctx context.Context, body []byte, at time.Time) (int, error) {
 	stamp := fmt.Sprint(at.Unix())
 	mac := hmac.New(sha256.New, []byte(s.Interact.SigningSecret))
@@ -91,17 +91,17 @@ func hasButton(m Message, action, value string) bool {
 	return false
 }
 
-// pressed is the stand-in page's own button.
+// pressed serves the buttons of the page for people.
 func (s *Server) pressed(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	parts := strings.Fields(r.PostFormValue("press"))
 	if len(parts) != 2 || slices.Contains(parts, "") {
-		http.Error(w, "there is no such button", http.StatusBadRequest)
+		http.Error(w, "unknown button", http.StatusBadRequest)
 		return
 	}
 	status, err := s.Press(r.Context(), r.PostFormValue("ts"), parts[0], parts[1], "U0VISITOR")
 	if err != nil || status != http.StatusOK {
-		http.Error(w, fmt.Sprintf("Interact answers %d %v", status, err), http.StatusBadGateway)
+		http.Error(w, fmt.Sprintf("Interact returned %d %v", status, err), http.StatusBadGateway)
 		return
 	}
 	http.Redirect(w, r, "./", http.StatusSeeOther)

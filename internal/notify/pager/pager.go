@@ -1,0 +1,356 @@
+// Package pager decides which channels are told about a case and keeps what they show
+// up to date. It records what each channel answered; it never decides what happens to
+// the case.
+package pager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/notify"
+	"github.com/contraband-dev/contraband/internal/retry"
+)
+
+// Pager tells people about cases.
+type Pager struct {
+	// Open returns the channel of a target. A target that cannot be opened is
+	// misconfigured. Required.
+	Open func(notify.Target) (notify.Channel, error)
+	// Security is told about each case that no route matches, and when the channels of
+	// the routes fail. Required.
+	Security notify.Target
+	// Routes returns the targets of the routes that match a case. nil: none.
+	Routes func(cases.Case) []notify.Target
+	// Fallback are tried in order when no other channel took the page.
+	Fallback []notify.Target
+	// Link returns the address of a case's page. nil: there is none.
+	Link func(caseID string) string
+	// Timeout of one channel; 0: 20 s.
+	Timeout time.Duration
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Post tells each target once. With again set an earlier try may have reached some. It
+// returns what each channel answered; an error means that nobody was told: a transient
+// one when that may pass, else a misconfigured one.
+func (p *Pager) Post(ctx context.Context, c cases.Case, again bool) (cases.Paged, error) {
+	m := casetext.Message(c, p.Link)
+	deliveries := p.planned(c)
+	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
+		return post(ctx, ch, d, m, again)
+	})
+	err := failure(deliveries)
+	// A transient failure is repeated in seconds: only when that fails too is another
+	// channel told, so that a short disturbance pages nobody twice.
+	if err != nil && (again || retry.ClassOf(err) != retry.Transient) {
+		deliveries, err = p.fallThrough(ctx, m, deliveries, again)
+	}
+	paged := summarize(deliveries, m.Digest())
+	if slices.ContainsFunc(deliveries, incomplete) {
+		paged.Digest = "" // an edit is due
+	}
+	return paged, err
+}
+
+// incomplete reports whether a message is out that may show an earlier state, or whose
+// thread lacks the details.
+func incomplete(d cases.Delivery) bool {
+	return d.Delivered() && (d.Digest == "" || !slices.Contains(d.Threaded, notify.DetailsKey))
+}
+
+func post(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.Message, again bool) error {
+	if d.Delivered() {
+		return nil
+	}
+	m.Mention = d.Mention
+	posted, err := ch.Post(ctx, m, again)
+	if err != nil {
+		return err
+	}
+	d.Room, d.ID, d.Link, d.Digest = posted.Room, posted.ID, posted.Link, m.Digest()
+	if posted.Found {
+		d.Digest = "" // an edit is due
+	}
+	// The page is out. Details that cannot be added now are added by the next edit.
+	details := notify.Update{Key: notify.DetailsKey, Text: "Details"}
+	if ch.Thread(ctx, posted, m, details) == nil {
+		d.Threaded = []string{notify.DetailsKey}
+	}
+	return nil
+}
+
+// planned returns the deliveries of a case: those on record, then the targets of the
+// routes, or the security channel where no route matches.
+func (p *Pager) planned(c cases.Case) []cases.Delivery {
+	var out []cases.Delivery
+	if c.Paged != nil {
+		out = slices.Clone(c.Paged.Deliveries)
+	}
+	var targets []notify.Target
+	if p.Routes != nil {
+		targets = p.Routes(c)
+	}
+	if len(targets) == 0 {
+		targets = []notify.Target{p.Security}
+	}
+	for _, t := range targets {
+		out = add(out, t)
+	}
+	return out
+}
+
+// add appends the delivery to a target, unless there is one.
+func add(deliveries []cases.Delivery, t notify.Target) []cases.Delivery {
+	if slices.ContainsFunc(deliveries, func(d cases.Delivery) bool { return d.Target == t.String() }) {
+		return deliveries
+	}
+	return append(deliveries, cases.Delivery{Target: t.String(), Mention: t.Mention, Why: t.Why})
+}
+
+// fallThrough tells the security channel, then the fallbacks, until one takes the page.
+func (p *Pager) fallThrough(ctx context.Context, m notify.Message, deliveries []cases.Delivery, again bool) ([]cases.Delivery, error) {
+	for _, t := range append([]notify.Target{p.Security}, p.Fallback...) {
+		before := len(deliveries)
+		t.Why = "the other channels failed"
+		if deliveries = add(deliveries, t); len(deliveries) == before {
+			continue // it has failed already
+		}
+		p.each(ctx, deliveries[before:], func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
+			return post(ctx, ch, d, m, again)
+		})
+		if deliveries[before].Delivered() {
+			return deliveries, nil
+		}
+	}
+	return deliveries, failure(deliveries)
+}
+
+// Edit brings every message up to date, and tries the channels again whose time has
+// come. It returns an error only when no channel could be brought up to date for a
+// transient reason: everything else is on record, with the time of the next try.
+func (p *Pager) Edit(ctx context.Context, c cases.Case) (cases.Paged, error) {
+	m := casetext.Message(c, p.Link)
+	deliveries := p.planned(withDeliveries(c))
+	tried := make([]bool, len(deliveries))
+	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
+		if !d.RetryAt.IsZero() && p.now().Before(d.RetryAt) && !m.Resolved {
+			return errNotYet
+		}
+		tried[slices.IndexFunc(deliveries, func(o cases.Delivery) bool { return o.Target == d.Target })] = true
+		return bring(ctx, ch, d, m)
+	})
+	var failed error
+	for i, d := range deliveries {
+		if tried[i] && d.Error == "" {
+			failed = nil
+			break
+		}
+		if tried[i] && d.Class == retry.Transient.String() {
+			failed = errors.New(d.Error)
+		}
+	}
+	return summarize(deliveries, m.Digest()), failed
+}
+
+// errNotYet means that the next try of a channel lies ahead.
+var errNotYet = errors.New("not tried yet")
+
+// bring posts, edits or resolves one message and adds the updates that its thread lacks.
+func bring(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.Message) error {
+	m.Mention = d.Mention
+	if !d.Delivered() {
+		if err := post(ctx, ch, d, m, true); err != nil {
+			return err
+		}
+	} else if d.Digest != m.Digest() {
+		if err := update(ctx, ch, d, m); err != nil {
+			return err
+		}
+	}
+	for _, u := range m.Updates {
+		if slices.Contains(d.Threaded, u.Key) {
+			continue
+		}
+		if err := ch.Thread(ctx, ref(*d), m, u); err != nil {
+			return err
+		}
+		d.Threaded = append(slices.Clip(d.Threaded), u.Key)
+	}
+	return nil
+}
+
+func update(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.Message) error {
+	if m.Resolved {
+		if err := ch.Resolve(ctx, ref(*d), m); err != nil {
+			return err
+		}
+		d.Digest = m.Digest()
+		return nil
+	}
+	now, err := ch.Update(ctx, ref(*d), m)
+	if err != nil {
+		return err
+	}
+	if now.ID != d.ID {
+		d.Threaded = nil // posted anew: the thread is empty
+	}
+	d.Room, d.ID, d.Digest = now.Room, now.ID, m.Digest()
+	if now.Link != "" {
+		d.Link = now.Link
+	}
+	return nil
+}
+
+func ref(d cases.Delivery) notify.Ref { return notify.Ref{Room: d.Room, ID: d.ID, Link: d.Link} }
+
+// withDeliveries gives a case that an earlier version paged the delivery that it stands for.
+func withDeliveries(c cases.Case) cases.Case {
+	if c.Paged == nil || len(c.Paged.Deliveries) > 0 || c.Paged.Timestamp == "" {
+		return c
+	}
+	paged := *c.Paged
+	paged.Deliveries = []cases.Delivery{{Target: string(notify.Slack) + ":" + paged.Channel, Room: paged.Channel,
+		ID: paged.Timestamp, Link: paged.Link, Threaded: []string{notify.DetailsKey}}}
+	c.Paged = &paged
+	return c
+}
+
+// Remind notifies every channel that has the message once more: that an approval is
+// pending, or that the severity was raised. Where none has it, the page is sent.
+func (p *Pager) Remind(ctx context.Context, c cases.Case, worse bool) (string, error) {
+	m := casetext.Message(c, p.Link)
+	u := casetext.Reminder(c, worse, p.now())
+	deliveries := p.planned(withDeliveries(c))
+	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
+		m := m
+		m.Mention = d.Mention
+		if !d.Delivered() {
+			return post(ctx, ch, d, m, true)
+		}
+		return ch.Thread(ctx, ref(*d), m, u)
+	})
+	for _, d := range deliveries {
+		if d.Error == "" {
+			return d.ID, nil
+		}
+	}
+	if err := failure(deliveries); err != nil {
+		return "", err
+	}
+	return "", errors.New("remind: " + deliveries[0].Error) // delivered before, and unreachable now
+}
+
+// Digest identifies what the channels would show now. It differs from the one on record
+// when something changed, and when a channel is to be tried again.
+func (p *Pager) Digest(c cases.Case) string {
+	digest := casetext.Message(c, p.Link).Digest()
+	if c.Paged == nil {
+		return digest
+	}
+	for _, d := range c.Paged.Deliveries {
+		if !d.RetryAt.IsZero() && !p.now().Before(d.RetryAt) {
+			return digest + "+retry"
+		}
+	}
+	return digest
+}
+
+// each calls do for every delivery at once, each with a deadline of its own, and records
+// how it went.
+func (p *Pager) each(ctx context.Context, deliveries []cases.Delivery, do func(context.Context, notify.Channel, *cases.Delivery) error) {
+	timeout := p.Timeout
+	if timeout == 0 {
+		timeout = 20 * time.Second
+	}
+	var wg sync.WaitGroup
+	for i := range deliveries {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			d := &deliveries[i]
+			ch, err := p.Open(parseTarget(*d))
+			if err != nil {
+				err = retry.Misconfigured(err)
+			} else {
+				err = do(ctx, ch, d)
+			}
+			if !errors.Is(err, errNotYet) {
+				p.record(d, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func parseTarget(d cases.Delivery) notify.Target {
+	kind, name, _ := strings.Cut(d.Target, ":")
+	return notify.Target{Kind: notify.Kind(kind), Name: name, Mention: d.Mention, Why: d.Why}
+}
+
+// Pauses between the tries of a channel that failed.
+var (
+	transientPauses     = []time.Duration{30 * time.Second, 2 * time.Minute, 10 * time.Minute, time.Hour}
+	misconfiguredPauses = []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour}
+)
+
+// record notes how a try went and when the next one is.
+func (p *Pager) record(d *cases.Delivery, err error) {
+	if err == nil {
+		d.Error, d.Class, d.Tries, d.RetryAt = "", "", 0, time.Time{}
+		return
+	}
+	class := retry.ClassOf(err)
+	pauses := transientPauses
+	if class != retry.Transient {
+		pauses = misconfiguredPauses
+	}
+	d.Error, d.Class = notify.Limit(notify.Plain(err.Error()), 300), class.String()
+	d.RetryAt = p.now().Add(pauses[min(d.Tries, len(pauses)-1)]).UTC()
+	d.Tries++
+}
+
+func (p *Pager) now() time.Time {
+	if p.Now != nil {
+		return p.Now()
+	}
+	return time.Now()
+}
+
+// failure returns nil when a channel has the message; else a transient error if one of
+// the channels failed for a reason that may pass, or a misconfigured one.
+func failure(deliveries []cases.Delivery) error {
+	var reasons []string
+	transient := false
+	for _, d := range deliveries {
+		if d.Delivered() {
+			return nil
+		}
+		reasons = append(reasons, fmt.Sprintf("%s: %s (%s)", d.Target, d.Error, d.Class))
+		transient = transient || d.Class == retry.Transient.String()
+	}
+	err := fmt.Errorf("no channel took the page: %s", strings.Join(reasons, "; "))
+	if transient {
+		return err
+	}
+	return retry.Misconfigured(err)
+}
+
+// summarize returns the record of the deliveries; the first delivered one stands for all.
+func summarize(deliveries []cases.Delivery, digest string) cases.Paged {
+	p := cases.Paged{Digest: digest, Deliveries: deliveries}
+	for _, d := range deliveries {
+		if d.Delivered() {
+			p.Channel, p.Timestamp, p.Link = d.Room, d.ID, d.Link
+			return p
+		}
+	}
+	return p
+}

@@ -1,0 +1,126 @@
+package slack
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/slack-go/slack"
+
+	"github.com/contraband-dev/contraband/internal/notify"
+)
+
+// searchWindow is how far back a message is searched whose answer was lost: far longer
+// than a delivery is repeated without a result.
+const searchWindow = 24 * time.Hour
+
+// searchGroup lets one reading of a channel's history serve everyone who began to wait
+// before it started: 150 lost answers cost a few calls, not 150.
+type searchGroup struct {
+	mu      sync.Mutex
+	reading *reading // under way
+	next    *reading // starts when that ends
+}
+
+type reading struct {
+	done  chan struct{}
+	found map[string]string // timestamp by messageKey
+	err   error
+}
+
+func messageKey(kind, key, update string) string { return kind + "\x00" + key + "\x00" + update }
+
+// search returns the reference of our message of a kind with a key, or an empty one.
+func (c *Channel) search(ctx context.Context, room, kind, key, update string) (notify.Ref, error) {
+	g := c.workspace.searchGroup(room)
+	r := g.join(func(r *reading) { r.found, r.err = c.readHistory(context.WithoutCancel(ctx), room) })
+	select {
+	case <-ctx.Done():
+		return notify.Ref{}, ctx.Err()
+	case <-r.done:
+	}
+	ts := r.found[messageKey(kind, key, update)]
+	if r.err != nil || ts == "" {
+		return notify.Ref{}, r.err
+	}
+	ref := notify.Ref{Room: room, ID: ts, Found: true}
+	ref.Link = c.permalink(ctx, ref)
+	return ref, nil
+}
+
+func (w *Workspace) searchGroup(room string) *searchGroup {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.searches == nil {
+		w.searches = map[string]*searchGroup{}
+	}
+	if w.searches[room] == nil {
+		w.searches[room] = &searchGroup{}
+	}
+	return w.searches[room]
+}
+
+// join returns a reading that starts after the call: the one under way may have
+// passed the message already.
+func (g *searchGroup) join(read func(*reading)) *reading {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.reading != nil {
+		if g.next == nil {
+			g.next = &reading{done: make(chan struct{})}
+		}
+		return g.next
+	}
+	g.reading = &reading{done: make(chan struct{})}
+	r := g.reading
+	go g.run(r, read)
+	return r
+}
+
+// run reads, hands out the result, and goes on with those who came meanwhile.
+func (g *searchGroup) run(r *reading, read func(*reading)) {
+	for r != nil {
+		read(r)
+		close(r.done)
+		g.mu.Lock()
+		g.reading, g.next = g.next, nil
+		r = g.reading
+		g.mu.Unlock()
+	}
+}
+
+// historyDeadline bounds one reading of a channel's history.
+const historyDeadline = 30 * time.Second
+
+// maxHistoryPages bounds a reading: 10,000 messages.
+const maxHistoryPages = 10
+
+func (c *Channel) readHistory(ctx context.Context, room string) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, historyDeadline)
+	defer cancel()
+	found := map[string]string{}
+	p := slack.GetConversationHistoryParameters{ChannelID: room, IncludeAllMetadata: true, Limit: 999,
+		Oldest: fmt.Sprintf("%d.000000", time.Now().Add(-searchWindow).Unix())}
+	for range maxHistoryPages {
+		var h *slack.GetConversationHistoryResponse
+		err := c.workspace.limited(ctx, "history of "+room, func() (err error) {
+			h, err = c.workspace.API.GetConversationHistoryContext(ctx, &p)
+			return err
+		})
+		if err != nil {
+			return nil, classify(fmt.Sprintf("search Slack channel %q", c.name), err)
+		}
+		for _, m := range h.Messages {
+			key, _ := m.Metadata.EventPayload["case"].(string)
+			update, _ := m.Metadata.EventPayload["of"].(string)
+			if key != "" {
+				found[messageKey(m.Metadata.EventType, key, update)] = m.Timestamp
+			}
+		}
+		if p.Cursor = h.ResponseMetaData.NextCursor; p.Cursor == "" {
+			break
+		}
+	}
+	return found, nil
+}
