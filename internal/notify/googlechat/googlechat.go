@@ -113,14 +113,14 @@ func card(m notify.Message) cardEntry {
 	var widgets []map[string]any
 	for _, f := range m.Fields {
 		widgets = append(widgets, map[string]any{"decoratedText": map[string]any{
-			"topLabel": notify.Limit(notify.Plain(f.Name), 100), "text": inCard(f.Text()), "wrapText": true}})
+			"topLabel": label(f.Name, 100), "text": inCard(f.Text()), "wrapText": true}})
 	}
 	sections := []map[string]any{{"widgets": append(paragraphs(m), widgets...)}}
 	if buttons := buttons(m); len(buttons) > 0 {
 		sections = append(sections, map[string]any{"widgets": []map[string]any{{"buttonList": map[string]any{"buttons": buttons}}}})
 	}
 	return cardEntry{ID: "case", Card: map[string]any{
-		"header":   map[string]any{"title": notify.Limit(notify.Plain(m.Verdict+" · "+m.Severity.String()), 100), "subtitle": notify.Limit(notify.Plain(m.Summary), 300)},
+		"header":   map[string]any{"title": label(m.Verdict+" · "+m.Severity.String(), 100), "subtitle": label(m.Summary, 300)},
 		"sections": sections,
 	}}
 }
@@ -151,7 +151,7 @@ func buttons(m notify.Message) []map[string]any {
 	var out []map[string]any
 	for _, l := range m.Links {
 		if u := notify.SafeURL(l.URL); u != "" {
-			out = append(out, map[string]any{"text": notify.Limit(notify.Plain(l.Label), 75), "onClick": map[string]any{"openLink": map[string]any{"url": u}}})
+			out = append(out, map[string]any{"text": label(l.Label, 75), "onClick": map[string]any{"openLink": map[string]any{"url": u}}})
 		}
 	}
 	return out
@@ -162,6 +162,8 @@ func inCard(s string) string { return html.EscapeString(notify.Limit(notify.Plai
 
 // inert replaces what formats, links or mentions in a message's text.
 var inert = strings.NewReplacer("<", "‹", ">", "›", "*", "∗", "_", "ˍ", "~", "∼", "`", "ʼ", "://", ":∕∕", "@", "＠")
+
+func label(s string, limit int) string { return notify.Limit(inert.Replace(notify.Plain(s)), limit) }
 
 func plain(s string) string { return notify.Limit(inert.Replace(notify.Plain(s)), maxText) }
 

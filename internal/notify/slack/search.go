@@ -15,18 +15,23 @@ import (
 // than a delivery is repeated without a result.
 const searchWindow = 24 * time.Hour
 
-// searchGroup lets one reading of a channel's history serve everyone who began to wait
-// before it started: 150 lost answers cost a few calls, not 150.
+// searchInterval lies between two readings of a channel: Slack allows 50 a minute.
+const searchInterval = 1200 * time.Millisecond
+
+// searchGroup lets one reading of a channel's history serve everyone who asked before it
+// started: 150 lost answers cost a few calls, not 150.
 type searchGroup struct {
 	mu      sync.Mutex
-	reading *reading // under way
-	next    *reading // starts when that ends
+	reading *reading  // under way, or about to start
+	next    *reading  // for those who came after it started
+	last    time.Time // when the last one started
 }
 
 type reading struct {
-	done  chan struct{}
-	found map[string]string // timestamp by messageKey
-	err   error
+	started bool
+	done    chan struct{}
+	found   map[string]string // timestamp by messageKey
+	err     error
 }
 
 func messageKey(kind, key, update string) string { return kind + "\x00" + key + "\x00" + update }
@@ -61,32 +66,44 @@ func (w *Workspace) searchGroup(room string) *searchGroup {
 	return w.searches[room]
 }
 
-// join returns a reading that starts after the call: the one under way may have
-// passed the message already.
+// join returns a reading that has not started: one under way may have passed the
+// message already.
 func (g *searchGroup) join(read func(*reading)) *reading {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.reading != nil {
+	switch {
+	case g.reading == nil:
+		g.reading = &reading{done: make(chan struct{})}
+		go g.run(read)
+	case g.reading.started:
 		if g.next == nil {
 			g.next = &reading{done: make(chan struct{})}
 		}
 		return g.next
 	}
-	g.reading = &reading{done: make(chan struct{})}
-	r := g.reading
-	go g.run(r, read)
-	return r
+	return g.reading
 }
 
 // run reads, hands out the result, and goes on with those who came meanwhile.
-func (g *searchGroup) run(r *reading, read func(*reading)) {
-	for r != nil {
+func (g *searchGroup) run(read func(*reading)) {
+	for {
+		g.mu.Lock()
+		wait := time.Until(g.last.Add(searchInterval))
+		g.mu.Unlock()
+		time.Sleep(wait)
+		g.mu.Lock()
+		r := g.reading
+		r.started, g.last = true, time.Now()
+		g.mu.Unlock()
 		read(r)
 		close(r.done)
 		g.mu.Lock()
 		g.reading, g.next = g.next, nil
-		r = g.reading
+		done := g.reading == nil
 		g.mu.Unlock()
+		if done {
+			return
+		}
 	}
 }
 
