@@ -57,6 +57,10 @@ check-bpf: deps-bpf ## fail when the committed BPF objects are not those of the 
 test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel and on others in an emulator (5 min, root)
 	@bash sensor/kernels/run.sh $(KERNELFLAGS)
 
+.PHONY: bench-pages
+bench-pages: ## the table of faults between a case and the people it pages: 2,000 findings a row (10 min)
+	go test -count=1 -v -timeout 40m -run TestNoPageIsLostAndNoCaseIsPagedTwice ./internal/notify/pager -args -pages 2000
+
 .PHONY: bench-sensor
 bench-sensor: deps-container deps-kernels deps-peers ## what the sensor costs, beside nothing and beside peers (root)
 	@go test -run '^$$' -bench 'BenchmarkSensor$$' -benchtime 1x -timeout 30m ./sensor 2>/dev/null | sed -n 's/^BENCH\t//p'

@@ -3,6 +3,7 @@ package slack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -10,16 +11,19 @@ import (
 	"github.com/slack-go/slack"
 )
 
-// gate delays the calls to one channel while Slack limits their rate.
+// gate delays the calls to one channel while Slack limits their rate: it is closed for
+// as long as Slack demands, and then lets one call pass at a time until a number of them
+// in a row were not limited.
 type gate struct {
-	mu     sync.Mutex
-	opens  time.Time
-	passed time.Time // when the last call passed
-	slow   bool      // a limit was met: calls are spaced from now on
+	turn chan struct{} // held by the call that passes, while the gate is slow
+
+	mu    sync.Mutex
+	opens time.Time
+	slow  int // calls that are still to pass one at a time
 }
 
-// spacing is Slack's documented limit of messages in one channel: about one a second.
-const spacing = time.Second
+// slowCalls is how many calls pass one at a time after a rate limit.
+const slowCalls = 10
 
 // defaultRetryAfter is waited when a 429 does not say for how long.
 const defaultRetryAfter = 2 * time.Second
@@ -29,19 +33,19 @@ const defaultRetryAfter = 2 * time.Second
 func (w *Workspace) limited(ctx context.Context, channel string, call func() error) error {
 	g := w.gate(channel)
 	for {
-		if err := g.wait(ctx); err != nil {
+		leave, err := g.enter(ctx)
+		if err != nil {
 			return err
 		}
-		err := call()
+		err = call()
 		after := retryAfter(err)
+		leave(after)
 		if after == 0 {
 			return err
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < after {
-			g.close(after)
 			return err
 		}
-		g.close(after)
 	}
 }
 
@@ -65,29 +69,66 @@ func (w *Workspace) gate(channel string) *gate {
 		w.gates = map[string]*gate{}
 	}
 	if w.gates[channel] == nil {
-		w.gates[channel] = &gate{}
+		w.gates[channel] = &gate{turn: make(chan struct{}, 1)}
 	}
 	return w.gates[channel]
 }
 
-// wait reserves the next moment at which a call may pass, and waits for it.
-func (g *gate) wait(ctx context.Context) error {
+// enter waits until a call may pass. leave must be called after it, with how long Slack
+// demands to wait, or 0.
+func (g *gate) enter(ctx context.Context) (leave func(after time.Duration), err error) {
+	held := false
+	if g.isSlow() {
+		select {
+		case g.turn <- struct{}{}:
+			held = true
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", errNoTime, ctx.Err())
+		}
+	}
+	leave = func(after time.Duration) {
+		g.note(after)
+		if held {
+			<-g.turn
+		}
+	}
+	if err := g.waitOpen(ctx); err != nil {
+		if held {
+			<-g.turn
+		}
+		return nil, err
+	}
+	return leave, nil
+}
+
+func (g *gate) isSlow() bool {
 	g.mu.Lock()
-	now := time.Now()
-	at := g.opens
-	if next := g.passed.Add(spacing); g.slow && next.After(at) {
-		at = next
-	}
-	if at.Before(now) {
-		at = now
-	}
-	if deadline, ok := ctx.Deadline(); ok && at.After(deadline) {
-		g.mu.Unlock()
+	defer g.mu.Unlock()
+	return g.slow > 0
+}
+
+func (g *gate) waitOpen(ctx context.Context) error {
+	g.mu.Lock()
+	opens := g.opens
+	g.mu.Unlock()
+	if deadline, ok := ctx.Deadline(); ok && opens.After(deadline) {
 		return errNoTime
 	}
-	g.passed = at
-	g.mu.Unlock()
-	return sleep(ctx, at.Sub(now))
+	return sleep(ctx, time.Until(opens))
+}
+
+// note records whether Slack has limited the rate of a call.
+func (g *gate) note(after time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if after == 0 {
+		g.slow = max(0, g.slow-1)
+		return
+	}
+	g.slow = slowCalls
+	if until := time.Now().Add(after); until.After(g.opens) {
+		g.opens = until
+	}
 }
 
 // errNoTime means that the deadline ends before Slack's rate limit does. It was not sent.
@@ -96,18 +137,5 @@ var errNoTime = errors.New("Slack's rate limit outlasts the deadline")
 // errBusy means that pages go first while Slack limits the rate.
 var errBusy = errors.New("details wait: Slack limits the rate of the channel")
 
-// busy reports whether Slack has limited the rate within the last moments.
-func (g *gate) busy() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.slow && time.Since(g.passed) < 5*spacing
-}
-
-func (g *gate) close(d time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.slow = true
-	if until := time.Now().Add(d); until.After(g.opens) {
-		g.opens = until
-	}
-}
+// busy reports whether Slack limits the rate.
+func (g *gate) busy() bool { return g.isSlow() }

@@ -107,8 +107,12 @@ func (g *searchGroup) run(read func(*reading)) {
 	}
 }
 
-// historyDeadline bounds one reading of a channel's history.
-const historyDeadline = 30 * time.Second
+// Deadlines of one reading of a channel's history, and of each of its pages: others wait
+// for it.
+const (
+	historyDeadline = 30 * time.Second
+	pageDeadline    = 5 * time.Second
+)
 
 // maxHistoryPages bounds a reading: 10,000 messages.
 const maxHistoryPages = 10
@@ -122,6 +126,8 @@ func (c *Channel) readHistory(ctx context.Context, room string) (map[string]stri
 	for range maxHistoryPages {
 		var h *slack.GetConversationHistoryResponse
 		err := c.workspace.limited(ctx, "history of "+room, func() (err error) {
+			ctx, cancel := context.WithTimeout(ctx, pageDeadline)
+			defer cancel()
 			h, err = c.workspace.API.GetConversationHistoryContext(ctx, &p)
 			return err
 		})
