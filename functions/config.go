@@ -25,6 +25,10 @@ type Config struct {
 	// Channels is the YAML document that configures all channels but Slack (docs/notify.md).
 	// It holds secrets.
 	Channels string `env:"CONTRABAND_CHANNELS"`
+	// EssentialContacts asks who a project's contacts are; needs roles/essentialcontacts.viewer.
+	EssentialContacts bool `env:"CONTRABAND_ESSENTIAL_CONTACTS, default=false"`
+	// ProjectOwners asks who has a project's Owner role; needs resourcemanager.projects.getIamPolicy.
+	ProjectOwners bool `env:"CONTRABAND_PROJECT_OWNERS, default=false"`
 	// Buttons are on pages: Interact is there to take what people press. They are there
 	// too where the signing secret is known.
 	Buttons bool `env:"CONTRABAND_BUTTONS, default=false"`

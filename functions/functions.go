@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -29,9 +30,11 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/enrich"
+	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/notify/channels"
 	"github.com/contraband-dev/contraband/internal/notify/pager"
 	slacknotify "github.com/contraband-dev/contraband/internal/notify/slack"
+	"github.com/contraband-dev/contraband/internal/owner"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/verdict"
@@ -43,6 +46,7 @@ type Parts struct {
 	Front       front.Parts
 	Raise       raise.Parts
 	Executions  []option.ClientOption                             // of Cloud Workflows
+	Google      []option.ClientOption                             // of Essential Contacts and Resource Manager
 	Reads       cluster.Finder                                    // reaches clusters, with Respond's rights
 	SlackAPI    string                                            // ends in /api/
 	Incarnation string                                            // part of the holder's name
@@ -57,6 +61,9 @@ type Suite struct {
 	cfg       Config
 	parts     Parts
 	responder *respond.Responder
+
+	owners  owner.Finder
+	closers []io.Closer // of the owners' sources
 
 	executionsMu sync.Mutex
 	executions   *executions.Client // once a workflow was started
@@ -95,11 +102,14 @@ func (s *Suite) Close() error {
 	if s.executions != nil {
 		errs = append(errs, s.executions.Close())
 	}
+	for _, c := range s.closers {
+		errs = append(errs, c.Close())
+	}
 	return errors.Join(append(errs, s.Front.Close())...)
 }
 
 func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
-	pages, err := s.newPager()
+	pages, err := s.newPager(rules)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +132,10 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 		LeaseOwner: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: s.casePage, Now: time.Now,
 		Pager: pages,
 	}
-	facts := enrich.Enricher{Fallback: "the security channel", Clusters: s.parts.Reads}
+	if err := s.findOwners(); err != nil {
+		return nil, err
+	}
+	facts := enrich.Enricher{Owners: s.owners.Owners, Fallback: "the security channel", Clusters: s.parts.Reads}
 	if s.SCC != nil { // a nil *SCC in an interface would not be nil
 		r.SCC, facts.Nearby = s.SCC, s.SCC
 	}
@@ -142,7 +155,7 @@ func (s *Suite) casePage(caseID string) string {
 
 // newPager returns what notifies people, and refuses a configuration by which nobody
 // would be notified.
-func (s *Suite) newPager() (*pager.Pager, error) {
+func (s *Suite) newPager(rules *policy.Policy) (*pager.Pager, error) {
 	cfg, err := channels.Parse(s.cfg.Channels)
 	if err != nil {
 		return nil, fmt.Errorf("CONTRABAND_CHANNELS: %w", err)
@@ -159,9 +172,45 @@ func (s *Suite) newPager() (*pager.Pager, error) {
 		registry.Slack = &slacknotify.Workspace{API: slack.New(s.cfg.SlackToken, options...),
 			Buttons: s.cfg.Buttons || s.cfg.Front.SlackSigningSecret != "", EditInterval: editInterval}
 	}
-	p := &pager.Pager{Open: registry.Open, Link: s.casePage}
+	p := &pager.Pager{Open: registry.Open, Link: s.casePage, Owner: ownerOf,
+		Routes: func(c cases.Case) []notify.Target { return rules.Targets(c.Decided.Finding, c.Decided.Verdict) }}
 	p.Security, p.Fallback, err = cfg.SecurityAndFallback(s.cfg.SlackChannel)
 	return p, err
+}
+
+// findOwners sets up the sources of owners, the most trusted first.
+func (s *Suite) findOwners() error {
+	if s.parts.Reads != nil {
+		s.owners.Sources = append(s.owners.Sources, owner.Kubernetes{Clusters: s.parts.Reads})
+	}
+	s.owners.Sources = append(s.owners.Sources, owner.Labels{Clusters: s.parts.Reads}, owner.FromFinding{})
+	ctx := context.Background()
+	if s.cfg.EssentialContacts {
+		contacts, err := owner.NewEssentialContacts(ctx, s.parts.Google...)
+		if err != nil {
+			return err
+		}
+		s.owners.Sources, s.closers = append(s.owners.Sources, contacts), append(s.closers, contacts)
+	}
+	if s.cfg.ProjectOwners {
+		members, err := owner.NewProjectOwners(ctx, s.parts.Google...)
+		if err != nil {
+			return err
+		}
+		s.owners.Sources, s.closers = append(s.owners.Sources, members), append(s.closers, members)
+	}
+	return nil
+}
+
+// ownerOf returns whom to mention, and the Slack channels that the workload's owners add.
+func ownerOf(c cases.Case) (mention string, also []notify.Target) {
+	owners := c.Decided.Facts.Owners
+	for _, o := range owners {
+		if t, ok := owner.Target(o); ok {
+			also = append(also, t)
+		}
+	}
+	return owner.Email(owners), also
 }
 
 // editInterval is the least time between two edits of one Slack message.

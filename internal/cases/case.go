@@ -72,9 +72,19 @@ type Facts struct {
 	Research []Fact   `json:"research,omitempty"` // MITRE, VirusTotal
 	Related  []Fact   `json:"related,omitempty"`  // findings of the same container within an hour
 	Contacts []string `json:"tell,omitempty"`     // whom, best first
-	Missing  []string `json:"missing,omitempty"`  // sources that did not answer, and why
+	// Owners are who is responsible, with the source that names each, most trusted first.
+	Owners  []OwnerContact `json:"owners,omitempty"`
+	Missing []string       `json:"missing,omitempty"` // sources that did not answer, and why
 
 	Workload *Workload `json:"workload,omitempty"` // nil: the cluster was not asked, or did not answer
+}
+
+// OwnerContact is somebody responsible for a workload.
+type OwnerContact struct {
+	Name   string `json:"name"` // an e-mail address, a group, a team, a channel
+	Source string `json:"source"`
+	// SlackChannel means that Name is a Slack channel, which is notified as well.
+	SlackChannel bool `json:"slackChannel,omitempty"`
 }
 
 // Workload is what the cluster says of the pod that a finding names.

@@ -32,6 +32,8 @@ type Enricher struct {
 	Fallback string // whom to tell when nobody else is known: the security channel
 	// Clusters reaches the cluster that a finding names; nil: not configured.
 	Clusters cluster.Finder
+	// Owners finds who is responsible; nil: the finding's own contacts alone.
+	Owners func(context.Context, finding.Finding) (owners []cases.OwnerContact, missing []string)
 }
 
 // Facts of a finding.
@@ -43,13 +45,23 @@ func (e Enricher) Facts(ctx context.Context, f finding.Finding) cases.Facts {
 	)
 	asked.Go(func() { workload, missing = e.workload(ctx, f) })
 	facts := cases.Facts{Commands: commands(f), Research: research(f)}
+	var ownersMissing []string
+	if e.Owners != nil {
+		asked.Go(func() { facts.Owners, ownersMissing = e.Owners(ctx, f) })
+	}
 	e.nearby(ctx, f, &facts)
 	asked.Wait()
+	facts.Missing = append(facts.Missing, ownersMissing...)
 	facts.Workload = workload
 	if missing != "" {
 		facts.Missing = append(facts.Missing, missing)
 	}
 	facts.Queries, facts.Contacts = queries(f, workload), e.tell(f, workload)
+	for _, o := range facts.Owners {
+		if !slices.Contains(facts.Contacts, o.Name) {
+			facts.Contacts = append(facts.Contacts, o.Name)
+		}
+	}
 	return facts
 }
 

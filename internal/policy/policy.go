@@ -26,6 +26,8 @@ type File struct {
 	// Rules are tried in order; the first whose When is true decides. When none
 	// is, the finding is paged.
 	Rules []Rule `yaml:"rules"`
+	// Routes say who is notified. Where none matches the security channel is.
+	Routes []Route `yaml:"routes"`
 	// Guards bound what any rule may cause.
 	Guards guards.Guards `yaml:"guards"`
 }
@@ -117,6 +119,7 @@ type (
 type Policy struct {
 	// Rules, in order. Whoever reads them changes none.
 	Rules  []Rule
+	Routes []Route
 	Guards guards.Guards
 }
 
@@ -157,7 +160,12 @@ func Parse(body []byte) (*Policy, error) {
 	if err := f.Guards.Complete(); err != nil {
 		errs = append(errs, err)
 	}
-	return &Policy{f.Rules, f.Guards}, errors.Join(errs...)
+	for i := range f.Routes {
+		if err := f.Routes[i].compile(env); err != nil {
+			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
+		}
+	}
+	return &Policy{f.Rules, f.Routes, f.Guards}, errors.Join(errs...)
 }
 
 func environment() (*cel.Env, error) {
@@ -209,19 +217,25 @@ func (r *Rule) compile(env *cel.Env) error {
 	if r.When == "" {
 		r.When = "true"
 	}
-	ast, issues := env.Compile(r.When)
+	program, err := compileCondition(env, r.When)
+	r.program = program
+	return err
+}
+
+// compileCondition compiles a CEL expression that yields true or false.
+func compileCondition(env *cel.Env, when string) (cel.Program, error) {
+	ast, issues := env.Compile(when)
 	if issues.Err() != nil {
-		return fmt.Errorf("when: %w", issues.Err())
+		return nil, fmt.Errorf("when: %w", issues.Err())
 	}
 	if ast.OutputType() != cel.BoolType {
-		return fmt.Errorf("when: it yields a %s, not a bool", ast.OutputType())
+		return nil, fmt.Errorf("when: it yields a %s, not a bool", ast.OutputType())
 	}
 	program, err := env.Program(ast, cel.CostLimit(100_000))
 	if err != nil {
-		return fmt.Errorf("when: %w", err)
+		return nil, fmt.Errorf("when: %w", err)
 	}
-	r.program = program
-	return nil
+	return program, nil
 }
 
 // Decide answers the first rule that fits. A rule that fails to evaluate makes

@@ -84,6 +84,12 @@ func roundedCount(n int) string {
 
 func owners(c cases.Case) []notify.Owner {
 	var out []notify.Owner
+	for _, o := range c.Decided.Facts.Owners {
+		out = append(out, notify.Owner{Name: o.Name, Source: o.Source})
+	}
+	if len(out) > 0 {
+		return out
+	}
 	for _, name := range c.Decided.Facts.Contacts {
 		out = append(out, notify.Owner{Name: name})
 	}

@@ -111,6 +111,7 @@ const core, apps = "/api/v1", "/apis/apps/v1"
 type (
 	pods            = Objects[corev1.Pod, corev1.PodList, *corev1.Pod, *corev1.PodList]
 	nodes           = Objects[corev1.Node, corev1.NodeList, *corev1.Node, *corev1.NodeList]
+	namespaces      = Objects[corev1.Namespace, corev1.NamespaceList, *corev1.Namespace, *corev1.NamespaceList]
 	events          = Objects[corev1.Event, corev1.EventList, *corev1.Event, *corev1.EventList]
 	budgets         = Objects[policyv1.PodDisruptionBudget, policyv1.PodDisruptionBudgetList, *policyv1.PodDisruptionBudget, *policyv1.PodDisruptionBudgetList]
 	networkPolicies = Objects[networkingv1.NetworkPolicy, networkingv1.NetworkPolicyList, *networkingv1.NetworkPolicy, *networkingv1.NetworkPolicyList]
@@ -119,6 +120,9 @@ type (
 
 // Nodes of the cluster.
 func (k *Kube) Nodes() nodes { return nodes{k, core, "nodes", ""} }
+
+// Namespaces of the cluster.
+func (k *Kube) Namespaces() namespaces { return namespaces{k, core, "namespaces", ""} }
 
 // Events of a namespace.
 func (k *Kube) Events(namespace string) events { return events{k, core, "events", namespace} }

@@ -28,6 +28,9 @@ type Pager struct {
 	Security notify.Target
 	// Routes returns the targets of the routes that match a case. nil: none.
 	Routes func(cases.Case) []notify.Target
+	// Owner returns who is notified where a target's mention is "owner", or "", and the
+	// channels that the workload's owner adds to the others. nil: nobody.
+	Owner func(cases.Case) (mention string, also []notify.Target)
 	// Fallback are tried in order when no other channel took the page.
 	Fallback []notify.Target
 	// Link returns the address of a case's page. nil: there is none.
@@ -101,11 +104,23 @@ func (p *Pager) planned(c cases.Case) []cases.Delivery {
 	if len(targets) == 0 {
 		targets = []notify.Target{p.Security}
 	}
+	mention := ""
+	if p.Owner != nil {
+		var also []notify.Target
+		mention, also = p.Owner(c)
+		targets = append(slices.Clip(targets), also...)
+	}
 	for _, t := range targets {
+		if t.Mention == MentionOwner {
+			t.Mention = mention
+		}
 		out = add(out, t)
 	}
 	return out
 }
+
+// MentionOwner as a target's mention stands for the owner of the workload.
+const MentionOwner = "owner"
 
 // add appends the delivery to a target, unless there is one.
 func add(deliveries []cases.Delivery, t notify.Target) []cases.Delivery {
