@@ -172,7 +172,7 @@ func (s *Suite) newPager(rules *policy.Policy) (*pager.Pager, error) {
 		registry.Slack = &slacknotify.Workspace{API: slack.New(s.cfg.SlackToken, options...),
 			Buttons: s.cfg.Buttons || s.cfg.Front.SlackSigningSecret != "", EditInterval: editInterval}
 	}
-	p := &pager.Pager{Open: registry.Open, Link: s.casePage, Owner: ownerOf,
+	p := &pager.Pager{Open: registry.Open, Link: s.casePage, Owner: owner.Of,
 		Routes: func(c cases.Case) []notify.Target { return rules.Targets(c.Decided.Finding, c.Decided.Verdict) }}
 	p.Security, p.Fallback, err = cfg.SecurityAndFallback(s.cfg.SlackChannel)
 	return p, err
@@ -200,17 +200,6 @@ func (s *Suite) findOwners() error {
 		s.owners.Sources, s.closers = append(s.owners.Sources, members), append(s.closers, members)
 	}
 	return nil
-}
-
-// ownerOf returns whom to mention, and the Slack channels that the workload's owners add.
-func ownerOf(c cases.Case) (mention string, also []notify.Target) {
-	owners := c.Decided.Facts.Owners
-	for _, o := range owners {
-		if t, ok := owner.Target(o); ok {
-			also = append(also, t)
-		}
-	}
-	return owner.Email(owners), also
 }
 
 // editInterval is the least time between two edits of one Slack message.

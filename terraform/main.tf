@@ -27,7 +27,7 @@ locals {
   # of ours is to be heard.
   filter = !local.writes_scc ? "state = \"ACTIVE\" OR state = \"INACTIVE\"" : "NOT (category=\"Execution: Added Malicious Binary Executed\" AND (parent=\"${local.source}\" OR parent=\"${local.source}/locations/global\"))"
 
-  apis = concat(var.casebook.iap_audience == null ? [] : ["iap"], [
+  apis = concat(var.casebook.iap_audience == null ? [] : ["iap"], var.owners.essential_contacts ? ["essentialcontacts"] : [], [
     "artifactregistry", "cloudbuild", "cloudfunctions", "cloudresourcemanager", "cloudscheduler", "container", "iam", "iamcredentials", "monitoring",
     "pubsub", "run", "secretmanager", "securitycenter", "storage", "workflowexecutions", "workflows",
   ])
@@ -68,8 +68,14 @@ locals {
   source_parts = local.writes_scc ? split("/", local.source) : []
   writers      = local.writes_scc ? toset(["raise", "respond", "advance"]) : toset([])
   readers      = toset(["respond", "advance"])
+  # What respond and advance may read, or link a case to, in the scope.
+  scope_roles = concat(
+    local.writes_scc ? ["roles/securitycenter.findingsViewer", "roles/securitycenter.externalSystemsEditor"] : [],
+    var.owners.essential_contacts ? ["roles/essentialcontacts.viewer"] : [],
+    var.owners.project_owners ? ["roles/browser"] : [],
+  )
   scc_roles = {
-    for pair in setproduct(local.readers, local.writes_scc ? ["roles/securitycenter.findingsViewer", "roles/securitycenter.externalSystemsEditor"] : []) :
+    for pair in setproduct(local.readers, local.scope_roles) :
     "${pair[0]} ${pair[1]}" => { member = local.member[pair[0]], role = pair[1] }
   }
 }
@@ -237,11 +243,12 @@ locals {
 # ---- secrets, and the policy file
 
 locals {
-  secrets = toset(concat(["slack-token", "slack-signing-secret"], var.virustotal ? ["virustotal-key"] : []))
+  secrets = toset(concat(["slack-token", "slack-signing-secret"], var.virustotal ? ["virustotal-key"] : [], var.channels ? ["channels"] : []))
   readers_of = merge(
     { for f in ["respond", "advance"] : "slack-token ${f}" => { secret = "slack-token", who = f } },
     { "slack-signing-secret interact" = { secret = "slack-signing-secret", who = "interact" } },
     var.virustotal ? { for f in ["respond", "advance"] : "virustotal-key ${f}" => { secret = "virustotal-key", who = f } } : {},
+    var.channels ? { for f in ["respond", "advance"] : "channels ${f}" => { secret = "channels", who = f } } : {},
   )
 }
 
@@ -274,7 +281,7 @@ resource "google_secret_manager_secret_version" "secret" {
   for_each = var.secrets_version > 0 ? local.secrets : toset([])
 
   secret                 = google_secret_manager_secret.secret[each.key].id
-  secret_data_wo         = var.secrets == null ? "" : { slack-token = var.secrets.slack_token, slack-signing-secret = var.secrets.slack_signing_secret, virustotal-key = var.secrets.virustotal_key }[each.key]
+  secret_data_wo         = var.secrets == null ? "" : { slack-token = var.secrets.slack_token, slack-signing-secret = var.secrets.slack_signing_secret, virustotal-key = var.secrets.virustotal_key, channels = var.secrets.channels }[each.key]
   secret_data_wo_version = var.secrets_version
 
   lifecycle {
@@ -452,7 +459,11 @@ locals {
   # New values of secrets are read when an instance starts: a new version is a change.
   secrets_are = { CONTRABAND_SECRETS_VERSION = tostring(var.secrets_version) }
 
-  case_environment = merge(local.common, local.topics, local.scc, local.secrets_are, {
+  owner_sources = merge(
+    var.owners.essential_contacts ? { CONTRABAND_ESSENTIAL_CONTACTS = "true" } : {},
+    var.owners.project_owners ? { CONTRABAND_PROJECT_OWNERS = "true" } : {},
+  )
+  case_environment = merge(local.common, local.topics, local.scc, local.secrets_are, local.owner_sources, {
     CONTRABAND_CONTAIN_URL  = local.url.contain
     CONTRABAND_CASEBOOK_URL = local.casebook_url
     CONTRABAND_WORKFLOW     = local.workflow
@@ -461,6 +472,7 @@ locals {
   })
   case_secrets = merge(
     { SLACK_TOKEN = google_secret_manager_secret.secret["slack-token"].secret_id },
+    var.channels ? { CONTRABAND_CHANNELS = google_secret_manager_secret.secret["channels"].secret_id } : {},
     var.virustotal ? { VT_API_KEY = google_secret_manager_secret.secret["virustotal-key"].secret_id } : {},
   )
   press = merge(local.common, { CONTRABAND_ADVANCE_URL = local.url.advance },

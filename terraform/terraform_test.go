@@ -180,8 +180,10 @@ const project = `
 ` + common
 
 const common = `
-  secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "s1gn1ng-value", virustotal_key = "vt-secret" }
+  secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "s1gn1ng-value", virustotal_key = "vt-secret", channels = "pagerduty: {security: pd-secret}" }
   virustotal = true
+  channels   = true
+  owners     = { essential_contacts = true, project_owners = true }
   indicators = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner"
   casebook   = { viewers = ["group:security@example.com"] }
   deletion_protection = false
@@ -228,7 +230,7 @@ func TestWholeLife(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, secret := range []string{"xoxb-secret", "s1gn1ng-value", "vt-secret"} {
+		for _, secret := range []string{"xoxb-secret", "s1gn1ng-value", "vt-secret", "pd-secret"} {
 			if bytes.Contains(state, []byte(secret)) {
 				t.Errorf("%s is in the state", secret)
 			}

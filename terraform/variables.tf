@@ -166,6 +166,21 @@ variable "slack" {
   }
 }
 
+variable "channels" {
+  description = "Notify through further channels: PagerDuty, Google Chat, signed webhooks and e-mail. secrets.channels has their addresses and keys (docs/notify.md)."
+  type        = bool
+  default     = false
+}
+
+variable "owners" {
+  description = "Where owners are looked up besides labels, annotations and the finding. essential_contacts: the projects' Essential Contacts (grants roles/essentialcontacts.viewer in scope). project_owners: members of the projects' Owner role (grants roles/browser in scope, which shows the members of every role)."
+  type = object({
+    essential_contacts = optional(bool, false)
+    project_owners     = optional(bool, false)
+  })
+  default = {}
+}
+
 variable "virustotal" {
   description = "Ask VirusTotal, with a key of your own that its terms allow for this. Hashes are looked up; nothing is ever uploaded."
   type        = bool
@@ -178,6 +193,7 @@ variable "secrets" {
     slack_token          = string
     slack_signing_secret = string
     virustotal_key       = optional(string)
+    channels             = optional(string)
   })
   default   = null
   ephemeral = true
@@ -190,6 +206,11 @@ variable "secrets" {
   validation {
     condition     = var.secrets == null || !var.virustotal || try(var.secrets.virustotal_key, null) != null
     error_message = "virustotal is switched on, and secrets.virustotal_key is missing."
+  }
+
+  validation {
+    condition     = var.secrets == null || !var.channels || try(var.secrets.channels, null) != null
+    error_message = "channels is true, and secrets.channels is missing."
   }
 }
 

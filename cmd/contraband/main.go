@@ -7,6 +7,7 @@
 //	contraband replay    feed recorded notifications
 //	contraband case      list and show cases
 //	contraband policy    check a policy file
+//	contraband page      show who would be notified, and of what
 //	contraband sensor    watch a node and publish to Pub/Sub, as the DaemonSet does
 //	contraband package   make the zip of the functions that Terraform deploys
 //	contraband doctor    what works here, and what to do about the rest
@@ -64,7 +65,7 @@ Begin with:
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), policyCommand(), doctorCommand(), packageCommand(), sensorproc.Command())
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), policyCommand(), pageCommand(), doctorCommand(), packageCommand(), sensorproc.Command())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

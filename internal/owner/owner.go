@@ -144,3 +144,14 @@ func Email(owners []cases.OwnerContact) string {
 	}
 	return ""
 }
+
+// Of returns whom to mention about a case, or "", and the Slack channels that its
+// workload adds to the others.
+func Of(c cases.Case) (mention string, also []notify.Target) {
+	for _, o := range c.Decided.Facts.Owners {
+		if t, ok := Target(o); ok {
+			also = append(also, t)
+		}
+	}
+	return Email(c.Decided.Facts.Owners), also
+}

@@ -328,6 +328,14 @@ run "virustotal_without_its_key" {
   }
 }
 
+run "channels_without_their_addresses" {
+  command         = plan
+  expect_failures = [var.secrets]
+  variables {
+    channels = true
+  }
+}
+
 run "no_zip" {
   command         = plan
   expect_failures = [var.package]

@@ -156,7 +156,7 @@ func claimLines(claim *cases.Claim) []notify.Line {
 		text += fmt.Sprintf(" (%d items)", len(o.Items))
 	}
 	if o.Verified != "" {
-		text += ", verified: " + o.Verified
+		text += " (verified: " + o.Verified + ")"
 	}
 	out := []notify.Line{{Text: text + " at", At: o.At}}
 	for _, problem := range []struct{ label, text string }{{"NOT ENFORCED", o.NotEnforced}, {"not verified", o.Unverified}} {

@@ -63,7 +63,7 @@ func (s Server) Mailbox(to string) *Mailbox { return &Mailbox{s, to} }
 // repetition.
 func (b *Mailbox) Post(ctx context.Context, m notify.Message, _ bool) (notify.Ref, error) {
 	id := messageID(m.Key, b.to, "")
-	return notify.Ref{Room: b.to, ID: id}, b.send(ctx, id, "", subject(m), m.Text()+m.DetailText())
+	return notify.Ref{Room: b.to, ID: id}, b.send(ctx, id, "", Subject(m), Text(m))
 }
 
 // Update does nothing: a mail cannot be edited, and Thread tells each change.
@@ -80,12 +80,16 @@ func (b *Mailbox) Thread(ctx context.Context, ref notify.Ref, m notify.Message, 
 		return nil
 	}
 	text := notify.Limit(notify.Plain(notify.Line{Text: u.Text, At: u.At}.String()), 1000)
-	return b.send(ctx, messageID(m.Key, b.to, u.Key), ref.ID, "Re: "+subject(m), text+"\n\n"+m.Text())
+	return b.send(ctx, messageID(m.Key, b.to, u.Key), ref.ID, "Re: "+Subject(m), text+"\n\n"+m.Text())
 }
 
-func subject(m notify.Message) string {
+// Subject returns the subject of the mail about a message.
+func Subject(m notify.Message) string {
 	return notify.Limit(notify.Plain("["+m.Severity.String()+"] "+m.Summary), 200)
 }
+
+// Text returns the body of the first mail.
+func Text(m notify.Message) string { return m.Text() + m.DetailText() }
 
 func messageID(key, to, part string) string {
 	sum := sha256.Sum256([]byte(key + "\x00" + to + "\x00" + part))

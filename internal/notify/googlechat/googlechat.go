@@ -32,7 +32,7 @@ func New(name, webhook string) *Space {
 
 // Post sends the card. Its request ID makes Google Chat send it once.
 func (s *Space) Post(ctx context.Context, m notify.Message, _ bool) (notify.Ref, error) {
-	return s.send(ctx, m, "post", body{Text: plain(m.Verdict + " (" + m.Severity.String() + "): " + m.Summary), Cards: []cardEntry{card(m)}})
+	return s.send(ctx, m, "post", Render(m))
 }
 
 // Update does nothing: a webhook cannot edit, and Thread tells each change.
@@ -49,7 +49,7 @@ func (s *Space) Thread(ctx context.Context, _ notify.Ref, m notify.Message, u no
 	if u.Key == notify.DetailsKey {
 		text = plainLines(m.DetailText())
 	}
-	_, err := s.send(ctx, m, u.Key, body{Text: text})
+	_, err := s.send(ctx, m, u.Key, Body{Text: text})
 	return err
 }
 
@@ -59,7 +59,13 @@ const (
 	maxValue = 500
 )
 
-type body struct {
+// Render returns the message that Post sends.
+func Render(m notify.Message) Body {
+	return Body{Text: plain(m.Verdict + " (" + m.Severity.String() + "): " + m.Summary), Cards: []cardEntry{card(m)}}
+}
+
+// Body is a message of Google Chat's API.
+type Body struct {
 	Text   string      `json:"text,omitempty"`
 	Cards  []cardEntry `json:"cardsV2,omitempty"`
 	Thread struct {
@@ -72,7 +78,7 @@ type cardEntry struct {
 	Card map[string]any `json:"card"`
 }
 
-func (s *Space) send(ctx context.Context, m notify.Message, part string, b body) (notify.Ref, error) {
+func (s *Space) send(ctx context.Context, m notify.Message, part string, b Body) (notify.Ref, error) {
 	b.Thread.Key = m.Key
 	raw, err := json.Marshal(b)
 	if err != nil {

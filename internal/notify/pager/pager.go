@@ -46,7 +46,7 @@ type Pager struct {
 // one when that may pass, else a misconfigured one.
 func (p *Pager) Post(ctx context.Context, c cases.Case, again bool) (cases.Paged, error) {
 	m := casetext.Message(c, p.Link)
-	deliveries := p.planned(c)
+	deliveries := p.Planned(c)
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		return post(ctx, ch, d, m, again)
 	})
@@ -90,9 +90,9 @@ func post(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.Me
 	return nil
 }
 
-// planned returns the deliveries of a case: those on record, then the targets of the
+// Planned returns the deliveries of a case: those on record, then the targets of the
 // routes, or the security channel where no route matches.
-func (p *Pager) planned(c cases.Case) []cases.Delivery {
+func (p *Pager) Planned(c cases.Case) []cases.Delivery {
 	var out []cases.Delivery
 	if c.Paged != nil {
 		out = slices.Clone(c.Paged.Deliveries)
@@ -153,18 +153,23 @@ func (p *Pager) fallThrough(ctx context.Context, m notify.Message, deliveries []
 // transient reason: everything else is on record, with the time of the next try.
 func (p *Pager) Edit(ctx context.Context, c cases.Case) (cases.Paged, error) {
 	m := casetext.Message(c, p.Link)
-	deliveries := p.planned(withDeliveries(c))
-	tried := make([]bool, len(deliveries))
+	deliveries := p.Planned(withDeliveries(c))
+	tried, shown := make([]bool, len(deliveries)), make([]bool, len(deliveries))
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		if !d.RetryAt.IsZero() && p.now().Before(d.RetryAt) && !m.Resolved {
 			return errNotYet
 		}
-		tried[slices.IndexFunc(deliveries, func(o cases.Delivery) bool { return o.Target == d.Target })] = true
-		return bring(ctx, ch, d, m)
+		i := slices.IndexFunc(deliveries, func(o cases.Delivery) bool { return o.Target == d.Target })
+		tried[i] = true
+		m := m
+		m.Mention = d.Mention
+		err := bring(ctx, ch, d, m)
+		shown[i] = d.Delivered() && d.Digest == m.Digest() // a thread that lags is brought up to date later
+		return err
 	})
 	var failed error
 	for i, d := range deliveries {
-		if tried[i] && d.Error == "" {
+		if tried[i] && (d.Error == "" || shown[i]) {
 			failed = nil
 			break
 		}
@@ -180,7 +185,6 @@ var errNotYet = errors.New("not tried yet")
 
 // bring posts, edits or resolves one message and adds the updates that its thread lacks.
 func bring(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.Message) error {
-	m.Mention = d.Mention
 	if !d.Delivered() {
 		if err := post(ctx, ch, d, m, true); err != nil {
 			return err
@@ -243,7 +247,7 @@ func withDeliveries(c cases.Case) cases.Case {
 func (p *Pager) Remind(ctx context.Context, c cases.Case, worse bool) (string, error) {
 	m := casetext.Message(c, p.Link)
 	u := casetext.Reminder(c, worse, p.now())
-	deliveries := p.planned(withDeliveries(c))
+	deliveries := p.Planned(withDeliveries(c))
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		m := m
 		m.Mention = d.Mention

@@ -270,6 +270,28 @@ func TestTransientEditFailureIsReturned(t *testing.T) {
 	}
 }
 
+func TestThreadThatLagsHoldsNothingUp(t *testing.T) {
+	w := newWorld(nil)
+	w.channels["slack:security"].fail["thread"] = errBroken
+	c := sample("planned")
+	p, err := w.Post(t.Context(), c, false)
+	if err != nil || p.Digest == w.Digest(c) {
+		t.Fatalf("%v; an edit must be due, which adds the details", err)
+	}
+	c.Paged = &p
+	if p, err = w.Edit(t.Context(), c); err != nil || p.NextRetry().IsZero() {
+		t.Fatalf("%+v, %v; want no error, and a time for the next try", p, err)
+	}
+	if c.Paged = &p; w.Digest(c) != p.Digest {
+		t.Error("an edit is due before that time")
+	}
+	delete(w.channels["slack:security"].fail, "thread")
+	w.now = p.NextRetry()
+	if p, err = w.Edit(t.Context(), c); err != nil || !slices.Contains(p.Deliveries[0].Threaded, notify.DetailsKey) {
+		t.Errorf("%+v, %v", p.Deliveries[0], err)
+	}
+}
+
 func TestPageOfAnEarlierVersionIsEdited(t *testing.T) {
 	w := newWorld(nil)
 	w.channels["slack:C0OLD"] = &recorder{fail: map[string]error{}}

@@ -66,7 +66,7 @@ func (s *Service) Thread(context.Context, notify.Ref, notify.Message, notify.Upd
 
 func (s *Service) send(ctx context.Context, action string, m notify.Message) (notify.Ref, error) {
 	key := notify.Limit(m.Key, maxDedupKey)
-	e := &pagerduty.V2Event{RoutingKey: s.routingKey, Action: action, DedupKey: key, Client: "Contraband", Payload: payload(m)}
+	e := &pagerduty.V2Event{RoutingKey: s.routingKey, Action: action, DedupKey: key, Client: "Contraband", Payload: Payload(m)}
 	for _, l := range m.Links {
 		if u := notify.SafeURL(l.URL); u != "" {
 			e.Links = append(e.Links, map[string]string{"href": u, "text": notify.Limit(notify.Plain(l.Label), 100)})
@@ -86,7 +86,8 @@ func (s *Service) send(ctx context.Context, action string, m notify.Message) (no
 	return notify.Ref{Room: s.name, ID: key}, nil
 }
 
-func payload(m notify.Message) *pagerduty.V2Payload {
+// Payload returns what an alert shows.
+func Payload(m notify.Message) *pagerduty.V2Payload {
 	details := map[string]string{"State": text(m.Status)}
 	for _, f := range m.Fields {
 		details[text(f.Name)] = text(f.Text())

@@ -10,6 +10,8 @@ import (
 	"html/template"
 	"regexp"
 	"strings"
+
+	"github.com/contraband-dev/contraband/internal/notify"
 )
 
 // text is a text object of Slack's.
@@ -93,7 +95,7 @@ func elements(all []element, button Button) string {
 			continue
 		}
 		if e.URL != "" {
-			fmt.Fprintf(&b, `<a class="button" href="%s" rel="noreferrer">%s</a> `, html.EscapeString(e.URL), render(label))
+			b.WriteString(anchor(e.URL, render(label), "button") + " ")
 			continue
 		}
 		confirm := ""
@@ -144,15 +146,33 @@ func renderMarkup(s string) string {
 	case strings.HasPrefix(target, "!date^"):
 		return `<time>` + escape(label) + `</time>`
 	case strings.HasPrefix(target, "!subteam^"), strings.HasPrefix(target, "@"), strings.HasPrefix(target, "!"):
-		return `<span class="mention">@` + escape(strings.TrimLeft(target, "!@")) + `</span>`
+		if label == "" {
+			label = strings.TrimLeft(target, "!@")
+		}
+		return `<span class="mention">@` + escape(label) + `</span>`
 	}
-	return fmt.Sprintf(`<a href="%s" rel="noreferrer">%s</a>`, html.EscapeString(html.UnescapeString(target)), escape(label))
+	return anchor(html.UnescapeString(target), escape(label), "")
+}
+
+// anchor returns a link, or the label alone if the address is not one to link to.
+func anchor(address, label, class string) string {
+	u := notify.SafeURL(address)
+	if u == "" {
+		return label
+	}
+	return fmt.Sprintf(`<a class="%s" href="%s" rel="noreferrer">%s</a>`, class, html.EscapeString(u), label)
 }
 
 // escape turns Slack's entities into text and the text into HTML.
 func escape(s string) string {
-	return strings.ReplaceAll(html.EscapeString(html.UnescapeString(s)), "\n", "<br>")
+	return symbols.Replace(html.EscapeString(html.UnescapeString(s)))
 }
+
+// symbols draws the coloured circles, for which not every machine has a font.
+var symbols = strings.NewReplacer("\n", "<br>",
+	"🔴", `<span class="dot" style="background:#c5221f"></span>`, "🟠", `<span class="dot" style="background:#e8710a"></span>`,
+	"🟡", `<span class="dot" style="background:#e5b800"></span>`, "⚪", `<span class="dot" style="background:#9aa0a6"></span>`,
+	"✅", `<span class="dot" style="background:#188038"></span>`)
 
 // Style is the style sheet of a rendering.
 const Style = `body{font:15px/1.46 Lato,"Helvetica Neue",Arial,sans-serif;color:#1d1c1d;margin:0;padding:16px;max-width:680px}
@@ -161,4 +181,4 @@ h3{font-size:18px;margin:0 0 4px}p{margin:6px 0}.fields{display:grid;grid-templa
 button,.button{font:700 13px/1 Lato,Arial,sans-serif;border:1px solid #bbb;border-radius:4px;background:#fff;color:#1d1c1d;padding:8px 12px;margin:3px 2px 3px 0;text-decoration:none;display:inline-block}
 .primary{background:#007a5a;border-color:#007a5a;color:#fff}.danger{background:#fff;border-color:#e01e5a;color:#e01e5a}
 .context{font-size:13px;color:#616061}.mention{color:#1264a3;background:#e8f5fa}a{color:#1264a3}article{border-left:4px solid #ddd;padding-left:12px;margin:0 0 16px}
-.thread{margin-left:24px;border-left-color:#eee}time{border-bottom:1px dotted #999}`
+.dot{display:inline-block;width:.8em;height:.8em;border-radius:50%}.thread{margin-left:24px;border-left-color:#eee}time{border-bottom:1px dotted #999}`

@@ -193,7 +193,7 @@ func threadLine(m notify.Message, u notify.Update, mention string) []slack.MsgOp
 	}
 	blocks := []slack.Block{slack.NewSectionBlock(markdown(strings.TrimSpace(mention+" "+text)), nil, nil)}
 	if u.Key == notify.DetailsKey {
-		blocks = details(m)
+		blocks = Details(m)
 	}
 	options := []slack.MsgOption{
 		slack.MsgOptionText(strings.TrimSpace(mention+" "+text), false), slack.MsgOptionBlocks(blocks...),
@@ -206,7 +206,8 @@ func threadLine(m notify.Message, u notify.Update, mention string) []slack.MsgOp
 	return options
 }
 
-func details(m notify.Message) []slack.Block {
+// Details returns the blocks of the first reply in the thread.
+func Details(m notify.Message) []slack.Block {
 	var blocks []slack.Block
 	for _, s := range m.Details {
 		var b strings.Builder
