@@ -17,9 +17,10 @@ import (
 type gate struct {
 	turn chan struct{} // held by the call that passes, while the gate is slow
 
-	mu    sync.Mutex
-	opens time.Time
-	slow  int // calls that are still to pass one at a time
+	mu      sync.Mutex
+	opens   time.Time
+	limited time.Time // when Slack last limited the rate
+	slow    int       // calls that are still to pass one at a time
 }
 
 // slowCalls is how many calls pass one at a time after a rate limit.
@@ -125,7 +126,7 @@ func (g *gate) note(after time.Duration) {
 		g.slow = max(0, g.slow-1)
 		return
 	}
-	g.slow = slowCalls
+	g.slow, g.limited = slowCalls, time.Now()
 	if until := time.Now().Add(after); until.After(g.opens) {
 		g.opens = until
 	}
@@ -137,5 +138,12 @@ var errNoTime = errors.New("Slack's rate limit outlasts the deadline")
 // errBusy means that pages go first while Slack limits the rate.
 var errBusy = errors.New("details wait: Slack limits the rate of the channel")
 
-// busy reports whether Slack limits the rate.
-func (g *gate) busy() bool { return g.isSlow() }
+// busy reports whether Slack has limited the rate within the last moments.
+func (g *gate) busy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.slow > 0 && time.Since(g.limited) < busyFor
+}
+
+// busyFor is how long after a rate limit pages still go first.
+const busyFor = 5 * time.Second
