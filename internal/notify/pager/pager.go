@@ -159,7 +159,7 @@ func (p *Pager) Edit(ctx context.Context, c cases.Case) (cases.Paged, error) {
 		if !d.RetryAt.IsZero() && p.now().Before(d.RetryAt) && !m.Resolved {
 			return errNotYet
 		}
-		i := slices.IndexFunc(deliveries, func(o cases.Delivery) bool { return o.Target == d.Target })
+		i := indexOf(deliveries, d)
 		tried[i] = true
 		m := m
 		m.Mention = d.Mention
@@ -178,6 +178,17 @@ func (p *Pager) Edit(ctx context.Context, c cases.Case) (cases.Paged, error) {
 		}
 	}
 	return summarize(deliveries, m.Digest()), failed
+}
+
+// indexOf returns the place of d, a pointer into deliveries. It reads none of them: the
+// others are being written.
+func indexOf(deliveries []cases.Delivery, d *cases.Delivery) int {
+	for i := range deliveries {
+		if &deliveries[i] == d {
+			return i
+		}
+	}
+	return -1
 }
 
 // errNotYet means that the next try of a channel lies ahead.
