@@ -130,7 +130,7 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	r := &respond.Responder{
 		Log: s.Log, Verdicts: verdict.Lookup{Sources: sources}, Policy: rules, Contain: s.callContain, Source: s.cfg.Raise.SCCSource,
 		LeaseOwner: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: s.casePage, Now: time.Now,
-		Pager: pages,
+		Notifier: pages,
 	}
 	if err := s.findOwners(); err != nil {
 		return nil, err

@@ -148,7 +148,9 @@ func awaitPage(ctx context.Context, c local.Client, sum, path string, joined map
 			if err != nil {
 				return canaryResult{}, err
 			}
-			return measure(v), nil
+			if r := measure(v); r.PagedMS > 0 { // else the page is the incident's, and does not show this run yet
+				return r, nil
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -169,7 +171,7 @@ func measure(v local.CaseView) canaryResult {
 		switch {
 		case m.Stage == "seen" && v.Case.Joined == 0:
 			r.DetectedMS = ms
-		case m.Stage == "paged" && ms > 0 && r.PagedMS == 0:
+		case (m.Stage == "paged" || m.Stage == "page-edited") && ms > 0 && r.PagedMS == 0: // an edit where the incident was told before
 			r.PagedMS = ms
 		}
 	}

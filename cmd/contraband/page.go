@@ -17,6 +17,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/enrich"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/notify/email"
 	"github.com/contraband-dev/contraband/internal/notify/googlechat"
@@ -116,11 +117,11 @@ func caseOfFinding(ctx context.Context, body []byte, rules *policy.Policy) (case
 	if err != nil {
 		return cases.Case{}, err
 	}
-	return cases.Fold(f.CaseKey(""), []caselog.Event{{Kind: cases.KindDecided, At: time.Now().UTC(), Body: decided}})
+	return cases.Fold(f.CaseKey(), []caselog.Event{{Kind: cases.KindDecided, At: time.Now().UTC(), Body: decided}})
 }
 
 func previewCase(out io.Writer, c cases.Case, rules *policy.Policy, o previewOptions) error {
-	m := casetext.Message(c, func(id string) string { return "https://casebook.example/cases/" + id })
+	m := casetext.IncidentMessage(incidents.Of(c), func(id string) string { return "https://casebook.example/cases/" + id })
 	if o.html != "" {
 		return writePreview(o.html, m)
 	}
@@ -134,7 +135,7 @@ func previewCase(out io.Writer, c cases.Case, rules *policy.Policy, o previewOpt
 		Routes: func(c cases.Case) []notify.Target { return rules.Targets(c.Decided.Finding, c.Decided.Verdict) }}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "CHANNEL\tMENTION\tWHY")
-	for _, d := range p.Planned(c) {
+	for _, d := range p.Planned(incidents.Of(c)) {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", oneLine(d.Target), oneLine(d.Mention), oneLine(d.Why))
 	}
 	if err := w.Flush(); err != nil {

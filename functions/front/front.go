@@ -21,6 +21,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/incidents"
 )
 
 // Config is read from the environment.
@@ -65,7 +66,7 @@ func New(ctx context.Context, cfg Config, parts Parts) (f *Front, err error) {
 			return nil, err
 		}
 	}
-	f = &Front{Config: cfg, Parts: parts, Log: &caselog.Store{Objects: parts.Store, Lease: cases.Lease, Alive: parts.Alive}}
+	f = &Front{Config: cfg, Parts: parts, Log: &caselog.Store{Objects: parts.Store, Lease: cases.Lease, Alive: parts.Alive, Snapshot: incidents.SnapshotAny}}
 	return f, nil
 }
 

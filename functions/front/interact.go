@@ -148,7 +148,7 @@ func readValue(value string) (caseID string, decision *int, err error) {
 // caseForm bounds what becomes part of a key.
 func caseForm(id string) bool {
 	return len(id) >= 8 && len(id) <= 40 && !bytes.ContainsFunc([]byte(id), func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'f') && r != '-'
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && r != '-'
 	})
 }
 

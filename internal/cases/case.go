@@ -1,11 +1,10 @@
-// Package docket owns what the events of a case mean: the body of each kind of
-// event, and the Case that they add up to. The rooms that take steps write
-// these bodies; the pages and the guards read the Case. It calls nothing.
+// Package cases defines case events and folds an event log into a Case; pure, no I/O.
+// A case is one container of one pod in one burst, with the programs that it ran: it
+// is what is done (decision, containment, evidence). What people are told is an
+// incident (package incidents).
 package cases
 
 import (
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,20 +13,20 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
-// Kinds of events.
+// Kinds of events. The strings are stored.
 const (
-	KindDecided         = "decided"   // the first: what was found, learnt and decided
-	KindJoined          = "joined"    // further findings about the same
+	KindDecided         = "decided"   // the first, and each later one that is worse: found, looked up, decided
+	KindJoined          = "joined"    // further findings
 	KindEscalated       = "escalated" // the second SCC finding is written, or will never be
-	KindPaged           = "paged"     // the page is out, or was edited
+	KindPaged           = "paged"     // people were notified, or their messages edited
 	KindClaimed         = "claimed"   // an action that Contain may now carry out
-	KindActed           = "acted"     // what came of it
-	KindClicked         = "clicked"   // what a person pressed, accepted or refused
-	KindExpired         = "expired"   // a freeze that nobody released has ended by itself
-	KindLost            = "lost"      // a freeze or an isolation is no more, though nobody ended it
-	KindWorkflowStarted = "driven"    // a workflow waits for the case; without one the sweep does
-	KindRechecked       = "judged"    // the indicator sources were asked again, and say nothing worse
-	KindReminded        = "reminded"  // nobody had answered, and people were told again
+	KindActed           = "acted"     // its outcome
+	KindClicked         = "clicked"   // a person's click, accepted or refused
+	KindExpired         = "expired"   // a freeze that was not released has ended by itself
+	KindLost            = "lost"      // a freeze or an isolation is no longer in effect
+	KindWorkflowStarted = "driven"    // a workflow waits for the case; without one the sweep advances it
+	KindRechecked       = "judged"    // the indicator sources were asked again, and report nothing worse
+	KindReminded        = "reminded"  // people were notified again
 	KindReported        = "reported"  // the SCC finding shows the case's state
 	KindClosed          = caselog.Closed
 )
@@ -42,10 +41,9 @@ const (
 	NotLookedUp Level = "not-looked-up"
 )
 
-// gravity orders the levels.
 var severityRank = map[Level]int{Malicious: 4, Suspicious: 2, Unknown: 1}
 
-// Graver tells whether l is worse news than other.
+// WorseThan reports whether l is more severe than other.
 func (l Level) WorseThan(other Level) bool { return severityRank[l] > severityRank[other] }
 
 // Verdict is what the indicator sources say about the bytes.
@@ -144,6 +142,12 @@ type Decided struct {
 	Verdict  Verdict         `json:"verdict"`
 	Decision Decision        `json:"decision"`
 	Received time.Time       `json:"received"` // when the notification arrived
+	// Widened: another program's rule contains in more ways; the verdict is as it was.
+	Widened bool `json:"widened,omitempty"`
+	// Incident is what people are told about the case in; "" in events of earlier
+	// versions, whose cases are each an incident of their own.
+	Incident string `json:"incident,omitempty"`
+	Slot     string `json:"slot,omitempty"` // of the finding's occurrence
 	// Again: the sources were asked again about what the case has, and say worse.
 	Recheck bool `json:"again,omitempty"`
 	// Moved: the same bytes run in a new container of the pod: what is done to
@@ -153,8 +157,13 @@ type Decided struct {
 
 // Joined is the body of KindJoined.
 type Joined struct {
+	// Keys are finding keys; of cases with an incident each is HandledKey's.
 	Keys []string  `json:"keys"`
 	Last time.Time `json:"last,omitzero"` // event time of the newest
+	// Programs has what the findings add: counts, and programs that are new.
+	Programs []Program `json:"programs,omitempty"`
+	// Through is a slot before which every occurrence has been handled.
+	Through string `json:"through,omitempty"`
 }
 
 // Escalated is the body of KindEscalated.
@@ -272,6 +281,15 @@ type WorkflowStarted struct {
 	Error     string `json:"error,omitempty"` // none was started: the sweep suffices
 }
 
+// Rechecked is the body of KindRechecked.
+type Rechecked struct {
+	Verdict
+	Programs []Program `json:"programs,omitempty"` // with their verdicts now
+	// Failed means that no source answered: it is tried again soon, and the look-up does
+	// not count as one of the plan's.
+	Failed bool `json:"failed,omitempty"`
+}
+
 // Reminded is the body of KindReminded.
 type Reminded struct {
 	Timestamp string `json:"ts,omitempty"`
@@ -343,9 +361,14 @@ type Case struct {
 	First    time.Time `json:"first,omitzero"` // what was found first happened
 	Opened   time.Time `json:"opened"`
 	Updated  time.Time `json:"updated"`
-	Decided  Decided   `json:"decided"`
-	Joined   int       `json:"joined"` // findings after the first
+	Incident string    `json:"incident,omitempty"` // "": opened by an earlier version
+	Decided  Decided   `json:"decided"`            // the decision that stands, and the finding that led to it
+	Joined   int       `json:"joined"`             // findings after the first
 	LastSeen time.Time `json:"lastSeen,omitzero"`
+	// Programs that the container ran, the most severe first; bounded, MorePrograms has
+	// the number of those left out.
+	Programs     []Program `json:"programs,omitempty"`
+	MorePrograms int       `json:"morePrograms,omitempty"`
 
 	Escalated        *Escalated       `json:"escalated,omitempty"`
 	Paged            *Paged           `json:"paged,omitempty"`
@@ -363,26 +386,38 @@ type Case struct {
 	Rechecks         int              `json:"judged,omitempty"` // times that the sources were asked again
 	Closed           *Closed          `json:"closed,omitempty"`
 
-	Handled map[string]bool `json:"-"` // finding keys and click ids that events mention
+	// Handled has the clicks that events mention, and the findings of cases without an
+	// incident; HandledFinding covers both kinds of cases.
+	Handled map[string]bool `json:"-"`
+	// Findings that were handled, by short key, with their slots; those of slots before
+	// Through are all handled.
+	seen    map[string]string
+	through string
 
-	decided  time.Time // the decision that stands
-	decidedN int       // the number of its event
-	worse    bool      // than the one before it
+	failedLookups int       // in a row
+	lookedUp      time.Time // when the sources were last asked
+	decided       time.Time // the decision that stands
+	decidedN      int       // the number of its event
+	worse         bool      // than the one before it
+	joined        time.Time // when findings were last joined
 }
 
-// DecisionN is the number of the event whose decision stands: what a button is about.
+// DecisionN returns the number of the event whose decision stands: what a button is about.
 func (c Case) DecisionN() int { return c.decidedN }
 
-// DecidedAt is when the decision that stands was taken.
+// JoinedAt returns when findings were last joined; zero if none were.
+func (c Case) JoinedAt() time.Time { return c.joined }
+
+// DecidedAt returns when the decision that stands was made.
 func (c Case) DecidedAt() time.Time { return c.decided }
 
-// ToWarn tells whether people were paged about something less grave than is known now,
-// and nobody has told them: an edited message notifies nobody.
+// WorseReminderDue reports whether people were paged about something less severe than is
+// known now and were not notified since: an edited message notifies nobody.
 func (c Case) WorseReminderDue() bool {
 	return c.worse && c.WorseReminder == nil && c.Closed == nil && c.Decided.Decision.Includes(Page) && c.Paged != nil && c.Paged.Error == ""
 }
 
-// Claim is an action with what came of it, once known.
+// Claim is an action with its outcome, once known.
 type Claim struct {
 	N int `json:"n"`
 	Claimed
@@ -390,133 +425,8 @@ type Claim struct {
 	Outcome *Outcome  `json:"acted,omitempty"`
 }
 
-// Open tells whether nobody knows what came of a claim.
+// Unresolved reports whether the outcome of a claim is not known.
 func (k Claim) Unresolved() bool { return k.Outcome == nil || k.Outcome.Unknown }
-
-// Fold adds up the events of a case.
-func Fold(id string, events []caselog.Event) (Case, error) {
-	c := Case{ID: id, Handled: map[string]bool{}}
-	for _, e := range events {
-		if err := c.add(e); err != nil {
-			return c, fmt.Errorf("case %q, event %d (%s): %w", id, e.N, e.Kind, err)
-		}
-	}
-	return c, nil
-}
-
-func (c *Case) add(e caselog.Event) error {
-	c.Updated = e.At
-	switch e.Kind {
-	case KindDecided:
-		return c.decide(e)
-	case KindJoined:
-		var b Joined
-		err := json.Unmarshal(e.Body, &b)
-		for _, k := range b.Keys {
-			c.Handled[k] = true
-		}
-		c.Joined += len(b.Keys)
-		if b.Last.After(c.LastSeen) {
-			c.LastSeen = b.Last
-		}
-		return err
-	case KindEscalated:
-		return json.Unmarshal(e.Body, &c.Escalated)
-	case KindPaged:
-		return json.Unmarshal(e.Body, &c.Paged)
-	case KindClaimed:
-		claim := Claim{N: e.N, At: e.At}
-		err := json.Unmarshal(e.Body, &claim.Claimed)
-		c.Claims = append(c.Claims, claim)
-		return err
-	case KindActed:
-		var b Outcome
-		err := json.Unmarshal(e.Body, &b)
-		for i := range c.Claims {
-			if c.Claims[i].N == b.Claim {
-				c.Claims[i].Outcome = &b
-			}
-		}
-		if b.Done && b.Action == Freeze {
-			c.FreezeLostReason, c.Expired = "", false
-		}
-		if b.Done && b.Action == Isolate {
-			c.IsolationBroken = ""
-		}
-		return err
-	case KindClicked:
-		var b Click
-		err := json.Unmarshal(e.Body, &b)
-		c.Clicks = append(c.Clicks, b)
-		c.Handled[b.ID] = true
-		return err
-	case KindExpired:
-		c.Expired = true
-	case KindRechecked:
-		c.Rechecks++
-	case KindWorkflowStarted:
-		return json.Unmarshal(e.Body, &c.WorkflowStarted)
-	case KindReminded:
-		var b Reminded
-		err := json.Unmarshal(e.Body, &b)
-		if b.Worse {
-			c.WorseReminder = &b
-		} else {
-			c.Reminded = &b
-		}
-		return err
-	case KindLost:
-		var b Lost
-		err := json.Unmarshal(e.Body, &b)
-		switch {
-		case b.Action == Isolate:
-			c.IsolationBroken = b.Why
-		case Destroys(b.Action):
-			c.RemovalStuck = b.Why
-		default:
-			c.FreezeLostReason = b.Why
-		}
-		return err
-	case KindReported:
-		var b Reported
-		err := json.Unmarshal(e.Body, &b)
-		c.Reported = b.Status
-		return err
-	case KindClosed:
-		return json.Unmarshal(e.Body, &c.Closed)
-	}
-	return nil // taken, yielded: who has the case, not what it says
-}
-
-// decide takes the first decision, or a later one that a graver verdict brought:
-// then what was found first stays, and what is to be done is the new one's.
-func (c *Case) decide(e caselog.Event) error {
-	var d Decided
-	if err := json.Unmarshal(e.Body, &d); err != nil {
-		return err
-	}
-	c.Handled[d.Key] = true
-	if d.Finding.EventTime.After(c.LastSeen) {
-		c.LastSeen = d.Finding.EventTime
-	}
-	if c.Opened.IsZero() {
-		c.Opened, c.decided, c.decidedN, c.Decided, c.First = e.At, e.At, e.N, d, d.Finding.EventTime
-		return nil
-	}
-	if d.Recheck {
-		c.Rechecks++
-	} else {
-		c.Joined++
-	}
-	if d.Moved {
-		c.move(d)
-		return nil
-	}
-	c.worse = d.Verdict.Level.WorseThan(c.Decided.Verdict.Level)
-	c.Decided.Verdict, c.Decided.Decision, c.decided, c.decidedN = d.Verdict, d.Decision, e.At, e.N
-	c.Reminded, c.WorseReminder = nil, nil
-	return nil
-}
 
 // move makes the case about a new container of the same pod. What was decided stands.
 func (c *Case) move(d Decided) {
@@ -697,16 +607,46 @@ func (c Case) ClickActions() []string {
 // what they did not know: new malware is known to nobody on its first day.
 var again = []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
 
-// AskAgain are the times at which the sources are still to be asked again.
+// RecheckTimes returns when the sources are to be asked again, the next time first.
 func (c Case) RecheckTimes() (out []time.Time) {
 	level := c.Decided.Verdict.Level
-	if c.Closed != nil || c.Decided.Finding.Process.SHA256 == "" || level != Unknown && level != NotLookedUp || c.Rechecks >= len(again) {
+	if c.Closed != nil || c.Decided.Finding.Process.SHA256 == "" || level != Unknown && level != NotLookedUp {
 		return nil
 	}
-	for _, d := range again[c.Rechecks:] {
-		out = append(out, c.Opened.Add(d))
+	if at := c.retryLookup(); !at.IsZero() {
+		out = append(out, at)
+	}
+	for _, d := range again[min(c.Rechecks, len(again)):] {
+		if at := c.Opened.Add(d); len(out) == 0 || at.After(out[0]) {
+			out = append(out, at)
+		}
 	}
 	return out
+}
+
+// WithRecheck returns the case as it is after the sources were asked again.
+func (c Case) WithRecheck(at time.Time, failed bool) Case {
+	c.recheck(caselog.Event{At: at}, Rechecked{Verdict: Verdict{Level: Unknown}, Failed: failed})
+	return c
+}
+
+// lookupPauses lie between look-ups that fail: a failure uses up none of the plan's.
+var lookupPauses = []time.Duration{30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour}
+
+// retryLookup returns when the sources are asked again because none has answered; zero
+// when one has.
+func (c Case) retryLookup() (at time.Time) {
+	if c.Decided.Verdict.Why == "" && c.failedLookups == 0 {
+		return at
+	}
+	from := c.lookedUp
+	if from.IsZero() {
+		from = c.decided
+	}
+	if from.Sub(c.Opened) > again[len(again)-1] {
+		return at
+	}
+	return from.Add(lookupPauses[min(c.failedLookups, len(lookupPauses)-1)])
 }
 
 // Frozen tells whether the container is frozen as far as the log knows.

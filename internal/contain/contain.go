@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,18 +101,15 @@ func (c *Executor) Execute(ctx context.Context, caseID string, n int) (cases.Out
 	if err != nil {
 		return cases.Outcome{}, err
 	}
-	events := f.Events()
-	if n < 0 || n >= len(events) || events[n].Kind != cases.KindClaimed {
-		return cases.Outcome{}, retry.Refused(fmt.Errorf("case %q has no claim at event %d", caseID, n))
-	}
-	var claim cases.Claimed
-	if err := json.Unmarshal(events[n].Body, &claim); err != nil {
-		return cases.Outcome{}, retry.Refused(fmt.Errorf("case %q, event %d: %w", caseID, n, err))
-	}
-	kase, err := cases.Fold(caseID, events)
+	kase, err := cases.Fold(caseID, f.Events())
 	if err != nil {
 		return cases.Outcome{}, retry.Refused(err)
 	}
+	i := slices.IndexFunc(kase.Claims, func(k cases.Claim) bool { return k.N == n })
+	if i < 0 {
+		return cases.Outcome{}, retry.Refused(fmt.Errorf("case %q has no claim at event %d", caseID, n))
+	}
+	claim := kase.Claims[i].Claimed
 	t := task{Executor: c, kase: kase, claim: claim, n: n, acted: cases.Outcome{Claim: n, Action: claim.Action}}
 	if why := t.refused(); why != "" {
 		return t.failed("refused: " + why), nil
@@ -144,7 +140,7 @@ func (t task) refused() string {
 	// What is done to the pod is not about one of its containers, which may have been
 	// replaced since; what is frozen is thawed, whichever it is.
 	ofContainer := action == cases.Freeze || action == cases.Evidence || f.Pod.Name == "" && action != cases.Thaw
-	if ofContainer && t.claim.ContainerID != containerID || t.claim.PodUID != podUID || t.claim.Node != f.Node || t.claim.SHA256 != f.Process.SHA256 {
+	if ofContainer && t.claim.ContainerID != containerID || t.claim.PodUID != podUID || t.claim.Node != f.Node || !t.runsProgram() {
 		return "the claim is not about what the finding names"
 	}
 	if undone := cases.UndoneBy(action); undone != "" {
@@ -173,6 +169,14 @@ func (t task) refused() string {
 		return ""
 	}
 	return t.Guards.Refuses(f)
+}
+
+// runsProgram reports whether the claim is about a program that the case's container ran.
+func (t task) runsProgram() bool {
+	if t.claim.SHA256 == t.kase.Decided.Finding.Process.SHA256 {
+		return true
+	}
+	return slices.ContainsFunc(t.kase.Programs, func(p cases.Program) bool { return p.SHA256 == t.claim.SHA256 })
 }
 
 // wanted tells whether the decision, as it stands now, or a person asks for the action.

@@ -168,26 +168,6 @@ func (f Finding) Of(source string) bool {
 	return source != "" && strings.TrimSuffix(f.Parent, global) == strings.TrimSuffix(source, global)
 }
 
-// CaseKey names the case: the same bytes in the same workload. Where the owner
-// is not known the pod is the workload, and without a pod the container.
-func (f Finding) CaseKey(owner string) string {
-	what := f.Process.SHA256
-	if what == "" {
-		what = f.Process.Path
-	}
-	where := owner
-	if where == "" {
-		where = f.Pod.Name
-	}
-	if where == "" {
-		where = f.Container.ID
-	}
-	if what == "" && where == "" { // nothing to join by: each finding is a case of its own
-		what = f.CanonicalName
-	}
-	return digest("case", f.Project, f.Location, f.Cluster, f.Pod.Namespace, where, what)[:16]
-}
-
 // ID is the deterministic id of a finding that we write: 32 hex digits, as SCC
 // takes 1 to 32 alphanumeric characters.
 func ID(parts ...string) string { return digest(parts...)[:32] }

@@ -64,7 +64,7 @@ func TestAskedAndApproved(t *testing.T) {
 	if !c.Frozen() || c.Done(cases.Evidence) == nil {
 		t.Errorf("approved: %q, %+v", c.Status(), c.Claims)
 	}
-	if c = w.click(id, cases.ActionDeny, "b"); !c.Frozen() || !strings.Contains(c.Clicks[1].Refused, "ann has pressed approve already") {
+	if c = w.click(id, cases.ActionDeny, "b"); !c.Frozen() || !strings.Contains(c.Clicks[1].Refused, "ann has already clicked approve") {
 		t.Errorf("a second answer: %+v", c.Clicks)
 	}
 	before := c.Done(cases.Freeze).Until

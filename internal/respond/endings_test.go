@@ -3,11 +3,13 @@ package respond_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/scc"
@@ -24,25 +26,25 @@ func TestHolderThatVanishes(t *testing.T) {
 	r := w.process()
 	r.Now = func() time.Time { return now }
 	r.Log.Now = r.Now
-	r.Log.Alive = nil                     // the holder's process lives on, as far as anybody knows
-	w.life.endAt, w.life.before = 5, true // after `decided`, before the page
+	r.Log.Alive = nil                       // the holder's process lives on, as far as anybody knows
+	w.life.endOn = "slack chat.postMessage" // both logs are opened then
 	if _, err := r.Finding(t.Context(), f); err == nil {
 		t.Fatal("it did not vanish")
 	}
-	w.life.mu.Lock()
-	w.life.ended, w.life.endAt = false, 0
-	w.life.mu.Unlock()
+	w.life.revive()
 	o, err := r.Finding(t.Context(), f)
 	if err != nil || o.Case == "" {
 		t.Fatalf("the next delivery: %+v, %v", o, err)
 	}
 	now = now.Add(cases.Lease + time.Minute)
 	due, _, err := r.Log.Due(t.Context())
-	if err != nil || len(due) == 0 || due[0].Case != o.Case {
+	if err != nil || !slices.ContainsFunc(due, func(w caselog.Wake) bool { return w.Case == o.Case }) {
 		t.Fatalf("nobody will look at the case: %v, %v", due, err)
 	}
-	if err := r.Advance(t.Context(), due[0].Case); err != nil {
-		t.Fatal(err)
+	for _, wake := range due {
+		if err := r.Advance(t.Context(), wake.Case); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.check(o.Case)
 }
@@ -60,7 +62,7 @@ func TestWhatComesWhileACaseCloses(t *testing.T) {
 	}
 	// Another invocation has named the finding and put it on record; then the case closes.
 	late := w.found("c1", time.Now())
-	if _, err := r.Log.AssignCase(t.Context(), late.Key(), o.Case); err != nil {
+	if _, _, err := r.Log.AssignCase(t.Context(), late.Key(), caselog.Assignment{Case: o.Case, Slot: caselog.Slot(time.Now())}); err != nil {
 		t.Fatal(err)
 	}
 	press(t, w, o.Case, cases.ActionClose)

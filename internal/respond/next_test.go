@@ -8,9 +8,9 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 )
 
-// TestNextAction reads as the playbook of containment: what has been done, and what
+// TestNextContainment reads as the playbook of containment: what has been done, and what
 // is due then.
-func TestNextAction(t *testing.T) {
+func TestNextContainment(t *testing.T) {
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	all := []string{cases.Evict, cases.Cordon, cases.Isolate, cases.Evidence, cases.Page, cases.Freeze} // in no order
 	ok := cases.Outcome{Done: true, Until: now.Add(time.Hour)}
@@ -71,7 +71,7 @@ func TestNextAction(t *testing.T) {
 		for n, p := range c.done {
 			k.Claims = append(k.Claims, cases.Claim{N: n, Claimed: cases.Claimed{Action: p.action, Click: p.click}, Outcome: p.acted})
 		}
-		if got, _ := nextAction(k, now); got != c.want {
+		if got, _, _ := nextContainment(k, now); got != c.want {
 			t.Errorf("%s: %q is due, want %q", name, got, c.want)
 		}
 	}
@@ -93,7 +93,7 @@ func TestExtensionThatFails(t *testing.T) {
 	if !k.Frozen() || k.Status() != "frozen" {
 		t.Errorf("the case says %q", k.Status())
 	}
-	if got, _ := nextAction(k, time.Now()); got != "" {
+	if got, _, _ := nextContainment(k, time.Now()); got != "" {
 		t.Errorf("%q is due: it would be tried for ever", got)
 	}
 }
@@ -105,12 +105,12 @@ func TestHalfMadeAndReleased(t *testing.T) {
 		{N: 1, Claimed: cases.Claimed{Action: cases.Freeze}, Outcome: &cases.Outcome{Done: true}},
 		{N: 2, Claimed: cases.Claimed{Action: cases.Isolate}},
 	}}
-	if got := refuses(k, cases.Click{What: cases.ActionRemediated}); !strings.Contains(got, "under way") || k.Released() {
+	if got := refuses(k, cases.Click{What: cases.ActionRemediated}); !strings.Contains(got, "in progress") || k.Released() {
 		t.Errorf("half made: %q, released %v", got, k.Released())
 	}
 	k.Claims = append(k.Claims, cases.Claim{N: 3, Claimed: cases.Claimed{Action: cases.Release, Click: "click0"}, Outcome: &cases.Outcome{Done: true}},
 		cases.Claim{N: 4, Claimed: cases.Claimed{Action: cases.Release, Click: "another"}, Outcome: &cases.Outcome{Error: "refused"}})
-	if got := refuses(k, cases.Click{What: cases.ActionRemediated}); got != "" || !k.Released() || closingOf(k) == nil {
+	if got := refuses(k, cases.Click{What: cases.ActionRemediated}); got != "" || !k.Released() || closing(k) == nil {
 		t.Errorf("undone: %q, released %v", got, k.Released())
 	}
 }
@@ -120,12 +120,12 @@ func TestPutOffEnds(t *testing.T) {
 	now := time.Now()
 	k := cases.Case{Decided: cases.Decided{Decision: cases.Decision{Do: []string{cases.Evict}}}}
 	for n := range maxTries {
-		if got, _ := nextAction(k, now); got != cases.Evict {
+		if got, _, _ := nextContainment(k, now); got != cases.Evict {
 			t.Fatalf("try %d: %q is due", n, got)
 		}
 		k.Claims = append(k.Claims, cases.Claim{N: n, Claimed: cases.Claimed{Action: cases.Evict}, Outcome: &cases.Outcome{Error: "not yet", RetryAt: now.Add(-time.Second)}})
 	}
-	if got, _ := nextAction(k, now); got != "" {
+	if got, _, _ := nextContainment(k, now); got != "" {
 		t.Errorf("after %d tries %q is due", maxTries, got)
 	}
 }

@@ -1,6 +1,5 @@
-// Package respond owns the playbook: which steps a case is due and in which
-// order. It is the only room that knows them all. It knows no wire format: it
-// is handed findings and case ids, and hands work to the rooms that do it.
+// Package respond decides which steps a case needs next and runs them (plan.go is pure,
+// effects.go runs), and notifies people of incidents (tell.go). It knows no wire format.
 package respond
 
 import (
@@ -8,9 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
@@ -18,7 +16,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/policy"
 )
 
-// ErrBusy means that somebody else is at work on the case: try again later.
+// ErrBusy means that another invocation has the case: try again later.
 var ErrBusy = errors.New("the case is being worked on")
 
 // Facts gathers what an analyst would look up; it never fails as a whole.
@@ -39,36 +37,26 @@ type Escalator interface {
 	Deactivate(ctx context.Context, c cases.Case) error
 }
 
-// Pager tells people.
-type Pager interface {
-	Post(ctx context.Context, c cases.Case, again bool) (cases.Paged, error)
-	Edit(ctx context.Context, c cases.Case) (cases.Paged, error)
-	// Remind tells again, once a decision, that an answer is waited for, or that it is
-	// graver than the page said.
-	Remind(ctx context.Context, c cases.Case, graver bool) (timestamp string, err error)
-	Digest(c cases.Case) string
-}
-
 // Responder takes the steps.
 type Responder struct {
 	Log      *caselog.Store // required
 	Facts    Facts          // required
 	Verdicts Verdicts       // required
 	Policy   *policy.Policy // required
-	Pager    Pager          // required
+	Notifier Notifier       // required
 	// SCC is nil where no source of our own is configured: escalation then lives
 	// in the case and on the page alone.
 	SCC Escalator
-	// Act has a recorded claim carried out by the Contain function. Required.
+	// Contain has a recorded claim carried out by the Contain function. Required.
 	Contain func(ctx context.Context, caseID string, n int) (cases.Outcome, error)
-	// Lost says what is no more of what holds a pod, and why; its Why is "" when all
-	// holds as far as can be seen. nil: nobody can see.
+	// CheckHolds returns a containment measure that is no longer in effect; its Why is ""
+	// when all are as far as can be seen. nil: nobody can see.
 	CheckHolds func(ctx context.Context, c cases.Case) cases.Lost
-	// Has tells whether a container is one of the case's pod, by the API server's word.
-	// nil: nobody can see, and a finding's word is taken.
+	// HasContainer reports whether the API server knows a container as one of the case's
+	// pod. nil: nobody can see, and a finding's claim is believed.
 	HasContainer func(ctx context.Context, c cases.Case, containerID string) (bool, error)
-	// Drive starts a workflow that waits for what a case needs, and answers its
-	// execution. nil: none is configured, and the sweep alone goes on with cases.
+	// StartWorkflow starts a workflow that waits for what a case needs, and returns its
+	// execution. nil: none is configured, and the sweep alone advances cases.
 	StartWorkflow func(ctx context.Context, caseID string) (execution string, err error)
 	// Source is our own source's name; our escalations in it never re-enter.
 	Source string
@@ -80,7 +68,7 @@ type Responder struct {
 	Now func() time.Time
 }
 
-// Outcome is what became of a finding: exactly one field is set.
+// Result of a finding: exactly one field is set.
 type Result struct {
 	Case         string `json:"case,omitempty"`
 	Acknowledged string `json:"acknowledged,omitempty"` // why nothing is to be done
@@ -103,152 +91,164 @@ func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, err
 	return r.active(ctx, f)
 }
 
-func (r *Responder) active(ctx context.Context, f finding.Finding) (Result, error) {
-	w := &run{Responder: r, holder: r.LeaseOwner(), received: r.Now().UTC()}
-	var learnt cases.Decided
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { // reads need no claim: they run beside the bucket's round trips
-		learnt = w.assess(gctx, f)
-		return nil
-	})
-	var fresh bool
-	g.Go(func() (err error) {
-		w.log, fresh, err = w.join(gctx, f)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return Result{}, err
-	}
-	outcome, err := w.workOrLeave(ctx, f, &learnt, fresh)
-	if errors.Is(err, caselog.ErrClosed) {
-		return Result{}, fmt.Errorf("it closed meanwhile; the next delivery opens its next episode: %w", err)
-	}
-	return outcome, err
-}
-
-// workOrLeave goes on with the case, unless another has it in hand.
-func (w *run) workOrLeave(ctx context.Context, f finding.Finding, learnt *cases.Decided, fresh bool) (Result, error) {
-	outcome := Result{Case: w.log.ID}
-	if w.log.IsClosed() {
-		return outcome, nil // a redelivery of what that case dealt with
-	}
-	if w.log.LeasedByOther() {
-		// The occurrence is on record. Had the holder given the case back before
-		// it was, and looked in vain, this second reading shows it.
-		if err := w.log.Reload(ctx); err != nil {
-			return Result{}, err
-		}
-		if w.log.LeasedByOther() {
-			c, err := w.fold()
-			if err != nil {
-				return Result{}, err
-			}
-			if fresh || c.Handled[f.Key()] {
-				// The holder has it, or looks before it leaves; should it die instead,
-				// the case is looked at when its lease has ended.
-				return outcome, w.Log.WakeAt(ctx, w.log.ID, w.log.LeasedUntil())
-			}
-			return Result{}, fmt.Errorf("case %q: %w", w.log.ID, ErrBusy) // it may have died: come again
-		}
-	}
-	return outcome, w.cycle(ctx, learnt)
-}
-
-// over ends the open case of a finding that SCC says is over.
+// over closes the open case of a finding that SCC says is over.
 func (r *Responder) over(ctx context.Context, f finding.Finding) (Result, error) {
 	why := "the finding is " + f.State
 	if f.Deleted {
 		why = "the finding is deleted"
 	}
-	file, err := r.Log.Latest(ctx, f.CaseKey(""), r.LeaseOwner(), ofSamePod(f))
+	file, c, err := r.openCaseOf(ctx, f)
 	if err != nil {
 		return Result{}, err
 	}
-	if len(file.Events()) == 0 {
+	if file == nil {
 		return Result{Acknowledged: why + ", and no case is open for it"}, nil
 	}
-	c, err := cases.Fold(file.ID, file.Events())
-	if err != nil {
-		return Result{}, err
-	}
 	if f.EventTime.Before(c.First) {
-		return Result{Acknowledged: why + ", and what the open case is about came later"}, nil
+		return Result{Acknowledged: why + ", and the open case is about later findings"}, nil
 	}
-	names, err := r.findingsOf(ctx, file.ID)
+	names, err := r.findingsOf(ctx, c)
 	if err != nil {
 		return Result{}, err
 	}
 	if !names[f.CanonicalName] {
-		return Result{Acknowledged: why + ", and the open case about the same is not of it"}, nil
+		return Result{Acknowledged: why + ", and the open case about the same container does not include it"}, nil
 	}
-	if len(names) > 1 {
+	if len(names) > 1 || c.MorePrograms > 0 {
 		return Result{Case: file.ID}, nil // others keep it open
 	}
 	if file.LeasedByOther() {
 		return Result{}, fmt.Errorf("case %q: %w", file.ID, ErrBusy)
 	}
-	// The word of SCC is a click like a person's: the case goes its usual way to the end.
-	body, err := json.Marshal(cases.Click{ID: "scc-" + f.Key()[:32], What: cases.ActionClose, By: "Security Command Center (" + why + ")", At: r.Now().UTC()})
+	// SCC's state is a click like a person's: the case goes its usual way to the end.
+	id := "scc-" + f.Key()[:32]
+	body, err := json.Marshal(cases.Click{ID: id, What: cases.ActionClose, By: "Security Command Center (" + why + ")", At: r.Now().UTC()})
 	if err != nil {
 		return Result{}, err
 	}
-	if err := r.Log.Click(ctx, file.ID, "scc-"+f.Key()[:32], body); err != nil {
+	if err := r.Log.Click(ctx, file.ID, id, body); err != nil {
 		return Result{}, err
 	}
 	return Result{Case: file.ID}, r.Advance(ctx, file.ID)
 }
 
-// findingsOf answers the canonical names of the findings that joined a case.
-func (r *Responder) findingsOf(ctx context.Context, caseID string) (map[string]bool, error) {
-	entries, err := r.Log.Occurrences(ctx, caseID, nil)
+// openCaseOf returns the open case that a finding is part of; nil: there is none.
+func (r *Responder) openCaseOf(ctx context.Context, f finding.Finding) (*caselog.Log, cases.Case, error) {
+	ids, err := r.Log.CasesOfName(ctx, nameDigest(f))
+	if err != nil {
+		return nil, cases.Case{}, err
+	}
+	for _, id := range slices.Backward(ids) {
+		file, err := r.Log.Read(ctx, id, r.LeaseOwner())
+		if err != nil {
+			return nil, cases.Case{}, err
+		}
+		c, err := cases.Fold(id, file.Events())
+		if err != nil || len(file.Events()) > 0 && !file.IsClosed() {
+			return file, c, err
+		}
+	}
+	file, err := r.Log.Latest(ctx, f.EarlierCaseKey(), r.LeaseOwner(), ofSamePod(f))
+	if err != nil || len(file.Events()) == 0 {
+		return nil, cases.Case{}, err
+	}
+	c, err := cases.Fold(file.ID, file.Events())
+	return file, c, err
+}
+
+// findingsOf returns the canonical names of the findings that joined a case.
+func (r *Responder) findingsOf(ctx context.Context, c cases.Case) (map[string]bool, error) {
+	names := map[string]bool{}
+	if c.Incident != "" {
+		for _, name := range c.FindingNames() {
+			names[name] = true
+		}
+	}
+	entries, err := r.Log.Occurrences(ctx, c.ID, c.HandledThrough(), nil)
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]bool{}
 	for _, e := range entries {
 		var f finding.Finding
 		if err := json.Unmarshal(e.Body, &f); err != nil {
-			return nil, fmt.Errorf("case %q, occurrence %q: %w", caseID, e.Name, err)
+			return nil, fmt.Errorf("case %q, occurrence %q: %w", c.ID, e.Name, err)
 		}
 		names[f.CanonicalName] = true
 	}
 	return names, nil
 }
 
-// Advance takes every step that a case is due. An error is transient.
-func (r *Responder) Advance(ctx context.Context, caseID string) error {
-	w := &run{Responder: r, holder: r.LeaseOwner(), received: r.Now().UTC()}
+// Advance takes every step that a case or an incident is due. An error is transient.
+func (r *Responder) Advance(ctx context.Context, id string) error {
+	if caselog.IsIncident(id) {
+		return r.advanceIncident(ctx, id)
+	}
+	w := r.newRun()
 	var err error
-	if w.log, err = r.Log.Read(ctx, caseID, w.holder); err != nil {
+	if w.log, err = r.Log.Read(ctx, id, w.holder); err != nil {
 		return err
 	}
+	incident, advanced := w.advance(ctx)
+	if incident == "" {
+		return advanced
+	}
+	return errors.Join(advanced, w.refresh(ctx, incident))
+}
+
+// advance takes the steps of the case; it returns the incident that is told of them.
+func (w *run) advance(ctx context.Context) (incident string, err error) {
+	c, err := w.fold()
+	if err != nil {
+		return "", err
+	}
 	if w.log.IsClosed() {
-		return w.reopen(ctx)
+		return c.Incident, w.reopen(ctx)
 	}
 	if w.log.LeasedByOther() {
-		return fmt.Errorf("case %q: %w", caseID, ErrBusy)
+		return c.Incident, fmt.Errorf("case %q: %w", c.ID, ErrBusy)
 	}
-	if len(w.log.Events()) > 0 {
-		next, err := w.lookAtHolds(ctx)
-		if err != nil {
-			return err
-		}
-		if err := w.cycle(ctx, nil); err != nil || next.IsZero() || w.log.IsClosed() {
-			return err
-		}
-		return w.wakeForHolds(ctx, next) // one may hold no more, and the other still
+	if len(w.log.Events()) == 0 {
+		return "", w.openNamed(ctx)
 	}
-	// Named, but never opened: its finding is on record.
-	entries, err := r.Log.Occurrences(ctx, caseID, nil)
+	if err := w.knowPage(ctx, c); err != nil {
+		return c.Incident, err
+	}
+	next, err := w.lookAtHolds(ctx)
+	if err != nil {
+		return c.Incident, err
+	}
+	if err := w.cycle(ctx); err != nil || next.IsZero() || w.log.IsClosed() {
+		return c.Incident, err
+	}
+	return c.Incident, w.wakeForHolds(ctx, next) // one may be lost, and the other still in force
+}
+
+// openNamed opens a case to which a finding was assigned, and which has no event yet: the
+// finding is delivered as if it came now.
+func (w *run) openNamed(ctx context.Context) error {
+	entries, err := w.Log.Occurrences(ctx, w.log.ID, "", nil)
 	if err != nil || len(entries) == 0 {
 		return err
 	}
 	var f finding.Finding
 	if err := json.Unmarshal(entries[0].Body, &f); err != nil {
-		return fmt.Errorf("case %q, occurrence %q: %w", caseID, entries[0].Name, err)
+		return fmt.Errorf("case %q, occurrence %q: %w", w.log.ID, entries[0].Name, err)
 	}
-	learnt := w.assess(ctx, f)
-	return w.cycle(ctx, &learnt)
+	_, err = w.active(ctx, f)
+	return err
+}
+
+func (r *Responder) advanceIncident(ctx context.Context, id string) error {
+	log, err := r.Log.Read(ctx, id, r.LeaseOwner())
+	if err != nil {
+		return err
+	}
+	t := &telling{Responder: r, log: log}
+	before := len(log.Events())
+	if err := t.cycle(ctx); err != nil || before == 0 {
+		return err
+	}
+	return t.advanceClicked(ctx)
 }
 
 // A kubelet that restarts what is frozen does so soon: that is when it is looked at often.
@@ -258,8 +258,8 @@ const (
 	holdYoung      = 10 * time.Minute
 )
 
-// nextHoldCheck is when somebody is to look whether what holds the pod still does;
-// zero when nothing holds it, or nobody can see.
+// nextHoldCheck returns when to look whether what holds the pod is still in effect; zero
+// when nothing holds it, or nobody can see.
 func (r *Responder) nextHoldCheck(c cases.Case) (at time.Time) {
 	if r.CheckHolds == nil || c.Decided.Finding.Pod.Name == "" {
 		return at
@@ -396,7 +396,7 @@ func (r *Responder) looks(c cases.Case) (out []time.Time) {
 	for _, at := range c.RecheckTimes() {
 		out = append(out, at.Add(time.Second))
 	}
-	if c.Asking() && c.Reminded == nil {
+	if c.Incident == "" && c.Asking() && c.Reminded == nil {
 		out = append(out, c.DecidedAt().Add(remindAfter+time.Second))
 	}
 	return out

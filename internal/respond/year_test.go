@@ -26,6 +26,8 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/enrich"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/incidents"
+	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/workflowlang"
@@ -401,10 +403,10 @@ func (y *year) between(from, to time.Duration) time.Duration {
 func (y *year) responder() *respond.Responder {
 	y.events++
 	life := &invocation{flakyStore: y.store, y: y}
-	log := &caselog.Store{Objects: life, Lease: cases.Lease, Now: func() time.Time { return y.now }}
+	log := &caselog.Store{Objects: life, Lease: cases.Lease, Snapshot: incidents.SnapshotAny, Now: func() time.Time { return y.now }}
 	n := 0
 	rs := &respond.Responder{
-		Log: log, Facts: enrich.Enricher{}, Verdicts: y, Policy: y.policy, Pager: &yearPager{y, life},
+		Log: log, Facts: enrich.Enricher{}, Verdicts: y, Policy: y.policy, Notifier: &yearPager{y, life},
 		Contain: func(ctx context.Context, caseID string, n int) (cases.Outcome, error) {
 			if life.dead.Load() {
 				return cases.Outcome{}, errDied
@@ -453,30 +455,34 @@ type yearPager struct {
 	life *invocation
 }
 
-func (p *yearPager) Post(context.Context, cases.Case, bool) (cases.Paged, error) {
+func (p *yearPager) Post(context.Context, incidents.Incident, bool) (cases.Paged, error) {
 	if p.life.dead.Load() || p.dice.chance("post", 0.05) {
 		return cases.Paged{}, errors.New("slack does not answer")
 	}
 	p.pages++
 	return cases.Paged{Channel: "c", Timestamp: "1"}, nil
 }
-func (p *yearPager) Edit(_ context.Context, c cases.Case) (cases.Paged, error) {
+func (p *yearPager) Edit(_ context.Context, i incidents.Incident) (cases.Paged, error) {
 	if p.life.dead.Load() || p.dice.chance("edit", 0.05) {
 		return cases.Paged{}, errors.New("slack does not answer")
 	}
-	paged := *c.Paged
-	paged.Digest = p.Digest(c)
+	paged := *i.Paged
+	paged.Digest = p.Digest(i)
 	return paged, nil
 }
-func (p *yearPager) Remind(_ context.Context, c cases.Case, graver bool) (string, error) {
+func (p *yearPager) Remind(_ context.Context, i incidents.Incident, worse bool) (string, error) {
 	if p.life.dead.Load() || p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
-	p.reminded[fmt.Sprint(c.ID, c.DecisionN(), graver)] = true // as Slack's messages tell: told once is told
+	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), worse)] = true // as Slack's messages tell: told once is told
 	return "2", nil
 }
-func (p *yearPager) Digest(c cases.Case) string {
-	return c.Status() + fmt.Sprint(len(c.Clicks), c.Joined)
+func (p *yearPager) Digest(i incidents.Incident) string {
+	clicks := 0
+	for _, c := range i.Cases {
+		clicks += len(c.Clicks)
+	}
+	return i.Status() + fmt.Sprint(clicks)
 }
 
 // act is Contain and the world behind it: refused, put off, not enforced, failing
@@ -736,6 +742,28 @@ func (y *year) click(what, name string) bool {
 	return err == nil
 }
 
+// clickAll puts a click on record in every case that is open.
+func (y *year) clickAll(what, name string) {
+	log := &caselog.Store{Objects: y.store.Store, Now: func() time.Time { return y.now }}
+	ids, err := log.Cases(y.t.Context())
+	if err != nil {
+		y.t.Error(err)
+	}
+	for _, id := range ids {
+		f, err := log.Read(y.t.Context(), id, "click")
+		if err != nil || f.IsClosed() {
+			continue
+		}
+		body, err := json.Marshal(cases.Click{ID: name, What: what, By: "a person", At: y.now})
+		if err == nil {
+			err = log.Click(y.t.Context(), id, name, body)
+		}
+		if err != nil {
+			y.t.Error(err)
+		}
+	}
+}
+
 // latest is the last episode of the case.
 func (y *year) latest() string {
 	ids, err := (&caselog.Store{Objects: y.store.Store}).Cases(y.t.Context())
@@ -761,7 +789,11 @@ func (y *year) live() {
 		if y.r.IntN(3) == 0 { // in a new container of the pod
 			again.Container.ID = fmt.Sprint("c", i+2)
 		}
-		y.after(y.between(time.Hour, 30*24*time.Hour), func() { y.deliver(again) })
+		from, to := time.Hour, 30*24*time.Hour
+		if y.r.IntN(2) == 0 { // within the same burst, as a rule
+			from, to = time.Minute, time.Hour
+		}
+		y.after(y.between(from, to), func() { y.deliver(again) })
 	}
 	buttons := []string{cases.ActionApprove, cases.ActionDeny, cases.ActionRelease, cases.ActionExtend, cases.ActionEvict, cases.ActionExpected, cases.ActionRemediated}
 	for i := range y.r.IntN(8) {
@@ -776,8 +808,8 @@ func (y *year) live() {
 		y.store.quiet.Store(true)
 		for i := range 40 {
 			// It reaches nobody: a case that was forgotten is not woken by it.
-			y.after(time.Duration(2*i)*time.Hour, func() { y.click(cases.ActionRelease, fmt.Sprint("last-release", i)) })
-			y.after(time.Duration(2*i+1)*time.Hour, func() { y.click(cases.ActionRemediated, fmt.Sprint("last", i)) })
+			y.after(time.Duration(2*i)*time.Hour, func() { y.clickAll(cases.ActionRelease, fmt.Sprint("last-release", i)) })
+			y.after(time.Duration(2*i+1)*time.Hour, func() { y.clickAll(cases.ActionRemediated, fmt.Sprint("last", i)) })
 		}
 	})
 	y.auditor = y.responder()
@@ -840,12 +872,26 @@ func (y *year) audit() {
 			due(id, len(f.Events()), step)
 		}
 		clicks, err := log.Clicks(y.t.Context(), id, c.Handled)
-		occurrences, err2 := log.Occurrences(y.t.Context(), id, c.Handled)
+		occurrences, err2 := log.Occurrences(y.t.Context(), id, c.HandledThrough(), c.HandledFinding)
 		if err := errors.Join(err, err2); err != nil {
 			y.t.Error(err)
 		}
 		for _, entry := range slices.Concat(clicks, occurrences) {
 			due(id, len(f.Events()), "taking in "+entry.Name)
+		}
+	}
+	told, err := log.Incidents(y.t.Context())
+	if err != nil {
+		y.t.Error(err)
+	}
+	for _, id := range told {
+		i, err := incidentlog.Read(y.t.Context(), log, id)
+		if err != nil {
+			y.t.Errorf("%s: %v", id, err)
+			continue
+		}
+		for _, notice := range y.auditor.NoticesDue(i) {
+			due(id, int(i.Updated.Unix()), notice)
 		}
 	}
 	y.late = seen
@@ -861,11 +907,11 @@ func (y *year) check(which string) (last cases.Case) {
 		y.t.Fatalf("%s: no case, %v", which, err)
 	}
 	for _, id := range ids {
-		f, err := log.Read(y.t.Context(), id, "check")
+		f, err := log.ReadAll(y.t.Context(), id, "check")
 		if err != nil {
 			y.t.Fatalf("%s: %v", which, err)
 		}
-		c, err := cases.Fold(id, f.Events())
+		c, _, err := incidentlog.Case(y.t.Context(), log, id)
 		if err != nil {
 			y.t.Fatalf("%s: %v", which, err)
 		}
@@ -892,7 +938,7 @@ func (y *year) check(which string) (last cases.Case) {
 			fail("nobody was told")
 		}
 		y.moved(f)
-		occurrences, err := log.Occurrences(y.t.Context(), id, c.Handled)
+		occurrences, err := log.Occurrences(y.t.Context(), id, c.HandledThrough(), c.HandledFinding)
 		if err != nil || len(occurrences) > 0 {
 			fail("%d findings joined and were never taken in (%v)", len(occurrences), err)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 )
 
 //go:embed casebook.html
@@ -125,15 +126,11 @@ func (b *book) cases(ctx context.Context) ([]cases.Case, error) {
 var errNoCase = errors.New("there is no such case")
 
 func (b *book) read(ctx context.Context, id string) (cases.Case, []caselog.Event, error) {
-	f, err := b.log.Read(ctx, id, "casebook")
-	if err != nil {
-		return cases.Case{}, nil, err
+	c, events, err := incidentlog.Case(ctx, b.log, id)
+	if err == nil && len(events) == 0 {
+		return c, nil, errNoCase
 	}
-	if len(f.Events()) == 0 {
-		return cases.Case{}, nil, errNoCase
-	}
-	c, err := cases.Fold(id, f.Events())
-	return c, f.Events(), err
+	return c, events, err
 }
 
 func (b *book) list(w http.ResponseWriter, r *http.Request) {

@@ -1,19 +1,22 @@
-// Package casefile owns the case log: what is kept of a case, under which key,
-// and who may write next. A case is an append-only list of events; nothing is
-// updated in place. It does not know what the events mean.
+// Package caselog stores append-only event logs, one for each case and one for each
+// incident, and decides who may write next. Nothing is updated in place. It does
+// not know what the events mean.
 //
 // Keys, split by who writes them:
 //
-//	findings/<finding key>                 names the case of a finding, once for ever
-//	events/<case>/<n, 10 digits>.json      the log: Respond, Advance
-//	occurrences/<case>/<finding key>.json  the findings that joined; unordered
-//	clicks/<case>/<id>.json                what people pressed: Interact, Casebook
+//	findings/<finding key>                 assigns a finding to its case, once for ever
+//	findings/of/<name digest>/<case>       the cases of an SCC finding, by its name
+//	findings/active/<workload>/<minute>.<episode>  when a workload was last seen
+//	events/<id>/<n, 10 digits>.json        the log of a case or an incident: Respond, Advance
+//	occurrences/<case>/<slot>-<key>.json   the findings that joined; unordered within a slot
+//	occurrences/<incident>/...             the cases of an incident
+//	clicks/<id>/<click>.json               what people clicked: Interact, Casebook
 //	evidence/<sha256>                      the bytes that ran, and what they ran in; verified
 //	uploads/<order>                        what a node sent, until it is verified
 //	budgets/...                            slots that a containment has to win
 //	executions/<case>                      the one workflow that drives a case
 //	callbacks/<case>/<time>                where that workflow can be resumed; the newest counts
-//	wakes/<time>/<case>                    derived: cases to be looked at then
+//	wakes/<time>/<id>                      derived: what is to be looked at then
 package caselog
 
 import (
@@ -35,16 +38,19 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore"
 )
 
-// ErrConflict means that somebody else appended first: read again, decide again.
-var ErrConflict = errors.New("the case has moved on")
+// ErrConflict means that another holder appended first: read again, decide again.
+var ErrConflict = errors.New("the log has moved on")
 
-// ErrClosed means that the case takes no more events.
+// ErrClosed means that the log accepts no more events.
 var ErrClosed = errors.New("the case is closed")
+
+// ErrUnreadable means that an event is stored and cannot be decoded, or is missing.
+var ErrUnreadable = errors.New("the log is damaged")
 
 // Closed is the kind of the event after which a case takes no more events.
 const Closed = "closed"
 
-// Event is one entry of a case. Holder has the case until Until; a zero Until
+// Event is one entry of a log. Holder has the lease until Until; a zero Until
 // gives it back.
 type Event struct {
 	N      int             `json:"n"`
@@ -53,11 +59,18 @@ type Event struct {
 	Holder string          `json:"holder"`
 	Until  time.Time       `json:"until,omitzero"`
 	Body   json.RawMessage `json:"body,omitempty"`
+	// Snapshot is what the events before this one add up to; set on every
+	// SnapshotEvery-th event, so that reading a log is a constant number of operations.
+	Snapshot json.RawMessage `json:"snapshot,omitempty"`
 }
+
+// SnapshotEvery is the number of events between two snapshots.
+const SnapshotEvery = 32
 
 // Entry is an occurrence or a click: a value under a name of its own.
 type Entry struct {
-	Name string // the finding key, or the click's id
+	Name string // the finding key, or the click's ID
+	Slot string // of an occurrence
 	Body []byte
 }
 
@@ -73,6 +86,8 @@ type Store struct {
 	Alive func(holder string) bool
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
+	// Snapshot folds the events of a log; nil: no snapshots are written.
+	Snapshot func(id string, events []Event) (json.RawMessage, error)
 }
 
 func (l *Store) now() time.Time {
@@ -82,84 +97,196 @@ func (l *Store) now() time.Time {
 	return time.Now().UTC()
 }
 
-// File is one case as it was read. It is safe for use by the goroutines of one holder.
+// Log is one log as it was read. It is safe for use by the goroutines of one holder.
 type Log struct {
 	ID         string
 	store      *Store
 	leaseOwner string
+	whole      bool // read from the first event on
 	mu         sync.Mutex
-	events     []Event
+	events     []Event // those from the last snapshot that was read on
 }
 
-// Events are those read and appended so far.
+// Events returns the events read and appended so far, from the last snapshot on.
 func (f *Log) Events() []Event {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.events)
 }
 
-// Name joins a finding to a case, or answers the case that it joined before.
-func (l *Store) AssignCase(ctx context.Context, findingKey, caseID string) (string, error) {
+// Assignment is the case that a finding joined, and the time slot of its occurrence.
+type Assignment struct {
+	Case string
+	Slot string // "" for cases of earlier versions
+}
+
+// AssignCase assigns a finding to a case, or returns the assignment that it has. fresh
+// reports whether this call made it.
+func (l *Store) AssignCase(ctx context.Context, findingKey string, to Assignment) (a Assignment, fresh bool, err error) {
 	key := "findings/" + findingKey
-	err := l.Objects.Create(ctx, key, []byte(caseID))
+	err = l.Objects.Create(ctx, key, []byte(strings.TrimSpace(to.Case+" "+to.Slot)))
 	if err == nil {
-		return caseID, nil
+		return to, true, nil
 	}
 	if !errors.Is(err, blobstore.ErrExists) {
-		return "", err
+		return a, false, err
 	}
 	body, err := l.Objects.Read(ctx, key)
-	return string(body), err
+	a.Case, a.Slot, _ = strings.Cut(string(body), " ")
+	return a, false, err
 }
 
-// CaseOf answers the case that a finding joined, or blobstore.ErrNotExist.
+// CaseOf returns the case that a finding joined, or blobstore.ErrNotExist.
 func (l *Store) CaseOf(ctx context.Context, findingKey string) (string, error) {
 	body, err := l.Objects.Read(ctx, "findings/"+findingKey)
-	return string(body), err
+	id, _, _ := strings.Cut(string(body), " ")
+	return id, err
 }
 
-// Occur records a finding of a case; it answers false when it was recorded before.
-func (l *Store) AddOccurrence(ctx context.Context, caseID, findingKey string, body []byte) (bool, error) {
-	err := l.Objects.Create(ctx, "occurrences/"+caseID+"/"+findingKey+".json", body)
+// LinkName records that an SCC finding of a name is part of a case.
+func (l *Store) LinkName(ctx context.Context, nameDigest, caseID string) error {
+	return ignoreExists(l.Objects.Create(ctx, "findings/of/"+nameDigest+"/"+caseID, nil))
+}
+
+// CasesOfName returns the cases that an SCC finding of a name is part of.
+func (l *Store) CasesOfName(ctx context.Context, nameDigest string) ([]string, error) {
+	keys, err := l.Objects.List(ctx, "findings/of/"+nameDigest+"/")
+	for i := range keys {
+		keys[i] = path.Base(keys[i])
+	}
+	return keys, err
+}
+
+func ignoreExists(err error) error {
+	if errors.Is(err, blobstore.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// slotForm is the time of a slot in UTC without its last digit: ten minutes. Slots sort by it.
+const (
+	slotForm   = "20060102T1504"
+	slotLength = len(slotForm) - 1
+	slotTime   = 10 * time.Minute
+)
+
+// Slot returns the time slot of an occurrence that is recorded at a time.
+func Slot(at time.Time) string { return at.UTC().Format(slotForm)[:slotLength] }
+
+// SlotEnd returns the end of a slot; zero for one that cannot be parsed.
+func SlotEnd(slot string) time.Time {
+	at, err := time.Parse(slotForm, slot+"0")
+	if err != nil {
+		return time.Time{}
+	}
+	return at.Add(slotTime)
+}
+
+func occurrenceKey(a Assignment, findingKey string) string {
+	if a.Slot == "" {
+		return "occurrences/" + a.Case + "/" + findingKey + ".json"
+	}
+	return "occurrences/" + a.Case + "/" + a.Slot + "-" + findingKey + ".json"
+}
+
+// AddOccurrence records a finding of a case; it reports false when it was recorded before.
+func (l *Store) AddOccurrence(ctx context.Context, a Assignment, findingKey string, body []byte) (bool, error) {
+	err := l.Objects.Create(ctx, occurrenceKey(a, findingKey), body)
 	if errors.Is(err, blobstore.ErrExists) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// Occurrences of a case, but for those whose names are in except.
-func (l *Store) Occurrences(ctx context.Context, caseID string, except map[string]bool) ([]Entry, error) {
-	return l.entries(ctx, "occurrences/"+caseID+"/", except)
-}
-
-// Click records what a person pressed, once by its id, and wakes the case.
-func (l *Store) Click(ctx context.Context, caseID, id string, body []byte) error {
-	if err := l.Objects.Create(ctx, "clicks/"+caseID+"/"+id+".json", body); err != nil && !errors.Is(err, blobstore.ErrExists) {
-		return err
+// HasOccurrence reports whether a finding was recorded in the slot of its assignment.
+func (l *Store) HasOccurrence(ctx context.Context, a Assignment, findingKey string) (bool, error) {
+	_, err := l.Objects.Read(ctx, occurrenceKey(a, findingKey))
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return false, nil
 	}
-	// A wake of this second may be another click's, and just be answered: who sees one of
-	// the next has begun after this click was written.
-	return l.WakeAt(ctx, caseID, l.now().Add(time.Second))
+	return err == nil, err
 }
 
-// Clicks of a case, but for those whose names are in except.
-func (l *Store) Clicks(ctx context.Context, caseID string, except map[string]bool) ([]Entry, error) {
-	return l.entries(ctx, "clicks/"+caseID+"/", except)
-}
-
-func (l *Store) entries(ctx context.Context, prefix string, except map[string]bool) ([]Entry, error) {
-	keys, err := l.Objects.List(ctx, prefix)
+// Occurrences returns the occurrences of a case in the slots from since on; those for
+// which skip reports true are not read. since "": all.
+func (l *Store) Occurrences(ctx context.Context, caseID, since string, skip func(slot, key string) bool) ([]Entry, error) {
+	keys, err := l.occurrenceKeys(ctx, caseID, since)
 	if err != nil {
 		return nil, err
 	}
-	keys = slices.DeleteFunc(keys, func(key string) bool { return except[entryName(key)] })
+	return l.readEntries(ctx, slices.DeleteFunc(keys, func(key string) bool {
+		slot, name := splitOccurrence(key)
+		return slot < since || skip != nil && skip(slot, name)
+	}))
+}
+
+// maxSlotLists bounds how many slots are listed one by one.
+const maxSlotLists = 5
+
+// occurrenceKeys lists by slot where few are asked for, else the whole case.
+func (l *Store) occurrenceKeys(ctx context.Context, caseID, since string) ([]string, error) {
+	prefix := "occurrences/" + caseID + "/"
+	var slots []string
+	last := l.now().Add(slotTime) // another instance's clock may be ahead
+	for at := SlotEnd(since).Add(-slotTime); since != "" && !at.After(last) && len(slots) <= maxSlotLists; at = at.Add(slotTime) {
+		slots = append(slots, Slot(at))
+	}
+	if len(slots) == 0 || len(slots) > maxSlotLists {
+		return l.Objects.List(ctx, prefix)
+	}
+	lists := make([][]string, len(slots))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, slot := range slots {
+		g.Go(func() (err error) {
+			lists[i], err = l.Objects.List(ctx, prefix+slot)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(lists...), nil
+}
+
+// splitOccurrence returns slot and finding key of an occurrence's key.
+func splitOccurrence(key string) (slot, findingKey string) {
+	name := entryName(key)
+	if slot, rest, ok := strings.Cut(name, "-"); ok && len(slot) == slotLength && slot[8] == 'T' {
+		return slot, rest
+	}
+	return "", name
+}
+
+// Click records what a person clicked, once by its ID, and wakes the case.
+func (l *Store) Click(ctx context.Context, caseID, id string, body []byte) error {
+	if err := ignoreExists(l.Objects.Create(ctx, "clicks/"+caseID+"/"+id+".json", body)); err != nil {
+		return err
+	}
+	// A wake of this second may be another click's, and be taken already: whoever sees one of
+	// the next second has begun after this click was written.
+	return l.WakeAt(ctx, caseID, l.now().Add(time.Second))
+}
+
+// Clicks returns the clicks of a case but for those whose IDs are in except.
+func (l *Store) Clicks(ctx context.Context, caseID string, except map[string]bool) ([]Entry, error) {
+	keys, err := l.Objects.List(ctx, "clicks/"+caseID+"/")
+	if err != nil {
+		return nil, err
+	}
+	return l.readEntries(ctx, slices.DeleteFunc(keys, func(key string) bool { return except[entryName(key)] }))
+}
+
+// readEntries reads entries side by side. The name of an occurrence is its finding key.
+func (l *Store) readEntries(ctx context.Context, keys []string) ([]Entry, error) {
 	out := make([]Entry, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i, key := range keys {
 		g.Go(func() error {
 			body, err := l.Objects.Read(ctx, key)
-			out[i] = Entry{entryName(key), body}
+			slot, name := splitOccurrence(key)
+			out[i] = Entry{Name: name, Slot: slot, Body: body}
 			return err
 		})
 	}
@@ -221,6 +348,16 @@ func (l *Store) Latest(ctx context.Context, base, holder string, fits func(*Log)
 	return &Log{ID: episodeID(base, last+1), store: l, leaseOwner: holder}, nil
 }
 
+// NextEpisode returns the ID of the case that follows a closed one: <id>-2, <id>-3, ...
+func NextEpisode(id string) string {
+	if i := strings.LastIndexByte(id, '-'); i > 0 && len(id)-i <= 4 {
+		if n, err := strconv.Atoi(id[i+1:]); err == nil {
+			return episodeID(id[:i], n+1)
+		}
+	}
+	return episodeID(id, 2)
+}
+
 func episodeID(base string, n int) string {
 	if n == 1 {
 		return base
@@ -243,6 +380,13 @@ func (l *Store) Exists(ctx context.Context, caseID string) (bool, error) {
 	return err == nil, err
 }
 
+// ReadAll reads one log from its first event on: for people, whose number of operations
+// grows with the log.
+func (l *Store) ReadAll(ctx context.Context, id, holder string) (*Log, error) {
+	f := &Log{ID: id, store: l, leaseOwner: holder, whole: true}
+	return f, f.Reload(ctx)
+}
+
 // Reload reads what others have appended.
 func (f *Log) Reload(ctx context.Context) error {
 	keys, err := f.store.Objects.List(ctx, "events/"+f.ID+"/")
@@ -252,34 +396,63 @@ func (f *Log) Reload(ctx context.Context) error {
 	return f.load(ctx, keys)
 }
 
+// load reads the events from the last snapshot on that are not known yet. What was read
+// before does not change.
 func (f *Log) load(ctx context.Context, keys []string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sort.Strings(keys)
-	events := make([]Event, len(keys))
-	copy(events, f.events) // what was read before does not change
+	for i, key := range keys {
+		if want := eventKey(f.ID, i); key != want {
+			return fmt.Errorf("%q: event %d is missing (found %q): %w", f.ID, i, key, ErrUnreadable)
+		}
+	}
+	from := 0
+	if len(keys) > 0 && !f.whole {
+		from = (len(keys) - 1) / SnapshotEvery * SnapshotEvery
+	}
+	if len(f.events) > 0 {
+		from = f.next()
+	}
+	events, err := f.read(ctx, from, len(keys))
+	if err != nil {
+		return err
+	}
+	if len(f.events) == 0 && from > 0 && events[0].Snapshot == nil { // an earlier version wrote none
+		if events, err = f.read(ctx, 0, len(keys)); err != nil {
+			return err
+		}
+	}
+	f.events = append(f.events, events...)
+	return nil
+}
+
+// next returns the number of the event to append.
+func (f *Log) next() int {
+	if len(f.events) == 0 {
+		return 0
+	}
+	return f.events[len(f.events)-1].N + 1
+}
+
+// read reads the events numbered from to, exclusively, end.
+func (f *Log) read(ctx context.Context, from, end int) ([]Event, error) {
+	events := make([]Event, max(0, end-from))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i := len(f.events); i < len(keys); i++ {
+	g.SetLimit(SnapshotEvery)
+	for i := range events {
 		g.Go(func() error {
-			if want := eventKey(f.ID, i); keys[i] != want {
-				return fmt.Errorf("case %q: event %d is missing (found %q)", f.ID, i, keys[i])
-			}
-			body, err := f.store.Objects.Read(ctx, keys[i])
+			body, err := f.store.Objects.Read(ctx, eventKey(f.ID, from+i))
 			if err != nil {
 				return err
 			}
-			if err := json.Unmarshal(body, &events[i]); err != nil {
-				return fmt.Errorf("case %q, event %d: %w", f.ID, i, err)
+			if err := json.Unmarshal(body, &events[i]); err != nil || events[i].N != from+i {
+				return fmt.Errorf("%q: event %d: %w: %v", f.ID, from+i, ErrUnreadable, err)
 			}
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	f.events = events
-	return nil
+	return events, g.Wait()
 }
 
 func eventKey(caseID string, n int) string { return fmt.Sprintf("events/%s/%010d.json", caseID, n) }
@@ -320,27 +493,39 @@ func (f *Log) LeasedUntil() time.Time {
 // nothing to add to any more. When an answer was lost on
 // the way and the event is there after all, by our hand, that is success.
 func (f *Log) Append(ctx context.Context, kind string, body any) (Event, error) {
-	return f.append(ctx, kind, body, f.store.now().Add(f.store.Lease))
+	return f.AppendAt(ctx, f.store.now(), kind, body)
+}
+
+// AppendAt is Append with the time of the event.
+func (f *Log) AppendAt(ctx context.Context, at time.Time, kind string, body any) (Event, error) {
+	return f.append(ctx, at, kind, body, f.store.now().Add(f.store.Lease))
 }
 
 // Yield gives the case back.
 func (f *Log) Release(ctx context.Context) error {
-	_, err := f.append(ctx, "yielded", nil, time.Time{})
+	_, err := f.append(ctx, f.store.now(), "yielded", nil, time.Time{})
 	return err
 }
 
 // Close appends the last event.
 func (f *Log) Close(ctx context.Context, body any) (Event, error) {
-	return f.append(ctx, Closed, body, time.Time{})
+	return f.append(ctx, f.store.now(), Closed, body, time.Time{})
 }
 
-func (f *Log) append(ctx context.Context, kind string, body any, until time.Time) (Event, error) {
+func (f *Log) append(ctx context.Context, at time.Time, kind string, body any, until time.Time) (Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if n := len(f.events); n > 0 && f.events[n-1].Kind == Closed {
 		return Event{}, fmt.Errorf("case %q: %w", f.ID, ErrClosed)
 	}
-	e := Event{N: len(f.events), Kind: kind, At: f.store.now(), Holder: f.leaseOwner, Until: until}
+	e := Event{N: f.next(), Kind: kind, At: at.UTC(), Holder: f.leaseOwner, Until: until}
+	if e.N > 0 && e.N%SnapshotEvery == 0 && f.store.Snapshot != nil {
+		snapshot, err := f.store.Snapshot(f.ID, f.events)
+		if err != nil {
+			return e, fmt.Errorf("%q: snapshot before event %d: %w", f.ID, e.N, err)
+		}
+		e.Snapshot = snapshot
+	}
 	if body != nil {
 		raw, err := json.Marshal(body)
 		if err != nil {
@@ -433,8 +618,25 @@ func (l *Store) WakesWithin(ctx context.Context, caseID string, after, until tim
 // Woken forgets a wake that was answered.
 func (l *Store) DeleteWake(ctx context.Context, w Wake) error { return l.Objects.Delete(ctx, w.key) }
 
-// Cases are the ids of all cases, newest last by their id only.
+// IncidentPrefix begins the IDs of incidents.
+const IncidentPrefix = "inc-"
+
+// IsIncident reports whether an ID is an incident's.
+func IsIncident(id string) bool { return strings.HasPrefix(id, IncidentPrefix) }
+
+// Cases returns the IDs of all cases.
 func (l *Store) Cases(ctx context.Context) ([]string, error) {
+	ids, err := l.ids(ctx)
+	return slices.DeleteFunc(ids, IsIncident), err
+}
+
+// Incidents returns the IDs of all incidents.
+func (l *Store) Incidents(ctx context.Context) ([]string, error) {
+	ids, err := l.ids(ctx)
+	return slices.DeleteFunc(ids, func(id string) bool { return !IsIncident(id) }), err
+}
+
+func (l *Store) ids(ctx context.Context) ([]string, error) {
 	keys, err := l.Objects.List(ctx, "events/")
 	if err != nil {
 		return nil, err

@@ -80,8 +80,8 @@ func TestEpisodesAndNames(t *testing.T) {
 		t.Fatalf("%v %v", f, err)
 	}
 	for _, key := range []string{"f1", "f1"} {
-		if id, err := log.AssignCase(ctx, key, f.ID); err != nil || id != f.ID {
-			t.Errorf("name %s: %q %v", key, id, err)
+		if a, _, err := log.AssignCase(ctx, key, Assignment{Case: f.ID}); err != nil || a.Case != f.ID {
+			t.Errorf("name %s: %q %v", key, a.Case, err)
 		}
 	}
 	if _, err := f.Close(ctx, nil); err != nil {
@@ -91,8 +91,8 @@ func TestEpisodesAndNames(t *testing.T) {
 	if err != nil || g.ID != "0123456789abcdef-2" || len(g.Events()) != 0 {
 		t.Fatalf("after the close: %q, %v", g.ID, err)
 	}
-	if id, err := log.AssignCase(ctx, "f1", g.ID); err != nil || id != f.ID {
-		t.Errorf("a redelivered finding joins %q (%v), not its own case", id, err)
+	if a, fresh, err := log.AssignCase(ctx, "f1", Assignment{Case: g.ID}); err != nil || fresh || a.Case != f.ID {
+		t.Errorf("a redelivered finding joins %q (%v), not its own case", a.Case, err)
 	}
 }
 

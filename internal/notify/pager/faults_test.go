@@ -104,7 +104,7 @@ func newResponder(dir string) (*respond.Responder, error) {
 	var n atomic.Int64
 	return &respond.Responder{
 		Log:   &caselog.Store{Objects: store, Lease: cases.Lease, Alive: func(holder string) bool { return strings.HasPrefix(holder, me) }},
-		Facts: noFacts{}, Verdicts: unknown{}, Policy: rules, Pager: p, Link: func(id string) string { return "https://casebook.example/cases/" + id },
+		Facts: noFacts{}, Verdicts: unknown{}, Policy: rules, Notifier: p, Link: func(id string) string { return "https://casebook.example/cases/" + id },
 		LeaseOwner: func() string { return fmt.Sprint(me, n.Add(1)) }, Now: time.Now,
 		Contain: func(context.Context, string, int) (cases.Outcome, error) {
 			return cases.Outcome{}, errors.New("nothing is contained")
@@ -275,7 +275,8 @@ func findingNumber(i int) finding.Finding {
 	return finding.Finding{
 		Name: name, CanonicalName: name, Category: finding.AddedBinary, State: "ACTIVE", Severity: "LOW", EventTime: time.Unix(1795599000, 0).UTC(),
 		Project: "shop", Location: "europe-west1", Cluster: "prod", Node: "n1",
-		Pod:       finding.Pod{Namespace: "load", Name: fmt.Sprintf("job-%d", i), UID: fmt.Sprintf("uid-%d", i)},
+		Pod: finding.Pod{Namespace: "load", Name: fmt.Sprintf("job-%d", i), UID: fmt.Sprintf("uid-%d", i),
+			Labels: map[string]string{"app": fmt.Sprintf("job-%d", i)}}, // a workload of its own: one page each
 		Container: finding.Container{ID: fmt.Sprintf("c%063d", i), Name: "main", Image: "img"},
 		Process:   finding.Process{Path: fmt.Sprintf("/tmp/x%d", i), SHA256: fmt.Sprintf("%064d", i)},
 	}

@@ -1,4 +1,4 @@
-// Package pager decides which channels are told about a case and keeps what they show
+// Package pager decides which channels are told about an incident and keeps what they show
 // up to date. It records what each channel answered; it never decides what happens to
 // the case.
 package pager
@@ -14,11 +14,12 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// Pager tells people about cases.
+// Pager notifies people of incidents.
 type Pager struct {
 	// Open returns the channel of a target. A target that cannot be opened is
 	// misconfigured. Required.
@@ -44,9 +45,9 @@ type Pager struct {
 // Post tells each target once. With again set an earlier try may have reached some. It
 // returns what each channel answered; an error means that nobody was told: a transient
 // one when that may pass, else a misconfigured one.
-func (p *Pager) Post(ctx context.Context, c cases.Case, again bool) (cases.Paged, error) {
-	m := casetext.Message(c, p.Link)
-	deliveries := p.Planned(c)
+func (p *Pager) Post(ctx context.Context, i incidents.Incident, again bool) (cases.Paged, error) {
+	m := casetext.IncidentMessage(i, p.Link)
+	deliveries := p.Planned(i)
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		return post(ctx, ch, d, m, again)
 	})
@@ -90,16 +91,16 @@ func post(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.Me
 	return nil
 }
 
-// Planned returns the deliveries of a case: those on record, then the targets of the
+// Planned returns the deliveries of an incident: those on record, then the targets of the
 // routes, or the security channel where no route matches.
-func (p *Pager) Planned(c cases.Case) []cases.Delivery {
+func (p *Pager) Planned(i incidents.Incident) []cases.Delivery {
 	var out []cases.Delivery
-	if c.Paged != nil {
-		out = slices.Clone(c.Paged.Deliveries)
+	if i.Paged != nil {
+		out = slices.Clone(i.Paged.Deliveries)
 	}
 	var targets []notify.Target
 	if p.Routes != nil {
-		targets = p.Routes(c)
+		targets = p.Routes(i.Lead())
 	}
 	if len(targets) == 0 {
 		targets = []notify.Target{p.Security}
@@ -107,7 +108,7 @@ func (p *Pager) Planned(c cases.Case) []cases.Delivery {
 	mention := ""
 	if p.Owner != nil {
 		var also []notify.Target
-		mention, also = p.Owner(c)
+		mention, also = p.Owner(i.Lead())
 		targets = append(slices.Clip(targets), also...)
 	}
 	for _, t := range targets {
@@ -151,9 +152,9 @@ func (p *Pager) fallThrough(ctx context.Context, m notify.Message, deliveries []
 // Edit brings every message up to date, and tries the channels again whose time has
 // come. It returns an error only when no channel could be brought up to date for a
 // transient reason: everything else is on record, with the time of the next try.
-func (p *Pager) Edit(ctx context.Context, c cases.Case) (cases.Paged, error) {
-	m := casetext.Message(c, p.Link)
-	deliveries := p.Planned(withDeliveries(c))
+func (p *Pager) Edit(ctx context.Context, i incidents.Incident) (cases.Paged, error) {
+	m := casetext.IncidentMessage(i, p.Link)
+	deliveries := p.Planned(withDeliveries(i))
 	tried, shown := make([]bool, len(deliveries)), make([]bool, len(deliveries))
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		if !d.RetryAt.IsZero() && p.now().Before(d.RetryAt) && !m.Resolved {
@@ -241,24 +242,24 @@ func update(ctx context.Context, ch notify.Channel, d *cases.Delivery, m notify.
 
 func ref(d cases.Delivery) notify.Ref { return notify.Ref{Room: d.Room, ID: d.ID, Link: d.Link} }
 
-// withDeliveries gives a case that an earlier version paged the delivery that it stands for.
-func withDeliveries(c cases.Case) cases.Case {
-	if c.Paged == nil || len(c.Paged.Deliveries) > 0 || c.Paged.Timestamp == "" {
-		return c
+// withDeliveries gives an incident that an earlier version paged the delivery that it stands for.
+func withDeliveries(i incidents.Incident) incidents.Incident {
+	if i.Paged == nil || len(i.Paged.Deliveries) > 0 || i.Paged.Timestamp == "" {
+		return i
 	}
-	paged := *c.Paged
+	paged := *i.Paged
 	paged.Deliveries = []cases.Delivery{{Target: string(notify.Slack) + ":" + paged.Channel, Room: paged.Channel,
 		ID: paged.Timestamp, Link: paged.Link, Threaded: []string{notify.DetailsKey}}}
-	c.Paged = &paged
-	return c
+	i.Paged = &paged
+	return i
 }
 
 // Remind notifies every channel that has the message once more: that an approval is
 // pending, or that the severity was raised. Where none has it, the page is sent.
-func (p *Pager) Remind(ctx context.Context, c cases.Case, worse bool) (string, error) {
-	m := casetext.Message(c, p.Link)
-	u := casetext.Reminder(c, worse, p.now())
-	deliveries := p.Planned(withDeliveries(c))
+func (p *Pager) Remind(ctx context.Context, i incidents.Incident, worse bool) (string, error) {
+	m := casetext.IncidentMessage(i, p.Link)
+	u := casetext.IncidentReminder(i, worse, p.now())
+	deliveries := p.Planned(withDeliveries(i))
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		m := m
 		m.Mention = d.Mention
@@ -280,12 +281,12 @@ func (p *Pager) Remind(ctx context.Context, c cases.Case, worse bool) (string, e
 
 // Digest identifies what the channels would show now. It differs from the one on record
 // when something changed, and when a channel is to be tried again.
-func (p *Pager) Digest(c cases.Case) string {
-	digest := casetext.Message(c, p.Link).Digest()
-	if c.Paged == nil {
+func (p *Pager) Digest(i incidents.Incident) string {
+	digest := casetext.IncidentMessage(i, p.Link).Digest()
+	if i.Paged == nil {
 		return digest
 	}
-	for _, d := range c.Paged.Deliveries {
+	for _, d := range i.Paged.Deliveries {
 		if !d.RetryAt.IsZero() && !p.now().Before(d.RetryAt) {
 			return digest + "+retry"
 		}

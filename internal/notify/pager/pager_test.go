@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/notify/pager"
 	"github.com/contraband-dev/contraband/internal/retry"
@@ -88,11 +89,11 @@ func newWorld(routes []string, fallback ...string) *world {
 	return w
 }
 
-func sample(name string) cases.Case {
+func sample(name string) incidents.Incident {
 	i := slices.IndexFunc(samplecases.States(), func(s samplecases.State) bool { return s.Name == name })
 	c := samplecases.States()[i].Case
 	c.Paged = nil
-	return c
+	return incidents.Of(c)
 }
 
 func (w *world) calls(name string) string { return strings.Join(w.channels["slack:"+name].calls, ", ") }
@@ -311,7 +312,7 @@ func TestReminderNotifiesOrPagesWhereThereIsNoMessage(t *testing.T) {
 		t.Errorf("without a page: calls %q, %v", w.calls("security"), err)
 	}
 	c.Paged = &cases.Paged{Deliveries: []cases.Delivery{{Target: "slack:security", ID: "1"}}}
-	if _, err := w.Remind(t.Context(), c, true); err != nil || !strings.Contains(w.calls("security"), "thread warning of the decision") {
+	if _, err := w.Remind(t.Context(), c, true); err != nil || !strings.Contains(w.calls("security"), "thread worse: ") {
 		t.Errorf("with one: calls %q, %v", w.calls("security"), err)
 	}
 }

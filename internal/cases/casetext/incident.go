@@ -1,0 +1,165 @@
+package casetext
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/incidents"
+	"github.com/contraband-dev/contraband/internal/notify"
+)
+
+// Bounds of what a message lists.
+const (
+	maxListedPrograms = 10
+	maxListedCases    = 20
+)
+
+// IncidentMessage returns what people are told about an incident now: its most severe
+// case, with what the others add. link returns the address of a case's page; nil: there
+// is none.
+func IncidentMessage(i incidents.Incident, link func(caseID string) string) notify.Message {
+	lead := i.Lead()
+	m := Message(lead, link)
+	m.Key = i.Key()
+	if len(i.Cases) > 1 || i.MoreCases > 0 {
+		m.Summary = incidentHeadline(i)
+		m.Status = i.Status()
+		m.Resolved = i.Resolved()
+		m.Done = doneLines(lead)
+		m.Fields = append(m.Fields, notify.Field{Name: "Pods", Value: roundedCount(i.Pods())})
+		m.Actions = incidentActions(i)
+		m.Updates = incidentUpdates(i)
+		m.Details = append(m.Details, caseList(i, link))
+	}
+	if programs := i.Programs(); len(programs) > 1 {
+		m.Fields = append(m.Fields, notify.Field{Name: "Programs", Value: roundedCount(len(programs))})
+		m.Details = append([]notify.Section{programList(programs)}, m.Details...)
+	}
+	return m
+}
+
+// IncidentHeadline returns the incident in one line.
+func IncidentHeadline(i incidents.Incident) string {
+	if len(i.Cases) > 1 || i.MoreCases > 0 {
+		return incidentHeadline(i)
+	}
+	return Headline(i.Lead())
+}
+
+// incidentHeadline names the workload instead of one of its pods.
+func incidentHeadline(i incidents.Incident) string {
+	f := i.Lead().Decided.Finding
+	where := i.Workload.String()
+	if f.Cluster != "" {
+		where += " in " + f.Cluster
+	}
+	word := VerdictWord(i.Lead().Decided.Verdict.Level)
+	if f.Process.Path == "" {
+		return fmt.Sprintf("%s in %s, %s", f.Category, where, pods(i))
+	}
+	return fmt.Sprintf("%s program ran in %s: %s, %s", word, where, f.Process.Path, pods(i))
+}
+
+// pods returns the number of pods in words; a large one is a lower bound, so that no
+// message is edited for each.
+func pods(i incidents.Incident) string {
+	if n := i.Pods(); n != 1 {
+		return roundedCount(n) + " pods"
+	}
+	return "1 pod"
+}
+
+// incidentActions returns the actions of all open cases; each acts on every case that it
+// fits.
+func incidentActions(i incidents.Incident) []notify.Action {
+	var out []notify.Action
+	for _, c := range i.Open() {
+		for _, a := range Actions(c) {
+			if slices.ContainsFunc(out, func(o notify.Action) bool { return o.ID == a.ID }) {
+				continue
+			}
+			confirm := a.Confirm
+			if confirm != "" {
+				confirm = fmt.Sprintf("%s: acts on every case of this incident that it applies to, in %s.", a.Label, pods(i))
+			}
+			out = append(out, notify.Action{ID: a.ID, Value: fmt.Sprintf("%s/%d", i.ID, i.ShownAt()), Label: a.Label + " (all)",
+				Confirm: confirm, Style: string(a.Style)})
+		}
+	}
+	return out
+}
+
+// incidentUpdates returns the details and each case's updates, under keys of their own.
+func incidentUpdates(i incidents.Incident) []notify.Update {
+	out := []notify.Update{{Key: notify.DetailsKey, Text: "Details"}}
+	for _, c := range i.Cases {
+		for _, u := range updates(c) {
+			if u.Key == notify.DetailsKey {
+				continue
+			}
+			u.Key, u.Text = c.ID+"-"+u.Key, c.Decided.Finding.ShortName()+": "+u.Text
+			out = append(out, u)
+		}
+	}
+	return out[:min(len(out), maxUpdates)]
+}
+
+func programList(programs []cases.Program) notify.Section {
+	s := notify.Section{Title: "Programs, the most severe first", Code: true}
+	for _, p := range programs[:min(len(programs), maxListedPrograms)] {
+		s.Lines = append(s.Lines, ProgramLine(p))
+	}
+	if more := len(programs) - maxListedPrograms; more > 0 {
+		s.Lines = append(s.Lines, "and more, in the case")
+	}
+	return s
+}
+
+// ProgramLine returns a program in one line.
+func ProgramLine(p cases.Program) string {
+	line := strings.TrimSpace(fmt.Sprintf("%s %s", VerdictLine(p.Verdict), p.Path))
+	if p.SHA256 != "" {
+		line += " " + p.SHA256[:12]
+	}
+	if p.Count > 1 {
+		line += ", " + roundedCount(p.Count) + " times"
+	}
+	if p.Expected != "" {
+		line += ", expected (" + p.Expected + ")"
+	}
+	return line
+}
+
+func caseList(i incidents.Incident, link func(caseID string) string) notify.Section {
+	s := notify.Section{Title: "Cases"}
+	for _, c := range i.Cases[:min(len(i.Cases), maxListedCases)] {
+		line := c.Decided.Finding.ShortName() + ": " + c.Status()
+		if link != nil {
+			s.Links = append(s.Links, notify.Link{Label: line, URL: link(c.ID)})
+			continue
+		}
+		s.Lines = append(s.Lines, line)
+	}
+	if len(i.Cases)+i.MoreCases > maxListedCases {
+		s.Lines = append(s.Lines, "and more")
+	}
+	return s
+}
+
+// IncidentReminder returns the update that tells people again: that an approval is
+// pending, or that the severity was raised. It is one for each level or decision.
+func IncidentReminder(i incidents.Incident, worse bool, now time.Time) notify.Update {
+	if worse {
+		lead := i.Lead()
+		return notify.Update{Key: "worse: " + string(i.Level()) + " in " + lead.ID, Text: "Severity raised since the page: " + IncidentHeadline(i), Broadcast: true}
+	}
+	for _, c := range i.Cases {
+		if c.Asking() && c.DecidedAt().After(i.Reminded) {
+			return Reminder(c, false, now)
+		}
+	}
+	return Reminder(i.Lead(), false, now)
+}

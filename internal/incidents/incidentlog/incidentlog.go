@@ -1,0 +1,138 @@
+// Package incidentlog reads incidents and their cases from the store of logs.
+package incidentlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/incidents"
+)
+
+// maxCases bounds how many cases of an incident are read.
+const maxCases = 50
+
+// Read reads an incident and its cases.
+func Read(ctx context.Context, log *caselog.Store, id string) (incidents.Incident, error) {
+	file, err := log.Read(ctx, id, "reader")
+	if err != nil {
+		return incidents.Incident{}, err
+	}
+	i, err := incidents.Fold(id, file.Events())
+	if err != nil {
+		return i, err
+	}
+	all, more, err := Members(ctx, log, i)
+	return i.With(all, more), err
+}
+
+// Members reads the cases of an incident side by side.
+func Members(ctx context.Context, log *caselog.Store, i incidents.Incident) (all []cases.Case, more int, err error) {
+	ids, sightings, err := log.Members(ctx, i.ID)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !slices.Contains(ids, i.FirstCase) && i.FirstCase != "" {
+		ids = append([]string{i.FirstCase}, ids...)
+	}
+	more = max(0, len(ids)-maxCases)
+	ids = ids[:len(ids)-more]
+	read := make([]cases.Case, len(ids))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for n, id := range ids {
+		g.Go(func() error {
+			file, err := log.Read(ctx, id, "incident")
+			if errors.Is(err, caselog.ErrUnreadable) { // it must not hide the others
+				slog.ErrorContext(ctx, "unreadable case", "case", id, "error", err)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			read[n], err = withSightings(file, sightings)
+			return err
+		})
+	}
+	err = g.Wait()
+	return slices.DeleteFunc(read, func(c cases.Case) bool { return c.Opened.IsZero() }), more, err
+}
+
+// withSightings folds a case together with decisions that its log does not have yet.
+func withSightings(file *caselog.Log, sightings []caselog.Entry) (cases.Case, error) {
+	events := file.Events()
+	c, err := cases.Fold(file.ID, events)
+	if err != nil || len(events) == 0 {
+		return c, err
+	}
+	for _, entry := range sightings {
+		var s incidents.Sighting
+		if err := json.Unmarshal(entry.Body, &s); err != nil {
+			return c, fmt.Errorf("incident, sighting %q: %w", entry.Name, err)
+		}
+		if s.Case == c.ID && s.Decided.Verdict.Level.WorseThan(c.Decided.Verdict.Level) && c.Closed == nil {
+			if c, err = WithDecided(file.ID, events, s.Decided, events[len(events)-1].At); err != nil {
+				return c, err
+			}
+		}
+	}
+	return c, nil
+}
+
+// WithDecided folds events and one more decision.
+func WithDecided(id string, events []caselog.Event, d cases.Decided, at time.Time) (cases.Case, error) {
+	body, err := json.Marshal(d)
+	if err != nil {
+		return cases.Case{}, err
+	}
+	n := 0
+	if len(events) > 0 {
+		n = events[len(events)-1].N + 1
+	}
+	return cases.Fold(id, append(slices.Clip(events), caselog.Event{N: n, Kind: cases.KindDecided, At: at.UTC(), Body: body}))
+}
+
+// Case reads a case from its first event on, together with the events of its incident that
+// say who was notified: what people see of a case. Its events are in order of time.
+func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []caselog.Event, error) {
+	file, err := log.ReadAll(ctx, id, "reader")
+	if err != nil {
+		return cases.Case{}, nil, err
+	}
+	events := file.Events()
+	c, err := cases.Fold(id, events)
+	if err != nil || c.Incident == "" {
+		return c, events, err
+	}
+	told, err := log.ReadAll(ctx, c.Incident, "reader")
+	if err != nil {
+		return c, events, err
+	}
+	events = withNotices(events, told.Events())
+	c, err = cases.Fold(id, events)
+	return c, events, err
+}
+
+// withNotices inserts the incident's notices at their times. The case's own events keep
+// their order, whatever the clocks of those who wrote them.
+func withNotices(events, told []caselog.Event) []caselog.Event {
+	for _, e := range told {
+		if e.Kind != cases.KindPaged && e.Kind != cases.KindReminded {
+			continue
+		}
+		at := len(events)
+		for at > 1 && events[at-1].At.After(e.At) {
+			at--
+		}
+		events = slices.Insert(events, at, e)
+	}
+	return events
+}
