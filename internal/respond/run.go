@@ -308,7 +308,10 @@ func (w *run) rest(ctx context.Context) (bool, error) {
 	if err != nil || w.log.IsClosed() {
 		return true, err
 	}
-	steps := append(atRest(c, w.situation()), w.restingNotifySteps(c)...)
+	steps := atRest(c, w.situation())
+	if closing(c) == nil { // the end is shown by closing
+		steps = append(steps, w.restingNotifySteps(c)...)
+	}
 	errs := make([]error, len(steps))
 	var wg sync.WaitGroup
 	for i, s := range steps {

@@ -1,0 +1,668 @@
+package respond_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
+	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/incidents"
+	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
+	"github.com/contraband-dev/contraband/internal/policy"
+	"github.com/contraband-dev/contraband/internal/respond"
+)
+
+// ran is a finding about one program of one replica of a Deployment.
+func ran(replica, program int, sum string, at time.Time) finding.Finding {
+	pod := fmt.Sprintf("web-7d9f6c4b5-%s", suffix(replica))
+	name := fmt.Sprintf("projects/1/sources/1/findings/%d-%d", replica, program)
+	return finding.Finding{
+		Name: name, CanonicalName: name, Category: finding.AddedBinary, State: "ACTIVE", EventTime: at,
+		Project: "shop", Location: "l", Cluster: "prod", Node: "n1",
+		Pod:       finding.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, Labels: map[string]string{"pod-template-hash": "7d9f6c4b5"}},
+		Container: finding.Container{ID: "c-" + pod, Name: "web", Image: "img"},
+		Process:   finding.Process{Path: fmt.Sprintf("/tmp/x%d", program), SHA256: sum},
+		Sensor:    &finding.Sensor{Route: "added"},
+	}
+}
+
+// suffix returns five letters as Kubernetes generates them.
+func suffix(n int) string {
+	const safe = "bcdfghjklm"
+	out := []byte("bbbbb")
+	for i := len(out) - 1; i >= 0; i-- {
+		out[i] = safe[n%len(safe)]
+		n /= len(safe)
+	}
+	return string(out)
+}
+
+func unknownSum(n int) string { return fmt.Sprintf("%064x", n+1) }
+
+// deliver delivers findings side by side as Pub/Sub does: again until each is acknowledged.
+func deliver(t *testing.T, r *respond.Responder, atOnce int, findings ...finding.Finding) map[string]bool {
+	t.Helper()
+	var mu sync.Mutex
+	found := map[string]bool{}
+	limit := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for _, f := range findings {
+		limit <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-limit }()
+			for range 500 {
+				o, err := r.Finding(t.Context(), f)
+				if err == nil {
+					mu.Lock()
+					found[o.Case] = true
+					mu.Unlock()
+					return
+				}
+				if !errors.Is(err, respond.ErrBusy) && !errors.Is(err, caselog.ErrClosed) {
+					t.Errorf("deliver: %v", err)
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			t.Error("busy for ever")
+		})
+	}
+	wg.Wait()
+	return found
+}
+
+// sweepAt advances whatever has a wake by then.
+func sweepAt(t *testing.T, r *respond.Responder, at time.Time) {
+	t.Helper()
+	r.Now = func() time.Time { return at }
+	r.Log.Now = r.Now
+	for range 3 {
+		due, _, err := r.Log.Due(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wake := range due {
+			if err := r.Advance(t.Context(), wake.Case); err != nil {
+				t.Fatalf("advance %s: %v", wake.Case, err)
+			}
+			if err := r.Log.DeleteWake(t.Context(), wake); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func (w *world) incident() incidents.Incident {
+	w.t.Helper()
+	log := &caselog.Store{Objects: w.store, Lease: cases.Lease}
+	ids, err := log.Incidents(w.t.Context())
+	if err != nil || len(ids) != 1 {
+		w.t.Fatalf("%d incidents, want one: %v", len(ids), err)
+	}
+	i, err := incidentlog.Read(w.t.Context(), log, ids[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return i
+}
+
+const pageOnly = "rules: [{name: all, do: [page]}]"
+
+func TestReplicasOfOneWorkloadAreOnePage(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	var all []finding.Finding
+	for replica := range 20 {
+		all = append(all, ran(replica, 0, unknownSum(0), time.Now()))
+	}
+	if got := deliver(t, r, 4, all...); len(got) != 20 {
+		t.Errorf("%d cases of 20 pods", len(got))
+	}
+	sweepAt(t, r, time.Now().Add(2*time.Minute))
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 1 {
+		t.Fatalf("%d messages, want one: %v", len(messages), err)
+	}
+	i := w.incident()
+	if len(i.Cases) != 20 || i.Workload.Name != "web" || i.Workload.Kind != finding.KindDeployment {
+		t.Errorf("%d cases of %+v", len(i.Cases), i.Workload)
+	}
+	if text := string(messages[0].Blocks); !strings.Contains(text, "20 or more pods") || !strings.Contains(text, "shop/web (Deployment)") {
+		t.Errorf("the message does not name the workload and its pods: %s", text)
+	}
+}
+
+func TestHundredProgramsOfOneContainerAreOneCaseAndOnePage(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	var all []finding.Finding
+	for n := range 100 {
+		all = append(all, ran(0, n, unknownSum(n), time.Now()))
+	}
+	got := deliver(t, r, 8, all...)
+	sweepAt(t, r, time.Now().Add(2*time.Minute))
+	if len(got) != 1 {
+		t.Fatalf("%d cases of one container", len(got))
+	}
+	i := w.incident()
+	if c := i.Lead(); len(c.Programs) != 100 || c.Joined != 99 {
+		t.Errorf("%d programs, %d joined", len(c.Programs), c.Joined)
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 1 || !strings.Contains(string(messages[0].Blocks), "100") {
+		t.Errorf("%d messages: %v", len(messages), err)
+	}
+	if edits := w.slack.Calls("chat.update"); edits > 5 {
+		t.Errorf("%d edits of the message", edits)
+	}
+}
+
+func TestFindingsThatOnlyCountCauseNoEdit(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	now := time.Now()
+	for n := range 30 {
+		sweepAt(t, r, now.Add(time.Duration(n)*20*time.Second))
+		deliver(t, r, 1, ran(0, 0, unknownSum(0), r.Now()))
+	}
+	sweepAt(t, r, now.Add(12*time.Minute))
+	if c := w.incident().Lead(); c.Joined != 29 || len(c.Programs) != 1 || c.Programs[0].Count != 30 {
+		t.Errorf("%d joined, programs %+v", c.Joined, c.Programs)
+	}
+	if edits := w.slack.Calls("chat.update"); edits > 1 { // the first shows the end of the page's own steps
+		t.Errorf("%d edits", edits)
+	}
+}
+
+func TestMalwareAmongUnknownProgramsIsToldAnewAndContained(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	r.SCC = nil
+	deliver(t, r, 1, ran(0, 1, unknownSum(1), time.Now()))
+	if i := w.incident(); i.Told != cases.Unknown || len(i.Lead().Claims) != 0 {
+		t.Fatalf("told %q, claims %+v", i.Told, i.Lead().Claims)
+	}
+	deliver(t, r, 1, ran(0, 2, hash(), time.Now()))
+	i := w.incident()
+	c := i.Lead()
+	if i.Told != cases.Malicious || !c.Frozen() || c.Decided.Finding.Process.SHA256 != hash() || len(c.Programs) != 2 || c.Programs[0].SHA256 != hash() {
+		t.Errorf("told %q, %q, programs %+v", i.Told, c.Status(), c.Programs)
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 2 || !strings.Contains(messages[1].Text, "Severity raised") {
+		t.Errorf("%d messages, %v", len(messages), err)
+	}
+}
+
+func TestProgramWhoseRuleContainsIsContainedThoughItsVerdictIsNoWorse(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = `
+rules:
+  - {name: shell, when: 'process.path == "/tmp/x7"', do: [page, freeze]}
+  - {name: else, do: [page]}
+`
+	r := w.process()
+	deliver(t, r, 1, ran(0, 1, unknownSum(1), time.Now()))
+	deliver(t, r, 1, ran(0, 7, unknownSum(7), time.Now()))
+	c := w.incident().Lead()
+	if !c.Frozen() || c.Joined != 1 || len(c.Programs) != 2 || c.Programs[0].Count != 1 || c.Programs[1].Count != 1 {
+		t.Errorf("%q, %d joined, programs %+v", c.Status(), c.Joined, c.Programs)
+	}
+}
+
+func TestFloodDoesNotDelayTheMalwaresPage(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.slack.PostInterval = time.Second // Slack's documented limit for one channel
+	r := w.process()
+	r.SCC = nil
+	posted := sync.Map{}
+	inner := w.slack.Fault
+	w.slack.Fault = func(method string, applied bool) int {
+		if method == "chat.postMessage" && applied {
+			posted.Store(time.Now(), true)
+		}
+		return inner(method, applied)
+	}
+	var flood []finding.Finding
+	for n := range 300 {
+		flood = append(flood, ran(0, n, unknownSum(n), time.Now()))
+	}
+	for n := range 60 { // decoys in other replicas
+		flood = append(flood, ran(1+n%6, 1000+n, unknownSum(1000+n), time.Now()))
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { deliver(t, r, 8, flood...) })
+	time.Sleep(500 * time.Millisecond)
+	began := time.Now()
+	deliver(t, r, 1, ran(0, 999, hash(), time.Now()))
+	wg.Wait()
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) > 3 {
+		t.Errorf("%d messages, want three at most: %v", len(messages), err)
+	}
+	first := time.Duration(-1)
+	posted.Range(func(at, _ any) bool {
+		if d := at.(time.Time).Sub(began); d > 0 && (first < 0 || d < first) {
+			first = d
+		}
+		return true
+	})
+	told := slices.ContainsFunc(messages, func(m fakeslack.Message) bool { return strings.Contains(m.Text+string(m.Blocks), "Malicious") })
+	if !told || first < 0 || first > 2*time.Second {
+		t.Errorf("told of the malware: %v, %s after its finding", told, first)
+	}
+	t.Logf("the malware's page left %s after its finding, %d messages, %d edits", first, len(messages), w.slack.Calls("chat.update"))
+}
+
+func TestContainmentDoesNotWaitForThePage(t *testing.T) {
+	w := newWorld(t, memory(t))
+	release := make(chan struct{})
+	frozen := make(chan struct{})
+	inner := w.slack.Fault
+	w.slack.Fault = func(method string, applied bool) int {
+		if method == "chat.postMessage" && !applied {
+			<-release
+		}
+		return inner(method, applied)
+	}
+	r := w.process()
+	contain := r.Contain
+	var once sync.Once
+	r.Contain = func(ctx context.Context, id string, n int) (cases.Outcome, error) {
+		o, err := contain(ctx, id, n)
+		if o.Action == cases.Evidence {
+			once.Do(func() { close(frozen) })
+		}
+		return o, err
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); deliver(t, r, 1, w.found("c1", time.Now())) }()
+	select {
+	case <-frozen:
+	case <-time.After(10 * time.Second):
+		t.Error("nothing is frozen and saved while Slack hangs")
+	}
+	close(release)
+	<-done
+}
+
+func TestPageDoesNotWaitForContainment(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	r.SCC = nil
+	busy, release := make(chan struct{}), make(chan struct{})
+	contain := r.Contain
+	var first atomic.Bool
+	r.Contain = func(ctx context.Context, id string, n int) (cases.Outcome, error) {
+		if first.CompareAndSwap(false, true) {
+			close(busy)
+			<-release
+		}
+		return contain(ctx, id, n)
+	}
+	w.yaml = ""
+	done := make(chan struct{})
+	r.Policy = mustParse(t, `
+rules:
+  - {name: known malware, when: 'verdict.level == "malicious"', do: [page, freeze, evidence]}
+  - {name: else, do: [page, freeze]}
+`)
+	go func() { defer close(done); deliver(t, r, 1, ran(0, 1, unknownSum(1), time.Now())) }()
+	<-busy // the case is held by an invocation that contains
+	if _, err := r.Finding(t.Context(), ran(0, 2, hash(), time.Now())); err != nil {
+		t.Errorf("the malware's finding: %v", err)
+	}
+	messages, err := w.slack.Messages()
+	for end := time.Now().Add(2 * time.Second); len(messages) < 2 && time.Now().Before(end); messages, err = w.slack.Messages() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil || len(messages) != 2 {
+		t.Errorf("%d messages while the containment goes on, want page and worse: %v", len(messages), err)
+	}
+	close(release)
+	<-done
+	if c := w.incident().Lead(); c.Decided.Verdict.Level != cases.Malicious || c.Done(cases.Evidence) == nil {
+		t.Errorf("in the end: %s, %q", c.Decided.Verdict.Level, c.Status())
+	}
+}
+
+func TestEvidenceOfEachProgramIsBounded(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page, evidence]}]"
+	r := w.process()
+	var all []finding.Finding
+	for n := range 20 {
+		all = append(all, ran(0, n, unknownSum(n), time.Now()))
+	}
+	deliver(t, r, 1, all...)
+	sweepAt(t, r, time.Now().Add(2*time.Minute))
+	sums := map[string]int{}
+	for _, k := range w.incident().Lead().Claims {
+		sums[k.SHA256]++
+	}
+	if len(sums) != 5 {
+		t.Errorf("evidence of %d programs, want five: %v", len(sums), sums)
+	}
+	for sum, n := range sums {
+		if n != 1 {
+			t.Errorf("%d claims of %s", n, sum)
+		}
+	}
+}
+
+func TestQuietWorkloadOpensItsNextIncident(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	now := time.Now()
+	for n, at := range []time.Duration{0, 10 * time.Minute, 20 * time.Minute, 40 * time.Minute} {
+		r.Now = func() time.Time { return now.Add(at) }
+		r.Log.Now = r.Now
+		deliver(t, r, 1, ran(0, n, unknownSum(n), now.Add(at)))
+	}
+	if ids, err := r.Log.Incidents(t.Context()); err != nil || len(ids) != 2 {
+		t.Errorf("%d incidents, want two: %v", len(ids), err)
+	}
+}
+
+func TestIncidentLastsADayAtMost(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	now := time.Now()
+	for n := range 26 * 6 {
+		at := now.Add(time.Duration(n) * 10 * time.Minute)
+		r.Now = func() time.Time { return at }
+		r.Log.Now = r.Now
+		deliver(t, r, 1, ran(0, 0, unknownSum(0), at))
+	}
+	if ids, err := r.Log.Incidents(t.Context()); err != nil || len(ids) != 2 {
+		t.Errorf("%d incidents in 26 hours, want two: %v", len(ids), err)
+	}
+}
+
+func TestClickOnAnIncidentActsOnAllItsCases(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page, freeze], ask: true}]"
+	r := w.process()
+	for replica := range 3 {
+		deliver(t, r, 1, ran(replica, 0, unknownSum(0), time.Now()))
+	}
+	i := w.incident()
+	shown := i.ShownAt()
+	body, err := json.Marshal(cases.Click{ID: "k1", What: cases.ActionApprove, By: "ann", At: time.Now(), Decision: &shown})
+	if err == nil {
+		err = r.Log.Click(t.Context(), i.ID, "k1", body)
+	}
+	if err == nil {
+		err = r.Advance(t.Context(), i.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range w.incident().Cases {
+		if !c.Frozen() {
+			t.Errorf("case %s is %q", c.ID, c.Status())
+		}
+	}
+	// A replica that is decided later was not shown: the same click does not approve it.
+	time.Sleep(2 * time.Millisecond)
+	deliver(t, r, 1, ran(9, 0, unknownSum(0), time.Now()))
+	body, err = json.Marshal(cases.Click{ID: "k2", What: cases.ActionApprove, By: "ann", At: time.Now(), Decision: &shown})
+	if err == nil {
+		err = r.Log.Click(t.Context(), i.ID, "k2", body)
+	}
+	if err == nil {
+		err = r.Advance(t.Context(), i.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	asking := 0
+	for _, c := range w.incident().Cases {
+		if c.Asking() {
+			asking++
+		}
+	}
+	if asking != 1 {
+		t.Errorf("%d cases wait for approval, want the one that was not shown", asking)
+	}
+}
+
+func TestIncidentIsResolvedWithItsCasesAndToldAnewAfterwards(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	got := deliver(t, r, 1, ran(0, 0, unknownSum(0), time.Now()))
+	for id := range got {
+		press(t, w, id, cases.ActionRemediated)
+		if err := r.Advance(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if i := w.incident(); i.Round != 1 {
+		t.Errorf("round %d after its case was closed", i.Round)
+	}
+	deliver(t, r, 1, ran(1, 0, unknownSum(0), time.Now()))
+	if messages, err := w.slack.Messages(); err != nil || len(messages) != 2 {
+		t.Errorf("%d messages, want one for each round: %v", len(messages), err)
+	}
+}
+
+func TestDamagedCaseDoesNotSwallowItsFindings(t *testing.T) {
+	store := memory(t)
+	w := newWorld(t, damaged{store, "events/"})
+	w.yaml = pageOnly
+	good := newWorld(t, store)
+	good.yaml = pageOnly
+	r := good.process()
+	var id string
+	for got := range deliver(t, r, 1, ran(0, 0, unknownSum(0), time.Now())) {
+		id = got
+	}
+	broken := w.process()
+	broken.Log.Objects = damaged{store, "events/" + id + "/0000000000.json"}
+	o, err := broken.Finding(t.Context(), ran(0, 1, unknownSum(1), time.Now()))
+	if err != nil || o.Case != id+"-2" {
+		t.Errorf("%+v, %v: want the next case", o, err)
+	}
+}
+
+// damaged is a store in which one object was cut short.
+type damaged struct {
+	blobstore.Store
+	prefix string
+}
+
+func (d damaged) Read(ctx context.Context, key string) ([]byte, error) {
+	body, err := d.Store.Read(ctx, key)
+	if err == nil && strings.HasPrefix(key, d.prefix) {
+		body = body[:len(body)/2]
+	}
+	return body, err
+}
+
+// countingStore counts operations.
+type countingStore struct {
+	blobstore.Store
+	n *atomic.Int64
+}
+
+func (s countingStore) Create(ctx context.Context, key string, body []byte) error {
+	s.n.Add(1)
+	return s.Store.Create(ctx, key, body)
+}
+
+func (s countingStore) Read(ctx context.Context, key string) ([]byte, error) {
+	s.n.Add(1)
+	return s.Store.Read(ctx, key)
+}
+
+func (s countingStore) List(ctx context.Context, prefix string) ([]string, error) {
+	s.n.Add(1)
+	return s.Store.List(ctx, prefix)
+}
+
+func TestReadingIsAConstantNumberOfOperations(t *testing.T) {
+	store := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}, now: time.Now}
+	w := newWorld(t, store)
+	w.yaml = pageOnly
+	r := w.process()
+	began := time.Now()
+	delivered := 0
+	most := map[string]int64{}
+	for _, until := range []int{10, 1000, 10_000} {
+		for ; delivered < until; delivered++ {
+			at := began.Add(time.Duration(delivered) * 5 * time.Second) // in 14 hours
+			r.Now = func() time.Time { return at }
+			r.Log.Now = r.Now
+			if _, err := r.Finding(t.Context(), ran(0, delivered%3, unknownSum(delivered%3), at)); err != nil {
+				t.Fatal(err)
+			}
+			if delivered%100 == 99 {
+				sweepAt(t, r, at)
+			}
+		}
+		sweepAt(t, r, r.Now().Add(2*time.Minute))
+		i := w.incident()
+		count := func(name string, read func(log *caselog.Store) error) {
+			n := new(atomic.Int64)
+			if err := read(&caselog.Store{Objects: countingStore{w.store, n}, Lease: cases.Lease}); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%6d findings: %s takes %d operations", until, name, n.Load())
+			if limit := int64(1 + caselog.SnapshotEvery); n.Load() > limit && name == "reading the case" {
+				t.Errorf("%d findings: %d operations, want %d at most", until, n.Load(), limit)
+			}
+			most[name] = max(most[name], n.Load())
+		}
+		count("reading the case", func(log *caselog.Store) error {
+			_, err := log.Read(t.Context(), i.Lead().ID, "r")
+			return err
+		})
+		count("reading the incident with its case", func(log *caselog.Store) error {
+			_, err := incidentlog.Read(t.Context(), log, i.ID)
+			return err
+		})
+	}
+	if limit := int64(3 + 2*caselog.SnapshotEvery); most["reading the incident with its case"] > limit {
+		t.Errorf("%d operations for an incident, want %d at most", most["reading the incident with its case"], limit)
+	}
+	if c := w.incident().Lead(); c.Joined != 9_999 {
+		t.Errorf("%d joined, want 9,999", c.Joined)
+	}
+}
+
+func TestSnapshotContinuesTheCase(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page, freeze, evidence], ask: true}]"
+	r := w.process()
+	now := time.Now()
+	for n := range 40 {
+		sweepAt(t, r, now.Add(time.Duration(n)*2*time.Minute))
+		deliver(t, r, 1, ran(0, n%5, unknownSum(n%5), r.Now()))
+	}
+	log := &caselog.Store{Objects: w.store, Lease: cases.Lease}
+	id := w.incident().Lead().ID
+	whole, err := log.ReadAll(t.Context(), id, "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := log.Read(t.Context(), id, "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(short.Events()) >= len(whole.Events()) || len(whole.Events()) < 64 {
+		t.Fatalf("%d events from the snapshot on, of %d", len(short.Events()), len(whole.Events()))
+	}
+	a, err := cases.Fold(id, whole.Events())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := cases.Fold(id, short.Events())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rawA, _ := cases.Snapshot(id, whole.Events())
+	rawB, _ := cases.Snapshot(id, short.Events())
+	if string(rawA) != string(rawB) || a.Asking() != b.Asking() || a.DecisionN() != b.DecisionN() {
+		t.Errorf("from the start:\n%s\nfrom the snapshot:\n%s", rawA, rawB)
+	}
+}
+
+func TestCasesOfTheEarlierVersionAreWorkedOnAsTheyAre(t *testing.T) {
+	raw, err := os.ReadFile("testdata/store-before-incidents.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects map[string]string
+	if err := json.Unmarshal(raw, &objects); err != nil {
+		t.Fatal(err)
+	}
+	store := memory(t)
+	for key, body := range objects {
+		if err := store.Create(t.Context(), key, []byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := newWorld(t, store)
+	w.yaml = askingPolicy
+	for id, want := range map[string]string{"b83815fce4c2a0a6": "open", "aa9a346502b962dd": "closed: benign", "df3b122559d90e58": "frozen", "ad3c099a4a562f22": "waiting for approval"} {
+		if c := w.read(id); c.Status() != want || c.Paged == nil {
+			t.Errorf("%s: %q, paged %v; want %q", id, c.Status(), c.Paged, want)
+		}
+	}
+	// The one that waits is approved, released and closed; nobody is paged a second time.
+	c := w.click("ad3c099a4a562f22", cases.ActionApprove, "a")
+	if !c.Frozen() || c.Done(cases.Evidence) == nil {
+		t.Errorf("approved: %q", c.Status())
+	}
+	if c = w.click("ad3c099a4a562f22", cases.ActionRelease, "b"); c.Status() != "closed: released" {
+		t.Errorf("released: %q", c.Status())
+	}
+	// Its finding again is acknowledged as the old case's; a new one is a case of today.
+	if ids, err := w.process().Log.Incidents(t.Context()); err != nil || len(ids) != 0 {
+		t.Errorf("%d incidents of old cases: %v", len(ids), err)
+	}
+	o, err := w.process().Finding(t.Context(), w.found("container-new", time.Now()))
+	if err != nil || o.Case == "b83815fce4c2a0a6" || w.read(o.Case).Incident == "" {
+		t.Errorf("a new finding: %+v, %v", o, err)
+	}
+	before, err := w.slack.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := w.found("container-paged", time.Date(2026, 11, 20, 9, 0, 0, 0, time.UTC))
+	over.State = "INACTIVE"
+	if _, err := w.process().Finding(t.Context(), over); err != nil || w.read("b83815fce4c2a0a6").Closed == nil {
+		t.Errorf("the finding of the old case is over: %v, %q", err, w.read("b83815fce4c2a0a6").Status())
+	}
+	// The old message is not known to this Slack, and is posted anew, once.
+	if after, err := w.slack.Messages(); err != nil || len(after) > len(before)+1 {
+		t.Errorf("%d messages after %d: %v", len(after), len(before), err)
+	}
+}
+
+func mustParse(t *testing.T, yaml string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse([]byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
