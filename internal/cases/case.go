@@ -142,6 +142,8 @@ type Decided struct {
 	Verdict  Verdict         `json:"verdict"`
 	Decision Decision        `json:"decision"`
 	Received time.Time       `json:"received"` // when the notification arrived
+	// Expected is the exception that the finding matches; "": none.
+	Expected string `json:"expected,omitempty"`
 	// Widened: another program's rule contains in more ways; the verdict is as it was.
 	Widened bool `json:"widened,omitempty"`
 	// Incident is what people are told about the case in; "" in events of earlier
@@ -336,7 +338,17 @@ type Click struct {
 	// Decision is the number of the event whose decision the button was shown with; nil:
 	// the button did not say.
 	Decision *int `json:"decision,omitempty"`
+	// Of ActionExpected: what is expected from now on, until when, and why.
+	Scope  string    `json:"scope,omitempty"` // ScopeBytes where it is ""
+	Until  time.Time `json:"until,omitzero"`
+	Reason string    `json:"reason,omitempty"`
 }
+
+// Scopes of what is expected, the narrowest first.
+const (
+	ScopeBytes = "bytes" // these bytes in this workload
+	ScopePath  = "path"  // these paths in this image repository, in this workload
+)
 
 // Closed is the body of KindClosed.
 type Closed struct {

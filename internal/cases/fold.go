@@ -152,7 +152,9 @@ func (c *Case) decide(e caselog.Event, d Decided) {
 		c.Rechecks++
 		c.failedLookups, c.lookedUp = 0, e.At
 	case !d.Widened:
-		c.addProgram(ProgramOf(d.Finding, d.Verdict))
+		p := ProgramOf(d.Finding, d.Verdict)
+		p.Expected = d.Expected
+		c.addProgram(p)
 	}
 	if c.Opened.IsZero() {
 		c.Opened, c.decided, c.decidedN, c.Decided, c.First, c.Incident = e.At, e.At, e.N, d, d.Finding.EventTime, d.Incident

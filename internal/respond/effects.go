@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/expected"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
@@ -222,6 +223,9 @@ func closeCase(ctx context.Context, w *run, c cases.Case, s step) error {
 			return err
 		}
 	}
+	if err := w.declareExpected(ctx, c, *s.end); err != nil {
+		return err
+	}
 	ended := w.withPage(c)
 	ended.Closed, ended.Updated = s.end, w.Now().UTC()
 	if w.SCC != nil && s.end.ClosesFinding() {
@@ -239,4 +243,14 @@ func closeCase(ctx context.Context, w *run, c cases.Case, s step) error {
 	}
 	_, err := w.log.Close(ctx, s.end)
 	return err
+}
+
+// declareExpected records that the programs of a case that is closed as expected are
+// expected from now on.
+func (w *run) declareExpected(ctx context.Context, c cases.Case, end cases.Closed) error {
+	k := closingClick(c)
+	if k == nil || k.What != cases.ActionExpected || end.Resolution != cases.Resolution(cases.ActionExpected) {
+		return nil
+	}
+	return expected.Record(ctx, w.Log.Objects, k.ID, expected.Of(c, *k, w.Now()))
 }

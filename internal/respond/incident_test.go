@@ -16,6 +16,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/expected"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/incidents"
@@ -665,4 +666,58 @@ func mustParse(t *testing.T, yaml string) *policy.Policy {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func TestClosedAsExpectedPagesNobodyAgain(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: all, do: [page, freeze], ask: true}]"
+	r := w.process()
+	for id := range deliver(t, r, 1, ran(0, 1, unknownSum(1), time.Now())) {
+		press(t, w, id, cases.ActionExpected)
+		if err := r.Advance(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	messages := func() int {
+		t.Helper()
+		all, err := w.slack.Messages()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	if messages() != 1 {
+		t.Fatalf("%d messages at first", messages())
+	}
+	var last string
+	for _, at := range []time.Duration{time.Minute, time.Hour, 48 * time.Hour} { // in any replica, soon or later
+		r.Now = func() time.Time { return time.Now().Add(at) }
+		r.Log.Now = r.Now
+		for id := range deliver(t, r, 1, ran(3, 1, unknownSum(1), r.Now())) {
+			last = id
+		}
+	}
+	c := w.read(last)
+	if messages() != 1 || c.Asking() || len(c.Claims) != 0 || c.Programs[0].Expected == "" {
+		t.Errorf("%d messages, asking %v, programs %+v", messages(), c.Asking(), c.Programs)
+	}
+	// Another program of the same container is no exception.
+	deliver(t, r, 1, ran(3, 2, unknownSum(2), r.Now()))
+	if c = w.read(last); messages() != 2 || !c.Asking() || c.Decided.Finding.Process.SHA256 != unknownSum(2) {
+		t.Errorf("%d messages, asking %v about %s", messages(), c.Asking(), c.Decided.Finding.Process.Path)
+	}
+	// Revoked, it is told of again.
+	all, err := expected.Read(t.Context(), r.Log.Objects, "")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if err := expected.Revoke(t.Context(), r.Log.Objects, all[0], "bob"); err != nil {
+		t.Fatal(err)
+	}
+	r.Now = func() time.Time { return time.Now().Add(100 * time.Hour) }
+	r.Log.Now = r.Now
+	deliver(t, r, 1, ran(4, 1, unknownSum(1), r.Now()))
+	if messages() != 3 {
+		t.Errorf("%d messages after the exception was revoked", messages())
+	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/expected"
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
@@ -117,6 +118,7 @@ func (w *run) join(ctx context.Context, joining []occurrence, assessed map[strin
 			j.Last = o.EventTime
 		}
 		p := cases.ProgramOf(o.Finding, assessed[o.program()].Verdict)
+		p.Expected = assessed[o.program()].Expected
 		i, ok := programs[p.Key()]
 		if !ok {
 			programs[p.Key()] = len(j.Programs)
@@ -160,11 +162,14 @@ func (w *run) decideAnew(ctx context.Context, joining []occurrence) ([]occurrenc
 		return nil, nil, err
 	}
 	for _, d := range bySeverity(assessed) {
-		worse := d.Verdict.Level.WorseThan(c.Decided.Verdict.Level)
-		if !worse && !addsContainment(d.Decision, c.Decided.Decision) {
+		worse := d.Verdict.Level.WorseThan(c.Decided.Verdict.Level) || c.Expected() != "" && d.Expected == ""
+		if d.Expected != "" {
+			continue // it counts, and changes nothing
+		}
+		if !worse && !asksForMore(d.Decision, c.Decided.Decision) {
 			continue
 		}
-		if !worse || addsContainment(c.Decided.Decision, d.Decision) {
+		if !worse || asksForMore(c.Decided.Decision, d.Decision) {
 			d.Decision = union(c.Decided.Decision, d.Decision)
 		}
 		if !worse { // what the case is about stays
@@ -208,6 +213,9 @@ func (w *run) assessPrograms(ctx context.Context, c cases.Case, joining []occurr
 			newest[o.program()] = o
 		}
 	}
+	if err := w.readExceptions(ctx, c.Decided.Finding); err != nil {
+		return nil, err
+	}
 	decisions := make(chan cases.Decided, len(newest))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(assessAtOnce)
@@ -240,7 +248,34 @@ func (w *run) assessOnce(ctx context.Context, f finding.Finding) cases.Decided {
 		d.Incident = ""
 		return d
 	}
-	return w.assess(ctx, f)
+	return w.expect(w.assess(ctx, f))
+}
+
+// readExceptions reads what is expected of the finding's workload, once.
+func (w *run) readExceptions(ctx context.Context, f finding.Finding) (err error) {
+	if w.exceptions == nil {
+		w.exceptions, err = expected.Read(ctx, w.Log.Objects, f.IncidentKey())
+		if w.exceptions == nil {
+			w.exceptions = []expected.Exception{}
+		}
+	}
+	return err
+}
+
+// expect returns the decision about a finding with the exception that it matches: then
+// nobody is paged, and nothing is done.
+func (w *run) expect(d cases.Decided) cases.Decided {
+	if d.Finding.Kind() != finding.ContainerThreat {
+		return d
+	}
+	for _, e := range w.exceptions {
+		if e.Matches(d.Finding, d.Verdict, w.Now()) {
+			d.Expected = e.ID
+			d.Decision = cases.Decision{Rule: "expected: exception " + e.ID, Why: fmt.Sprintf("declared by %s until %s: %s", e.By, e.Until.Format(time.DateOnly), e.Reason)}
+			return d
+		}
+	}
+	return d
 }
 
 // maxMoves bounds how often a case goes on to a new container of its pod: one that is

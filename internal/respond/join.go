@@ -46,6 +46,7 @@ func (r *Responder) active(ctx context.Context, f finding.Finding) (Result, erro
 	if err := g.Wait(); err != nil {
 		return Result{}, err
 	}
+	learnt = w.expect(learnt)
 	learnt.Incident, learnt.Slot = p.incident, p.slot
 	w.log, w.learnt = p.log, &learnt
 	result := Result{Case: p.log.ID}
@@ -93,7 +94,7 @@ func (w *run) withLearnt(events []caselog.Event) (cases.Case, error) {
 	if err != nil || w.learnt == nil {
 		return c, err
 	}
-	if len(events) > 0 && (c.Closed != nil || !w.learnt.Verdict.Level.WorseThan(c.Decided.Verdict.Level)) {
+	if len(events) > 0 && (c.Closed != nil || w.learnt.Expected != "" || !w.learnt.Verdict.Level.WorseThan(c.Decided.Verdict.Level)) {
 		return c, nil
 	}
 	return incidentlog.WithDecided(w.log.ID, events, *w.learnt, w.Now())
@@ -162,7 +163,7 @@ func (w *run) onlyCounts(c cases.Case) bool {
 	}
 	d := w.learnt
 	_, known := c.Program(cases.ProgramOf(d.Finding, d.Verdict).Key())
-	changes := d.Verdict.Level.WorseThan(c.Decided.Verdict.Level) || addsContainment(d.Decision, c.Decided.Decision)
+	changes := d.Expected == "" && (d.Verdict.Level.WorseThan(c.Decided.Verdict.Level) || asksForMore(d.Decision, c.Decided.Decision))
 	return known && !changes && d.Finding.Container.ID == c.ContainerID()
 }
 
@@ -193,7 +194,7 @@ func (w *run) leaveToHolder(ctx context.Context, f finding.Finding, p place) err
 		return err
 	}
 	handled := c.HandledFinding(p.slot, f.Key())
-	if c.Incident != "" && !handled && w.learnt.Verdict.Level.WorseThan(c.Decided.Verdict.Level) {
+	if c.Incident != "" && !handled && w.learnt.Expected == "" && w.learnt.Verdict.Level.WorseThan(c.Decided.Verdict.Level) {
 		body, err := json.Marshal(incidents.Sighting{Case: c.ID, Decided: *w.learnt})
 		if err != nil {
 			return err
@@ -215,12 +216,18 @@ const maxEpisodes = 100
 // place puts the finding on record in its case, and the case in its incident.
 func (w *run) place(ctx context.Context, f finding.Finding) (place, error) {
 	workload := f.IncidentKey()
-	episode, err := w.Log.Episode(ctx, workload, w.Now())
-	if err != nil {
+	var episode string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		episode, err = w.Log.Episode(gctx, workload, w.Now())
+		return err
+	})
+	g.Go(func() error { return w.readExceptions(gctx, f) })
+	if err := g.Wait(); err != nil {
 		return place{}, err
 	}
 	var p place
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx = errgroup.WithContext(ctx)
 	g.Go(func() error { return w.Log.MarkActive(gctx, workload, episode, w.Now()) })
 	g.Go(func() (err error) {
 		p, err = w.assign(gctx, f, f.CaseKey()+"-"+episode)

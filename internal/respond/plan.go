@@ -353,9 +353,9 @@ func freezeEnd(c cases.Case) time.Time {
 	return c.Done(cases.Freeze).Until
 }
 
-// addsContainment reports whether a decision contains in a way that another does not.
-func addsContainment(d, than cases.Decision) bool {
-	return slices.ContainsFunc(cases.InOrder(d.Do), func(a string) bool { return !than.Includes(a) })
+// asksForMore reports whether a decision asks for an action that another does not.
+func asksForMore(d, than cases.Decision) bool {
+	return slices.ContainsFunc(d.Do, func(a string) bool { return !than.Includes(a) })
 }
 
 // union returns what two decisions ask for together. Where one of them asks a person, the

@@ -10,6 +10,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/expected"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 )
@@ -24,6 +25,8 @@ type run struct {
 	lostHold cases.Lost
 	later    map[string]bool // findings, by key, that a later invocation takes in
 	page     *cases.Paged    // of the incident, for links; nil: not known
+	// exceptions of the workload; nil: not read yet.
+	exceptions []expected.Exception
 }
 
 func (r *Responder) newRun() *run {

@@ -138,6 +138,12 @@ func (t *telling) cycle(ctx context.Context) error {
 		}
 		due := t.due(i)
 		if len(due)+len(clicks) == 0 {
+			if held {
+				if err := release(ctx, t.log); err != nil {
+					return err
+				}
+				continue // what came while it was held
+			}
 			return t.wakeForEdit(ctx, i)
 		}
 		if !held {
