@@ -130,7 +130,7 @@ func (s *Suite) newResponder(rules *policy.Policy) (*respond.Responder, error) {
 	r := &respond.Responder{
 		Log: s.Log, Verdicts: verdict.Lookup{Sources: sources}, Policy: rules, Contain: s.callContain, Source: s.cfg.Raise.SCCSource,
 		LeaseOwner: func() string { return s.parts.Incarnation + "/" + uuid.NewString() }, Link: s.casePage, Now: time.Now,
-		Notifier: pages,
+		Notifier: pages, PagesPerWindow: pagesPerWindow,
 	}
 	if err := s.findOwners(); err != nil {
 		return nil, err
@@ -201,6 +201,10 @@ func (s *Suite) findOwners() error {
 	}
 	return nil
 }
+
+// pagesPerWindow is how many incidents are paged one by one in ten minutes, beside those
+// that are malicious or ask a person.
+const pagesPerWindow = 30
 
 // editInterval is the least time between two edits of one Slack message.
 const editInterval = 2 * time.Second

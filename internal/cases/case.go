@@ -28,6 +28,7 @@ const (
 	KindRechecked       = "judged"    // the indicator sources were asked again, and report nothing worse
 	KindReminded        = "reminded"  // people were notified again
 	KindReported        = "reported"  // the SCC finding shows the case's state
+	KindQueued          = "queued"    // of an incident: it is told in a digest
 	KindClosed          = caselog.Closed
 )
 
@@ -228,6 +229,14 @@ func (c Case) PageDue(now time.Time) bool {
 	return c.Decided.Decision.Includes(Page) && (c.Paged == nil || c.Paged.Error != "" && !now.Before(c.Paged.RetryAt))
 }
 
+// Queued is the body of KindQueued: more incidents were to be paged than the limit allows,
+// and this one is told in a digest.
+type Queued struct {
+	Digest string    `json:"digest"` // its ID
+	Until  time.Time `json:"until"`  // when it is sent
+	Level  Level     `json:"level"`  // a worse verdict is paged at once
+}
+
 // Claimed is the body of KindClaimed: all that Contain acts on.
 type Claimed struct {
 	Action      string `json:"action"`
@@ -384,6 +393,7 @@ type Case struct {
 
 	Escalated        *Escalated       `json:"escalated,omitempty"`
 	Paged            *Paged           `json:"paged,omitempty"`
+	Queued           *Queued          `json:"queued,omitempty"`
 	Claims           []Claim          `json:"claims,omitempty"`
 	Clicks           []Click          `json:"clicks,omitempty"`
 	Reported         string           `json:"reported,omitempty"`

@@ -23,6 +23,7 @@ var bodies = map[string]func() any{
 	KindWorkflowStarted: func() any { return new(WorkflowStarted) },
 	KindRechecked:       func() any { return new(Rechecked) },
 	KindReminded:        func() any { return new(Reminded) },
+	KindQueued:          func() any { return new(Queued) },
 	KindReported:        func() any { return new(Reported) },
 	KindClosed:          func() any { return new(Closed) },
 }
@@ -115,7 +116,9 @@ func (c *Case) add(e caselog.Event) error {
 	case *Escalated:
 		c.Escalated = b
 	case *Paged:
-		c.Paged = b
+		c.Paged, c.Queued = b, nil
+	case *Queued:
+		c.Queued = b
 	case *Claimed:
 		c.Claims = append(c.Claims, Claim{N: e.N, At: e.At, Claimed: *b})
 	case *Outcome:

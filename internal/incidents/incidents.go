@@ -19,12 +19,11 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
-// Kinds of events of an incident's log, beside cases.KindPaged, KindReminded and
-// KindClicked. The strings are stored.
+// Kinds of events of an incident's log, beside cases.KindPaged, KindReminded, KindQueued
+// and KindClicked. The strings are stored.
 const (
 	KindOpened   = "opened"   // the first: the workload, and the case that began it
 	KindResolved = "resolved" // every case was closed, and the messages show it
-	KindQueued   = "queued"   // the page waits for its channel's limit
 )
 
 // Opened is the body of KindOpened.
@@ -45,13 +44,6 @@ type Reminded struct {
 	cases.Reminded
 	Level   cases.Level `json:"level,omitempty"`  // of which people were notified
 	Through time.Time   `json:"through,omitzero"` // decisions until then were reminded of
-}
-
-// Queued is the body of KindQueued: what the limit of a channel puts off is told in the
-// next digest.
-type Queued struct {
-	Why   string    `json:"why"`
-	Until time.Time `json:"until"`
 }
 
 // Sighting is a decision that a busy case has not recorded yet: people are told of it all
@@ -78,7 +70,7 @@ type Incident struct {
 	Shown    Shown         `json:"shown"`           // what the messages show
 	Round    int           `json:"round,omitempty"` // times that it was resolved
 	Reminded time.Time     `json:"reminded,omitzero"`
-	Queued   *Queued       `json:"queued,omitempty"`
+	Queued   *cases.Queued `json:"queued,omitempty"`
 	Clicks   []cases.Click `json:"clicks,omitempty"`
 
 	FirstCase string          `json:"firstCase,omitempty"`
@@ -142,8 +134,8 @@ func (i *Incident) add(e caselog.Event) error {
 		i.Clicks = append(i.Clicks, b)
 		i.Handled[b.ID] = true
 		return err
-	case KindQueued:
-		var b Queued
+	case cases.KindQueued:
+		var b cases.Queued
 		err := json.Unmarshal(e.Body, &b)
 		i.Queued = &b
 		return err
@@ -278,8 +270,8 @@ func (i Incident) Resolved() bool { return len(i.Cases) > 0 && len(i.Open()) == 
 // PageDue reports whether people are to be notified for the first time in this round, or
 // again because no channel took the page.
 func (i Incident) PageDue(now time.Time) bool {
-	if i.Queued != nil && now.Before(i.Queued.Until) {
-		return false
+	if i.Queued != nil && !i.Level().WorseThan(i.Queued.Level) {
+		return false // it is told in a digest
 	}
 	return i.Level() != "" && (i.Paged == nil && (!i.Resolved() || i.Round == 0) || i.Paged != nil && i.Paged.Error != "" && !now.Before(i.Paged.RetryAt))
 }

@@ -721,3 +721,47 @@ func TestClosedAsExpectedPagesNobodyAgain(t *testing.T) {
 		t.Errorf("%d messages after the exception was revoked", messages())
 	}
 }
+
+func TestMorePagesThanTheLimitAreOneDigest(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	r.PagesPerWindow = 3
+	workload := func(n int, sum string) finding.Finding {
+		f := ran(n, n, sum, time.Now())
+		f.Pod.Namespace = fmt.Sprint("team-", n)
+		return f
+	}
+	for n := range 10 {
+		deliver(t, r, 1, workload(n, unknownSum(n)))
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 3 {
+		t.Fatalf("%d messages of ten workloads, want three: %v", len(messages), err)
+	}
+	var queued string
+	for id := range deliver(t, r, 1, workload(11, unknownSum(11))) {
+		queued = id
+	}
+	if c := w.read(queued); c.Queued == nil || c.Paged != nil {
+		t.Errorf("queued %+v, paged %+v", c.Queued, c.Paged)
+	}
+	deliver(t, r, 1, workload(12, hash())) // malware does not wait
+	deliver(t, r, 1, workload(5, hash()))  // nor where its workload waits for the digest
+	if messages, err = w.slack.Messages(); err != nil || len(messages) != 5 {
+		t.Fatalf("%d messages with malware in two workloads, want five: %v", len(messages), err)
+	}
+	sweepAt(t, r, time.Now().Add(11*time.Minute))
+	messages, err = w.slack.Messages()
+	if err != nil || len(messages) != 6 {
+		t.Fatalf("%d messages with the digest, want six: %v", len(messages), err)
+	}
+	digest := string(messages[5].Blocks)
+	if !strings.Contains(digest, "7 more incidents") || !strings.Contains(digest, "team-9/web") || strings.Contains(digest, "team-5/web") {
+		t.Errorf("the digest: %s", digest)
+	}
+	sweepAt(t, r, time.Now().Add(40*time.Minute))
+	if messages, err = w.slack.Messages(); err != nil || len(messages) != 6 {
+		t.Errorf("%d messages later: %v", len(messages), err)
+	}
+}

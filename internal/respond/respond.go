@@ -58,6 +58,9 @@ type Responder struct {
 	// StartWorkflow starts a workflow that waits for what a case needs, and returns its
 	// execution. nil: none is configured, and the sweep alone advances cases.
 	StartWorkflow func(ctx context.Context, caseID string) (execution string, err error)
+	// PagesPerWindow bounds how many incidents are paged in ten minutes whose verdict is not
+	// malicious and that ask nobody; more are told in one digest. 0: no limit.
+	PagesPerWindow int
 	// Source is our own source's name; our escalations in it never re-enter.
 	Source string
 	// Holder names one invocation. Required.
@@ -180,8 +183,11 @@ func (r *Responder) findingsOf(ctx context.Context, c cases.Case) (map[string]bo
 
 // Advance takes every step that a case or an incident is due. An error is transient.
 func (r *Responder) Advance(ctx context.Context, id string) error {
-	if caselog.IsIncident(id) {
+	switch {
+	case caselog.IsIncident(id):
 		return r.advanceIncident(ctx, id)
+	case caselog.IsDigest(id):
+		return r.sendDigest(ctx, id)
 	}
 	w := r.newRun()
 	var err error

@@ -24,6 +24,8 @@ type Notifier interface {
 	Remind(ctx context.Context, i incidents.Incident, worse bool) (timestamp string, err error)
 	// Digest identifies what the messages would show.
 	Digest(i incidents.Incident) string
+	// PostDigest notifies people of several incidents in one message.
+	PostDigest(ctx context.Context, key string, all []incidents.Incident, again bool) (cases.Paged, error)
 }
 
 // telling is one invocation's work on what people are told: on an incident, whose lease
@@ -33,7 +35,8 @@ type telling struct {
 	log    *caselog.Log
 	opened bool // by this invocation: nobody can have been notified before
 	// known is a case as this invocation knows it, which its log may not show yet; nil: none.
-	known *cases.Case
+	known   *cases.Case
+	limited bool // the page is over the limit
 	// clicked are the cases to which a click was handed on.
 	clicked []string
 }
@@ -172,7 +175,10 @@ func (t *telling) open(ctx context.Context) (bool, error) {
 	if len(t.log.Events()) > 0 || t.known == nil {
 		return false, nil
 	}
+	limited := make(chan bool, 1)
+	go func() { limited <- t.overLimit(ctx) }() // it costs the page no time
 	_, err := t.log.Append(ctx, incidents.KindOpened, incidents.Opened{Workload: t.known.Decided.Finding.Workload(), Case: t.known.ID})
+	t.limited = <-limited
 	if errors.Is(err, caselog.ErrConflict) {
 		return false, t.log.Reload(ctx)
 	}
@@ -315,6 +321,9 @@ func (t *telling) forward(ctx context.Context, i incidents.Incident, k cases.Cli
 }
 
 func post(ctx context.Context, t *telling, i incidents.Incident) error {
+	if t.limited && t.mayQueue(i) {
+		return t.queue(ctx, i)
+	}
 	p, err := t.Notifier.Post(ctx, i, !t.opened)
 	if err != nil && retry.ClassOf(err) == retry.Transient {
 		t.opened = false // it may have arrived all the same

@@ -477,6 +477,9 @@ func (p *yearPager) Remind(_ context.Context, i incidents.Incident, worse bool) 
 	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), worse)] = true // as Slack's messages tell: told once is told
 	return "2", nil
 }
+func (p *yearPager) PostDigest(context.Context, string, []incidents.Incident, bool) (cases.Paged, error) {
+	return cases.Paged{}, nil
+}
 func (p *yearPager) Digest(i incidents.Incident) string {
 	clicks := 0
 	for _, c := range i.Cases {

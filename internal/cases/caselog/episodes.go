@@ -101,3 +101,15 @@ func (l *Store) Members(ctx context.Context, incidentID string) (caseIDs []strin
 	sightings, err = l.readEntries(ctx, seen)
 	return caseIDs, sightings, err
 }
+
+// PagesIn returns how many incidents were paged in a slot of time, but for one.
+func (l *Store) PagesIn(ctx context.Context, slot, exceptIncident string) (int, error) {
+	keys, err := l.Objects.List(ctx, "findings/pages/"+slot+"/")
+	others := slices.DeleteFunc(keys, func(key string) bool { return path.Base(key) == exceptIncident })
+	return len(others), err
+}
+
+// CountPage records that an incident is paged in a slot of time.
+func (l *Store) CountPage(ctx context.Context, slot, incidentID string) error {
+	return ignoreExists(l.Objects.Create(ctx, "findings/pages/"+slot+"/"+incidentID, nil))
+}

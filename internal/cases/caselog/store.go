@@ -6,6 +6,8 @@
 //
 //	findings/<finding key>                 assigns a finding to its case, once for ever
 //	findings/of/<name digest>/<case>       the cases of an SCC finding, by its name
+//	findings/pages/<slot>/<incident>       pages of a window of time, which are limited
+//	findings/expected/<workload>/...       what people have declared to be expected
 //	findings/active/<workload>/<minute>.<episode>  when a workload was last seen
 //	events/<id>/<n, 10 digits>.json        the log of a case or an incident: Respond, Advance
 //	occurrences/<case>/<slot>-<key>.json   the findings that joined; unordered within a slot
@@ -624,10 +626,16 @@ const IncidentPrefix = "inc-"
 // IsIncident reports whether an ID is an incident's.
 func IsIncident(id string) bool { return strings.HasPrefix(id, IncidentPrefix) }
 
+// DigestPrefix begins the IDs of digests, whose logs record that they were sent.
+const DigestPrefix = "digest-"
+
+// IsDigest reports whether an ID is a digest's.
+func IsDigest(id string) bool { return strings.HasPrefix(id, DigestPrefix) }
+
 // Cases returns the IDs of all cases.
 func (l *Store) Cases(ctx context.Context) ([]string, error) {
 	ids, err := l.ids(ctx)
-	return slices.DeleteFunc(ids, IsIncident), err
+	return slices.DeleteFunc(ids, func(id string) bool { return IsIncident(id) || IsDigest(id) }), err
 }
 
 // Incidents returns the IDs of all incidents.

@@ -81,6 +81,9 @@ func Steps(c cases.Case) []string {
 		out = append(out, d.Why)
 	}
 	out = append(out, escalation(c)...)
+	if c.Queued != nil {
+		out = append(out, "told in the digest at "+stamp(c.Queued.Until))
+	}
 	if c.Asking() {
 		out = append(out, "WAITING for approval of: "+strings.Join(cases.InOrder(d.Do), ", "))
 	}

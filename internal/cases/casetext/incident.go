@@ -163,3 +163,28 @@ func IncidentReminder(i incidents.Incident, worse bool, now time.Time) notify.Up
 	}
 	return Reminder(i.Lead(), false, now)
 }
+
+// maxDigested bounds how many incidents a digest names.
+const maxDigested = 40
+
+// DigestMessage returns one message about several incidents, which were too many to page
+// one by one.
+func DigestMessage(key string, all []incidents.Incident, link func(caseID string) string) notify.Message {
+	m := notify.Message{Key: key, Verdict: "Digest", Status: "open", Summary: fmt.Sprintf("%d more incidents: more than are paged one by one", len(all))}
+	for n, i := range all {
+		m.Severity = max(m.Severity, severity(i.Lead()))
+		if n < maxDigested {
+			m.Done = append(m.Done, notify.Line{Text: IncidentHeadline(i), At: i.Opened})
+		}
+		if link != nil && n < maxDigestLinks {
+			m.Links = append(m.Links, notify.Link{Label: "Open case " + fmt.Sprint(n+1), URL: link(i.Lead().ID)})
+		}
+	}
+	if more := len(all) - maxDigested; more > 0 {
+		m.Done = append(m.Done, notify.Line{Text: fmt.Sprintf("and %d more, in the casebook", more)})
+	}
+	return m
+}
+
+// maxDigestLinks bounds the buttons of a digest.
+const maxDigestLinks = 5

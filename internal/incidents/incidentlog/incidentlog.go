@@ -125,7 +125,7 @@ func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []cas
 // their order, whatever the clocks of those who wrote them.
 func withNotices(events, told []caselog.Event) []caselog.Event {
 	for _, e := range told {
-		if e.Kind != cases.KindPaged && e.Kind != cases.KindReminded {
+		if e.Kind != cases.KindPaged && e.Kind != cases.KindReminded && e.Kind != cases.KindQueued {
 			continue
 		}
 		at := len(events)

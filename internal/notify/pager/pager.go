@@ -64,6 +64,14 @@ func (p *Pager) Post(ctx context.Context, i incidents.Incident, again bool) (cas
 	return paged, err
 }
 
+// PostDigest notifies the security channel of several incidents in one message, and the
+// fallbacks when it fails.
+func (p *Pager) PostDigest(ctx context.Context, key string, all []incidents.Incident, again bool) (cases.Paged, error) {
+	m := casetext.DigestMessage(key, all, p.Link)
+	deliveries, err := p.fallThrough(ctx, m, nil, again)
+	return summarize(deliveries, m.Digest()), err
+}
+
 // incomplete reports whether a message is out that may show an earlier state, or whose
 // thread lacks the details.
 func incomplete(d cases.Delivery) bool {

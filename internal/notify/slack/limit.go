@@ -13,11 +13,12 @@ import (
 
 // gate delays the calls to one channel while Slack limits their rate: it is closed for
 // as long as Slack demands, and then lets one call pass at a time until a number of them
-// in a row were not limited.
+// in a row were not limited: urgent ones first.
 type gate struct {
 	turn chan struct{} // held by the call that passes, while the gate is slow
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards all below
+	urgent  int        // calls that wait and go before others
 	opens   time.Time
 	limited time.Time // when Slack last limited the rate
 	slow    int       // calls that are still to pass one at a time
@@ -30,11 +31,12 @@ const slowCalls = 10
 const defaultRetryAfter = 2 * time.Second
 
 // limited makes a call, and makes it again after the time that Slack demands when the
-// rate is limited, as long as ctx lasts. Others in the same channel wait meanwhile.
-func (w *Workspace) limited(ctx context.Context, channel string, call func() error) error {
+// rate is limited, as long as ctx lasts. Others in the same channel wait meanwhile; an
+// urgent call passes before those that are not.
+func (w *Workspace) limited(ctx context.Context, channel string, urgent bool, call func() error) error {
 	g := w.gate(channel)
 	for {
-		leave, err := g.enter(ctx)
+		leave, err := g.enter(ctx, urgent)
 		if err != nil {
 			return err
 		}
@@ -77,29 +79,59 @@ func (w *Workspace) gate(channel string) *gate {
 
 // enter waits until a call may pass. leave must be called after it, with how long Slack
 // demands to wait, or 0.
-func (g *gate) enter(ctx context.Context) (leave func(after time.Duration), err error) {
-	held := false
-	if g.isSlow() {
-		select {
-		case g.turn <- struct{}{}:
-			held = true
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", errNoTime, ctx.Err())
+func (g *gate) enter(ctx context.Context, urgent bool) (leave func(after time.Duration), err error) {
+	if urgent {
+		g.waiting(1)
+		defer g.waiting(-1)
+	}
+	for {
+		release, err := g.takeTurn(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := g.waitOpen(ctx); err != nil {
+			release()
+			return nil, err
+		}
+		if urgent || !g.urgentWaits() {
+			return func(after time.Duration) {
+				g.note(after)
+				release()
+			}, nil
+		}
+		release() // what is urgent goes first
+		if err := sleep(ctx, yieldTime); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNoTime, err)
 		}
 	}
-	leave = func(after time.Duration) {
-		g.note(after)
-		if held {
-			<-g.turn
-		}
+}
+
+// yieldTime is how long a call stands back for an urgent one before it looks again.
+const yieldTime = 20 * time.Millisecond
+
+// takeTurn waits for the turn while the gate is slow. release gives it back.
+func (g *gate) takeTurn(ctx context.Context) (release func(), err error) {
+	if !g.isSlow() {
+		return func() {}, nil
 	}
-	if err := g.waitOpen(ctx); err != nil {
-		if held {
-			<-g.turn
-		}
-		return nil, err
+	select {
+	case g.turn <- struct{}{}:
+		return func() { <-g.turn }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errNoTime, ctx.Err())
 	}
-	return leave, nil
+}
+
+func (g *gate) waiting(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.urgent += n
+}
+
+func (g *gate) urgentWaits() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.urgent > 0
 }
 
 func (g *gate) isSlow() bool {

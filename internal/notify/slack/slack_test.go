@@ -493,3 +493,32 @@ func TestCanceledContextEndsAWait(t *testing.T) {
 		t.Errorf("%v, want the cancellation", err)
 	}
 }
+
+func TestCriticalPageGoesBeforeOthersUnderTheRateLimit(t *testing.T) {
+	w, srv := start(t)
+	srv.PostInterval = time.Second
+	ch := w.Channel(fakeslack.Channel)
+	post := func(m notify.Message) {
+		if _, err := ch.Post(t.Context(), m, false); err != nil {
+			t.Error(err)
+		}
+	}
+	lesser, critical := message(sample("paged")), message(sample("planned"))
+	if lesser.Severity >= critical.Severity {
+		t.Fatal("the samples do not differ in severity")
+	}
+	var wg sync.WaitGroup
+	for n := range 8 {
+		m := lesser
+		m.Key = fmt.Sprint("lesser-", n)
+		wg.Go(func() { post(m) })
+	}
+	time.Sleep(1500 * time.Millisecond) // the channel's rate is limited by then
+	began := time.Now()
+	critical.Key = "critical"
+	post(critical)
+	if took := time.Since(began); took > 2100*time.Millisecond {
+		t.Errorf("the critical page waited for %s behind lesser ones", took)
+	}
+	wg.Wait()
+}

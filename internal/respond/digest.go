@@ -1,0 +1,128 @@
+package respond
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/incidents"
+	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
+)
+
+// overLimit reports whether more incidents are paged in this window than the limit
+// allows, and counts this one. When the store does not answer there is no limit.
+func (t *telling) overLimit(ctx context.Context) bool {
+	if t.PagesPerWindow == 0 || t.known == nil || t.known.Decided.Verdict.Level == cases.Malicious {
+		return false
+	}
+	slot := caselog.Slot(t.Now())
+	before := 0
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		before, err = t.Log.PagesIn(ctx, slot, t.log.ID)
+		return err
+	})
+	g.Go(func() error { return t.Log.CountPage(ctx, slot, t.log.ID) })
+	if err := g.Wait(); err != nil {
+		slog.ErrorContext(ctx, "count pages", "incident", t.log.ID, "error", err)
+		return false
+	}
+	limit := t.PagesPerWindow
+	if t.known.Decided.Verdict.Level == cases.Suspicious {
+		limit *= 2 // lesser verdicts leave it a share
+	}
+	return before >= limit
+}
+
+// mayQueue reports whether an incident can wait for a digest: nothing malicious, and
+// nothing that waits for a person.
+func (t *telling) mayQueue(i incidents.Incident) bool {
+	for _, c := range i.Cases {
+		if c.Asking() || c.Decided.Verdict.Level == cases.Malicious {
+			return false
+		}
+	}
+	return i.Paged == nil
+}
+
+// queue leaves an incident to the digest of this window.
+func (t *telling) queue(ctx context.Context, i incidents.Incident) error {
+	slot := caselog.Slot(t.Now())
+	b := cases.Queued{Digest: caselog.DigestPrefix + strings.ToLower(slot), Until: caselog.SlotEnd(slot), Level: i.Level()}
+	if err := t.Log.AddMember(ctx, b.Digest, i.ID); err != nil {
+		return err
+	}
+	if err := t.Log.WakeAt(ctx, b.Digest, b.Until.Add(time.Second)); err != nil {
+		return err
+	}
+	_, err := t.log.Append(ctx, cases.KindQueued, b)
+	return err
+}
+
+// sendDigest notifies people, once, of the incidents that waited for a digest.
+func (r *Responder) sendDigest(ctx context.Context, id string) error {
+	log, err := r.Log.Read(ctx, id, r.LeaseOwner())
+	if err != nil {
+		return err
+	}
+	if log.LeasedByOther() {
+		return ErrBusy
+	}
+	for _, e := range log.Events() {
+		if e.Kind == cases.KindPaged {
+			return nil // it was sent
+		}
+	}
+	all, err := r.digestMembers(ctx, id)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	if _, err := log.Append(ctx, "taken", nil); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cases.StepDeadline)
+	defer cancel()
+	p, err := r.Notifier.PostDigest(ctx, id, all, len(log.Events()) > 1)
+	if err != nil {
+		again := r.Log.WakeAt(context.WithoutCancel(ctx), id, r.Now().Add(shortestPause))
+		return errors.Join(err, again, release(context.WithoutCancel(ctx), log))
+	}
+	if _, err := log.Append(ctx, cases.KindPaged, p); err != nil {
+		return err
+	}
+	return release(ctx, log)
+}
+
+// digestMembers reads the incidents that a digest tells of: those that were not paged
+// since.
+func (r *Responder) digestMembers(ctx context.Context, id string) ([]incidents.Incident, error) {
+	ids, _, err := r.Log.Members(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	read := make([]incidents.Incident, len(ids))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for n, member := range ids {
+		g.Go(func() (err error) {
+			read[n], err = incidentlog.Read(ctx, r.Log, member)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var out []incidents.Incident
+	for _, i := range read {
+		if i.Paged == nil && len(i.Cases) > 0 {
+			out = append(out, i)
+		}
+	}
+	return out, nil
+}
