@@ -165,6 +165,8 @@ type Joined struct {
 	Last time.Time `json:"last,omitzero"` // event time of the newest
 	// Programs has what the findings add: counts, and programs that are new.
 	Programs []Program `json:"programs,omitempty"`
+	// Clicks are IDs of clicks that were refused, and are not kept.
+	Clicks []string `json:"clicks,omitempty"`
 	// Through is a slot before which every occurrence has been handled.
 	Through string `json:"through,omitempty"`
 }
@@ -653,7 +655,7 @@ func (c Case) WithRecheck(at time.Time, failed bool) Case {
 }
 
 // lookupPauses lie between look-ups that fail: a failure uses up none of the plan's.
-var lookupPauses = []time.Duration{30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour}
+var lookupPauses = []time.Duration{15 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // retryLookup returns when the sources are asked again because none has answered; zero
 // when one has.

@@ -112,7 +112,9 @@ func (c *Case) add(e caselog.Event) error {
 		c.decide(e, *b)
 	case *Joined:
 		c.join(*b)
-		c.joined = e.At
+		if len(b.Keys) > 0 {
+			c.joined = e.At
+		}
 	case *Escalated:
 		c.Escalated = b
 	case *Paged:
@@ -216,6 +218,9 @@ func (c *Case) join(b Joined) {
 		} else {
 			c.Handled[k] = true
 		}
+	}
+	for _, id := range b.Clicks {
+		c.Handled[id] = true
 	}
 	c.Joined += len(b.Keys)
 	if b.Last.After(c.LastSeen) {

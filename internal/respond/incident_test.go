@@ -765,3 +765,69 @@ func TestMorePagesThanTheLimitAreOneDigest(t *testing.T) {
 		t.Errorf("%d messages later: %v", len(messages), err)
 	}
 }
+
+func TestManyRefusedClicksDelayNoRelease(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	_, id := w.open(r, "c1")
+	for n := range 2000 {
+		body, err := json.Marshal(cases.Click{ID: fmt.Sprint("approve-", n), What: cases.ActionApprove, By: "eve", At: time.Now().Add(-time.Hour)})
+		if err == nil {
+			err = r.Log.Click(t.Context(), id, fmt.Sprint("approve-", n), body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	press(t, w, id, cases.ActionRelease)
+	began := time.Now()
+	advance(t, r, id)
+	c := w.read(id)
+	if c.Frozen() || len(c.Clicks) > 21 || c.Clicks[0].What != cases.ActionRelease {
+		t.Errorf("%q, %d clicks kept, the first is %+v", c.Status(), len(c.Clicks), c.Clicks[0])
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the release took %s", took)
+	}
+}
+
+func TestLookUpThatFailsDoesNotUseUpThePlan(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	source := &failing{fails: 3, now: func() time.Time { return r.Now() }}
+	r.Verdicts = source
+	began := time.Now()
+	deliver(t, r, 1, ran(0, 0, unknownSum(0), began))
+	for at := time.Duration(0); at < 8*24*time.Hour; at += time.Minute {
+		if at > 30*time.Minute && at%time.Hour != time.Minute {
+			continue
+		}
+		sweepAt(t, r, began.Add(at))
+	}
+	c := w.incident().Lead()
+	// The first and two more fail within minutes; an answer comes, then those of the plan.
+	if c.Rechecks != 3 || c.Decided.Verdict.Level != cases.Unknown || c.Decided.Verdict.Why != "" || source.asked != 7 {
+		t.Errorf("%d look-ups of the plan, %d in all, verdict %+v", c.Rechecks, source.asked, c.Decided.Verdict)
+	}
+	if source.answered.IsZero() || source.answered.Sub(began) > 15*time.Minute {
+		t.Errorf("answered after %s", source.answered.Sub(began))
+	}
+}
+
+// failing is a source that fails a few times before it answers.
+type failing struct {
+	fails, asked int
+	answered     time.Time
+	now          func() time.Time
+}
+
+func (f *failing) Finding(context.Context, finding.Finding) cases.Verdict {
+	if f.asked++; f.asked <= f.fails {
+		return cases.Verdict{Level: cases.Unknown, Why: "VirusTotal: HTTP 503"}
+	}
+	if f.answered.IsZero() {
+		f.answered = f.now()
+	}
+	return cases.Verdict{Level: cases.Unknown}
+}

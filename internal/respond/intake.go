@@ -1,6 +1,7 @@
 package respond
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -79,6 +80,17 @@ func (w *run) takeIn(ctx context.Context) error {
 	if err := w.join(ctx, joining, programs); err != nil {
 		return err
 	}
+	return w.takeClicks(ctx, clicks)
+}
+
+// maxRefusedClicks bounds the refused clicks that a case keeps; of more only the IDs are.
+const maxRefusedClicks = 20
+
+// takeClicks records clicks: what ends a containment or keeps one from beginning first.
+// Clicks that change nothing cost one event together.
+func (w *run) takeClicks(ctx context.Context, clicks []cases.Click) error {
+	slices.SortStableFunc(clicks, func(a, b cases.Click) int { return cmp.Or(urgency(a)-urgency(b), a.At.Compare(b.At)) })
+	var dropped []string
 	for _, k := range clicks {
 		c, err := w.fold()
 		if err != nil {
@@ -87,11 +99,36 @@ func (w *run) takeIn(ctx context.Context) error {
 		if k.Refused == "" { // else Interact knows that this person may not click
 			k.Refused = refuses(c, k)
 		}
+		if k.Refused != "" && refusedClicks(c) >= maxRefusedClicks {
+			slog.WarnContext(ctx, "click refused", "case", c.ID, "what", k.What, "by", k.By, "reason", k.Refused)
+			dropped = append(dropped, k.ID)
+			continue
+		}
 		if err := w.record(ctx, cases.KindClicked, k); err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(dropped) == 0 {
+		return nil
+	}
+	return w.record(ctx, cases.KindJoined, cases.Joined{Clicks: dropped})
+}
+
+// urgency orders clicks; the least is the most urgent.
+func urgency(k cases.Click) int {
+	if k.What == cases.ActionRelease || k.What == cases.ActionDeny {
+		return 0
+	}
+	return 1
+}
+
+func refusedClicks(c cases.Case) (n int) {
+	for _, k := range c.Clicks {
+		if k.Refused != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // handledAfter is older than any occurrence that can still be written: a delivery that

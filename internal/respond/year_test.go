@@ -937,7 +937,7 @@ func (y *year) check(which string) (last cases.Case) {
 				fail("%s was claimed, and nobody approved", claim.Action)
 			}
 		}
-		if c.Paged == nil {
+		if c.Paged == nil && c.Expected() == "" {
 			fail("nobody was told")
 		}
 		y.moved(f)
