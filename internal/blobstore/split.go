@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// passing are the keys that are removed once they have served. All others are only
-// ever created, and can be kept where nobody can remove anything.
+// mutablePrefixes have the keys that are removed once they have served. All others are
+// only ever created, and can be kept where nothing can be removed.
 var mutablePrefixes = []string{"wakes", "callbacks", "uploads", "holds", "frozen"}
 
 // split keeps what is only created in one store, and what is removed in another.

@@ -15,10 +15,10 @@ import (
 	"google.golang.org/api/googleapi"
 )
 
-// ErrExists is answered by Create when the key is taken: somebody was first.
+// ErrExists is returned by Create when the key exists.
 var ErrExists = errors.New("key exists")
 
-// ErrNotExist is answered by Read for a key that is not there.
+// ErrNotExist is returned by Read for a key that does not exist.
 var ErrNotExist = errors.New("key does not exist")
 
 // Store is where cases are kept. Create is the one primitive that carries
@@ -27,11 +27,11 @@ var ErrNotExist = errors.New("key does not exist")
 type Store interface {
 	// Create writes a new key whole, or fails with ErrExists and writes nothing.
 	Create(ctx context.Context, key string, body []byte) error
-	// Read answers a key's value, or ErrNotExist.
+	// Read returns a key's value, or ErrNotExist.
 	Read(ctx context.Context, key string) ([]byte, error)
-	// List answers the keys with a prefix, in order.
+	// List returns the keys with a prefix, in order.
 	List(ctx context.Context, prefix string) ([]string, error)
-	// Delete removes a key of a derived index; one that is absent is no error.
+	// Delete removes a key of a derived index; an absent one is not an error.
 	// Nothing of the log itself is ever deleted.
 	Delete(ctx context.Context, key string) error
 	Close() error
@@ -80,7 +80,7 @@ func (s bucket) Create(ctx context.Context, key string, body []byte) error {
 	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
 		return ErrExists
 	}
-	if s.denied(err) { // who may only create may be told so instead of that it is there
+	if s.denied(err) { // a writer without read access may get a refusal instead of "exists"
 		if there, look := s.b.Exists(ctx, key); look == nil && there {
 			return ErrExists
 		}
@@ -123,7 +123,7 @@ func (s bucket) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// denied tells a refusal from an absence: the driver calls both "not found".
+// denied reports whether err is a refusal: the driver calls refusal and absence "not found".
 func (s bucket) denied(err error) bool {
 	var g *googleapi.Error
 	return s.b.ErrorAs(err, &g) && g.Code == http.StatusForbidden

@@ -29,10 +29,10 @@ var Containments = []string{Freeze, Evidence, Isolate, Cordon, Evict, Delete}
 
 var undoOf = map[string]string{Freeze: Thaw, Isolate: Release, Cordon: Uncordon}
 
-// Undoing answers the action that undoes another, or "".
+// UndoOf returns the action that undoes another, or "".
 func UndoOf(action string) string { return undoOf[action] }
 
-// Undone answers the action that another undoes, or "".
+// UndoneBy returns the action that another undoes, or "".
 func UndoneBy(undo string) string {
 	for action, u := range undoOf {
 		if u == undo {
@@ -42,10 +42,10 @@ func UndoneBy(undo string) string {
 	return ""
 }
 
-// Destroys tells whether an action cannot be undone.
+// Destroys reports whether an action cannot be undone.
 func Destroys(action string) bool { return action == Evict || action == Delete }
 
-// InOrder answers the containments among actions, in their order.
+// InOrder returns the containments among actions, in their order.
 func InOrder(actions []string) []string {
 	var out []string
 	for _, a := range Containments {

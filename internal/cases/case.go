@@ -112,22 +112,22 @@ type Decision struct {
 	DryRun bool     `json:"dryRun,omitempty"`
 	Why    string   `json:"why,omitempty"` // why less is done than a rule asks for
 
-	// Otherwise is done as well when what was done does not hold: a freeze that is
-	// lost, an isolation that is not enforced, or one that ended when Then says so.
+	// Fallback is done as well when a containment is not in effect: a freeze that is
+	// lost, an isolation that is not enforced, or one that ended with FallbackOnExpiry.
 	Fallback []string `json:"otherwise,omitempty"`
-	// For is how long a freeze and an isolation last when nobody releases them.
+	// HoldFor is how long a freeze and an isolation last unless they are released.
 	HoldFor time.Duration `json:"for,omitempty"`
-	// Ask has a person approve before anything is contained; silence is answered by
-	// telling again, never by acting.
+	// RequireApproval has a person approve before anything is contained; silence causes
+	// a reminder, never an action.
 	RequireApproval bool `json:"ask,omitempty"`
-	// EscalateAtEnd does Otherwise at the end of For instead of releasing the pod.
+	// FallbackOnExpiry does Fallback at the end of HoldFor instead of releasing the pod.
 	FallbackOnExpiry bool `json:"escalateAtEnd,omitempty"`
 }
 
-// Includes tells whether the policy asks for an action.
+// Includes reports whether the policy asks for an action.
 func (d Decision) Includes(action string) bool { return slices.Contains(d.Do, action) }
 
-// Lasts answers For, or a day.
+// HoldDuration returns HoldFor, or a day.
 func (d Decision) HoldDuration() time.Duration {
 	if d.HoldFor == 0 {
 		return 24 * time.Hour
@@ -151,10 +151,10 @@ type Decided struct {
 	// versions, whose cases are each an incident of their own.
 	Incident string `json:"incident,omitempty"`
 	Slot     string `json:"slot,omitempty"` // of the finding's occurrence
-	// Again: the sources were asked again about what the case has, and say worse.
+	// Recheck: the sources were asked again about what the case has, and report worse.
 	Recheck bool `json:"again,omitempty"`
-	// Moved: the same bytes run in a new container of the pod: what is done to
-	// containers is to be done to that one.
+	// Moved: a new container of the pod runs the same: containments of the container
+	// apply to that one.
 	Moved bool `json:"moved,omitempty"`
 }
 
@@ -249,33 +249,33 @@ type Claimed struct {
 	Click       string `json:"click,omitempty"` // that asked for it, where no rule does
 }
 
-// Acted is the body of KindActed. Claim is the number of the event that allowed it.
+// Outcome is the body of KindActed. Claim is the number of the event that allowed it.
 type Outcome struct {
 	Claim      int       `json:"claim"`
 	Action     string    `json:"action"`
 	Done       bool      `json:"done"`
 	Error      string    `json:"error,omitempty"`
-	TargetGone bool      `json:"gone,omitempty"` // the container is no more: nothing is frozen, nothing left to thaw
+	TargetGone bool      `json:"gone,omitempty"` // the container no longer exists: nothing is frozen or left to thaw
 	At         time.Time `json:"at"`             // when the node did it
 	Until      time.Time `json:"until,omitzero"` // of a freeze: when it ends by itself
 	Processes  int       `json:"processes,omitempty"`
 	SHA256     string    `json:"sha256,omitempty"`
 	Bytes      int64     `json:"bytes,omitempty"`
 
-	Notes       []string  `json:"notes,omitempty"`       // what a reader should know of how it went
-	Verified    string    `json:"verified,omitempty"`    // how it was seen to hold
-	Unverified  string    `json:"unverified,omitempty"`  // why it could not be
+	Notes       []string  `json:"notes,omitempty"`       // remarks for a reader
+	Verified    string    `json:"verified,omitempty"`    // how it was verified
+	Unverified  string    `json:"unverified,omitempty"`  // why it could not be verified
 	NotEnforced string    `json:"notEnforced,omitempty"` // of an isolation: why traffic still flows
 	RestartsAt  time.Time `json:"restartsAt,omitzero"`   // of a freeze: when the kubelet is likely to restart the container
 	Workload    string    `json:"workload,omitempty"`    // of a freeze: what owned the pod, by whose count it is ready
-	RetryAt     time.Time `json:"later,omitzero"`        // not done now; to be tried again from then on
-	Unknown     bool      `json:"unknown,omitempty"`     // it was given up: it may have taken effect or not
-	Confirmed   bool      `json:"confirmed,omitempty"`   // the sensor of the pod's own node knows the container: no other node's word is all there is
+	RetryAt     time.Time `json:"later,omitzero"`        // not done yet; to be retried from then on
+	Unknown     bool      `json:"unknown,omitempty"`     // it was given up: it may or may not have taken effect
+	Confirmed   bool      `json:"confirmed,omitempty"`   // the sensor of the pod's own node confirmed the container
 	Items       []Item    `json:"items,omitempty"`       // of evidence
 }
 
-// MaxGrace is the longest that a pod goes on after we have removed it: its own word
-// could be a year.
+// MaxGrace is the longest that a pod keeps running after we have removed it, whatever
+// grace period its manifest asks for.
 const MaxGrace = 30 * time.Second
 
 // Item is one piece of evidence, kept under its hash.
@@ -284,14 +284,14 @@ type Item struct {
 	SHA256 string    `json:"sha256,omitempty"`
 	Bytes  int64     `json:"bytes,omitempty"`
 	At     time.Time `json:"at"`
-	By     string    `json:"by"`              // who brought it: the sensor of a node, the Kubernetes API
+	By     string    `json:"by"`              // its source: the sensor of a node, the Kubernetes API
 	Error  string    `json:"error,omitempty"` // why there is none
 }
 
-// Driven is the body of KindDriven.
+// WorkflowStarted is the body of KindWorkflowStarted.
 type WorkflowStarted struct {
 	Execution string `json:"execution,omitempty"`
-	Error     string `json:"error,omitempty"` // none was started: the sweep suffices
+	Error     string `json:"error,omitempty"` // none was started: the sweep advances the case
 }
 
 // Rechecked is the body of KindRechecked.
@@ -307,39 +307,39 @@ type Rechecked struct {
 type Reminded struct {
 	Timestamp string `json:"ts,omitempty"`
 	Error     string `json:"error,omitempty"`
-	Worse     bool   `json:"graver,omitempty"` // that the verdict is worse than the page said, not that nobody has answered
+	Worse     bool   `json:"graver,omitempty"` // the verdict is worse than the page said; else an approval is pending
 }
 
 // Lost is the body of KindLost.
 type Lost struct {
-	Action string `json:"action,omitempty"` // that holds no more: Isolate; "": Freeze; Evict: the pod has not gone
+	Action string `json:"action,omitempty"` // no longer in effect: Isolate; "": Freeze; Evict: the pod is still there
 	Why    string `json:"why"`
 }
 
-// What people can press.
+// Click actions.
 const (
-	ActionRelease    = "release"    // undo what holds the pod: thaw, release, uncordon
+	ActionRelease    = "release"    // undo the containment: thaw, release, uncordon
 	ActionEvict      = "evict"      // evict the pod; what it ran is saved
 	ActionApprove    = "approve"    // do what the policy asks for
 	ActionDeny       = "deny"       // do not
 	ActionExtend     = "extend"     // hold the pod for as long again
-	ActionClose      = "close"      // the matter is settled; nothing is said of how
-	ActionExpected   = "benign"     // it was meant to be there: the finding becomes INACTIVE
-	ActionRemediated = "remediated" // it is dealt with: the finding becomes INACTIVE
+	ActionClose      = "close"      // close without a resolution; the finding stays active
+	ActionExpected   = "benign"     // the program was expected: the finding becomes INACTIVE
+	ActionRemediated = "remediated" // the problem was remediated: the finding becomes INACTIVE
 )
 
-// IsButton tells whether there is such a button.
+// IsClickAction reports whether a string is a click action.
 func IsClickAction(what string) bool {
 	return Resolution(what) != "" || slices.Contains([]string{ActionRelease, ActionEvict, ActionApprove, ActionDeny, ActionExtend}, what)
 }
 
-// endings are what closes a case, with the resolution each stands for.
+// resolutions of the click actions that close a case.
 var resolutions = map[string]string{ActionClose: "settled", ActionExpected: "benign", ActionRemediated: "remediated"}
 
-// Ending answers the resolution with which a button closes a case, or "".
+// Resolution returns the resolution with which a click closes a case, or "".
 func Resolution(what string) string { return resolutions[what] }
 
-// Click is what a person pressed; it is also the body of KindClicked.
+// Click is what a person clicked; it is also the body of KindClicked.
 type Click struct {
 	ID      string    `json:"id"`
 	What    string    `json:"what"`
@@ -347,7 +347,7 @@ type Click struct {
 	At      time.Time `json:"at"`
 	Refused string    `json:"refused,omitempty"`
 	// Decision is the number of the event whose decision the button was shown with; nil:
-	// the button did not say.
+	// not known.
 	Decision *int `json:"decision,omitempty"`
 	// Of ActionExpected: what is expected from now on, until when, and why.
 	Scope  string    `json:"scope,omitempty"` // ScopeBytes where it is ""
@@ -367,7 +367,8 @@ type Closed struct {
 	By         string `json:"by"`
 }
 
-// Over tells whether the finding itself is over with it. Released is not benign.
+// ClosesFinding reports whether the SCC finding becomes INACTIVE as well. A release says
+// nothing about the finding.
 func (c Closed) ClosesFinding() bool {
 	return c.Resolution == resolutions[ActionExpected] || c.Resolution == resolutions[ActionRemediated]
 }
@@ -378,10 +379,10 @@ type Reported struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// Case is what its events add up to.
+// Case is the state that its events add up to.
 type Case struct {
 	ID       string    `json:"id"`
-	First    time.Time `json:"first,omitzero"` // what was found first happened
+	First    time.Time `json:"first,omitzero"` // event time of the first finding
 	Opened   time.Time `json:"opened"`
 	Updated  time.Time `json:"updated"`
 	Incident string    `json:"incident,omitempty"` // "": opened by an earlier version
@@ -400,12 +401,12 @@ type Case struct {
 	Clicks           []Click          `json:"clicks,omitempty"`
 	Reported         string           `json:"reported,omitempty"`
 	Expired          bool             `json:"expired,omitempty"`  // the freeze has
-	FreezeLostReason string           `json:"lost,omitempty"`     // why the freeze is no more
-	IsolationBroken  string           `json:"open,omitempty"`     // why the isolation keeps nothing in or out any more
-	RemovalStuck     string           `json:"stays,omitempty"`    // why the pod that was removed is there all the same
-	Moves            int              `json:"moves,omitempty"`    // times that a new container of the pod ran the same
+	FreezeLostReason string           `json:"lost,omitempty"`     // why the freeze is no longer in effect
+	IsolationBroken  string           `json:"open,omitempty"`     // why the isolation is no longer in effect
+	RemovalStuck     string           `json:"stays,omitempty"`    // why the pod that was removed is still there
+	Moves            int              `json:"moves,omitempty"`    // times the case moved to a new container of the pod
 	Reminded         *Reminded        `json:"reminded,omitempty"` // of the decision that stands
-	WorseReminder    *Reminded        `json:"warned,omitempty"`   // likewise, that it is graver than the one before
+	WorseReminder    *Reminded        `json:"warned,omitempty"`   // likewise, of a worse verdict
 	WorkflowStarted  *WorkflowStarted `json:"driven,omitempty"`
 	Rechecks         int              `json:"judged,omitempty"` // times that the sources were asked again
 	Closed           *Closed          `json:"closed,omitempty"`
@@ -452,16 +453,16 @@ type Claim struct {
 // Unresolved reports whether the outcome of a claim is not known.
 func (k Claim) Unresolved() bool { return k.Outcome == nil || k.Outcome.Unknown }
 
-// move makes the case about a new container of the same pod. What was decided stands.
+// move makes the case about a new container of the same pod. The decision stands.
 func (c *Case) move(d Decided) {
 	if c.InForce(Freeze) {
-		c.FreezeLostReason = "the container that was frozen is no more: another of the pod runs the same"
+		c.FreezeLostReason = "the frozen container no longer exists: another of the pod runs the same"
 	}
 	c.Moves++
 	c.Decided.Finding.Container, c.Decided.Finding.EventTime = d.Finding.Container, d.Finding.EventTime
 }
 
-// ContainerID is of the container that the case is about; "" when nobody could say.
+// ContainerID returns the ID of the container that the case is about; "": not known.
 func (c Case) ContainerID() string {
 	if id := c.Decided.Finding.Container.ID; id != "" || c.Decided.Facts.Workload == nil {
 		return id
@@ -469,7 +470,7 @@ func (c Case) ContainerID() string {
 	return c.Decided.Facts.Workload.ContainerID
 }
 
-// PodUID is of the pod that the case is about; "" when nobody could say.
+// PodUID returns the UID of the pod that the case is about; "": not known.
 func (c Case) PodUID() string {
 	if uid := c.Decided.Finding.Pod.UID; uid != "" || c.Decided.Facts.Workload == nil {
 		return uid
@@ -477,13 +478,13 @@ func (c Case) PodUID() string {
 	return c.Decided.Facts.Workload.PodUID
 }
 
-// Current tells whether a claim is about what the case is about now: one about a
-// container that was replaced says nothing of the new one.
+// Current reports whether a claim is about the container that the case is about now: a
+// freeze of one that was replaced does not freeze the new one.
 func (c Case) Current(k *Claim) bool {
 	return k.Action != Freeze && k.Action != Evidence || k.ContainerID == c.ContainerID()
 }
 
-// Claim answers the latest claim of an action, or nil.
+// Claim returns the latest claim of an action, or nil.
 func (c Case) Claim(action string) *Claim {
 	for i := len(c.Claims) - 1; i >= 0; i-- {
 		if c.Claims[i].Action == action {
@@ -493,8 +494,8 @@ func (c Case) Claim(action string) *Claim {
 	return nil
 }
 
-// lastDone answers the latest claim of an action that was carried out, or nil: a
-// later one that failed, such as one to hold longer, undoes nothing.
+// lastDone returns the latest claim of an action that was carried out, or nil: a later
+// one that failed, such as an extension, undoes nothing.
 func (c Case) lastDone(action string) *Claim {
 	for i := len(c.Claims) - 1; i >= 0; i-- {
 		if k := &c.Claims[i]; k.Action == action && k.Outcome != nil && k.Outcome.Done {
@@ -504,7 +505,7 @@ func (c Case) lastDone(action string) *Claim {
 	return nil
 }
 
-// Done answers what came of an action, if it was carried out.
+// Done returns the outcome of an action that was carried out, or nil.
 func (c Case) Done(action string) *Outcome {
 	if k := c.lastDone(action); k != nil {
 		return k.Outcome
@@ -512,7 +513,7 @@ func (c Case) Done(action string) *Outcome {
 	return nil
 }
 
-// InForce tells whether an action was done and still holds, as far as the log knows.
+// InForce reports whether an action was done and is still in effect, as far as the log knows.
 func (c Case) InForce(action string) bool {
 	if c.Done(action) == nil || c.isUndone(action) || c.PodRemoved() && action != Cordon {
 		return false
@@ -520,31 +521,31 @@ func (c Case) InForce(action string) bool {
 	return action != Freeze || !c.Expired && c.FreezeLostReason == ""
 }
 
-// isUndone tells whether what was done was undone after it.
+// isUndone reports whether an action that was done was undone later.
 func (c Case) isUndone(action string) bool {
 	claim := c.lastDone(action)
 	return claim != nil && c.undone(claim)
 }
 
-// undone tells whether what undoes a claim was done after it, or found nothing left.
+// undone reports whether a claim was undone later, or nothing was left to undo.
 func (c Case) undone(claim *Claim) bool {
 	return slices.ContainsFunc(c.Claims, func(u Claim) bool {
 		return u.Action == undoOf[claim.Action] && u.N > claim.N && u.Outcome != nil && (u.Outcome.Done || u.Outcome.TargetGone)
 	})
 }
 
-// Pending tells whether something that holds the pod was begun, and neither ended nor
-// was undone: nobody knows whether it holds.
+// Pending reports whether a containment was begun and neither ended nor was undone: it
+// may or may not be in effect.
 func (c Case) Pending() bool {
 	return slices.ContainsFunc(c.Claims, func(k Claim) bool {
 		return undoOf[k.Action] != "" && k.Unresolved() && !c.undone(&k)
 	})
 }
 
-// Gone tells whether we have removed the pod.
+// PodRemoved reports whether we have removed the pod.
 func (c Case) PodRemoved() bool { return c.Removed() != nil }
 
-// Removed answers what came of the pod's removal, or nil.
+// Removed returns the outcome of the pod's removal, or nil.
 func (c Case) Removed() *Outcome {
 	if a := c.Done(Evict); a != nil {
 		return a
@@ -552,8 +553,8 @@ func (c Case) Removed() *Outcome {
 	return c.Done(Delete)
 }
 
-// SeeGone is when the pod must have gone that we have removed, and somebody is to look;
-// zero when there is nothing to see.
+// RemovalDeadline returns when a pod that we have removed must have gone and is checked;
+// zero when there is nothing to check.
 func (c Case) RemovalDeadline() (at time.Time) {
 	if a := c.Removed(); a != nil && c.RemovalStuck == "" && !a.TargetGone {
 		return a.At.Add(goneAfter)
@@ -563,14 +564,13 @@ func (c Case) RemovalDeadline() (at time.Time) {
 
 const goneAfter = MaxGrace + 15*time.Second
 
-// Holds are the actions in force that somebody has to undo.
+// Holds returns the actions in force that have to be undone.
 func (c Case) Holds() []string {
 	return slices.DeleteFunc([]string{Freeze, Isolate, Cordon}, func(a string) bool { return !c.InForce(a) })
 }
 
-// Answer is the click that approved or denied what was asked, or nil. The first
-// one counts that was pressed after the decision that stands: nobody has approved
-// what was decided later.
+// Answer returns the click that approved or denied the decision that stands, or nil. The
+// first one counts; an approval of an earlier decision does not.
 func (c Case) Answer() *Click {
 	for i := range c.Clicks {
 		if k := &c.Clicks[i]; k.Refused == "" && (k.What == ActionApprove || k.What == ActionDeny) && c.AnswersCurrent(*k) {
@@ -580,8 +580,8 @@ func (c Case) Answer() *Click {
 	return nil
 }
 
-// Sees tells whether who pressed was shown the decision that stands; where the button
-// did not say, whether it can have been.
+// AnswersCurrent reports whether the click answers the decision that stands; where the
+// button did not say, whether it can.
 func (c Case) AnswersCurrent(k Click) bool {
 	if k.Decision != nil {
 		return *k.Decision == c.decidedN
@@ -589,20 +589,20 @@ func (c Case) AnswersCurrent(k Click) bool {
 	return !k.At.Before(c.decided)
 }
 
-// Asking tells whether a person's answer is waited for.
+// Asking reports whether an approval is pending.
 func (c Case) Asking() bool {
 	d := c.Decided.Decision
 	return d.RequireApproval && c.Closed == nil && c.Answer() == nil && len(InOrder(d.Do)) > 0
 }
 
-// Permitted tells whether the policy's containments may be done: nobody has to be
-// asked, or somebody has approved.
+// Approved reports whether the policy's containments may be done: no approval is required,
+// or one was given.
 func (c Case) Approved() bool {
 	a := c.Answer()
 	return !c.Decided.Decision.RequireApproval || a != nil && a.What == ActionApprove
 }
 
-// Buttons are what can be pressed now, in the order in which they are shown.
+// ClickActions returns what can be clicked now, in the order in which it is shown.
 func (c Case) ClickActions() []string {
 	var out []string
 	if c.Closed != nil {
@@ -628,7 +628,7 @@ func (c Case) ClickActions() []string {
 }
 
 // again is how long after a case was opened the sources are asked once more about
-// what they did not know: new malware is known to nobody on its first day.
+// programs that they did not know: new malware is unknown on its first day.
 var again = []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
 
 // RecheckTimes returns when the sources are to be asked again, the next time first.
@@ -673,17 +673,17 @@ func (c Case) retryLookup() (at time.Time) {
 	return from.Add(lookupPauses[min(c.failedLookups, len(lookupPauses)-1)])
 }
 
-// Frozen tells whether the container is frozen as far as the log knows.
+// Frozen reports whether the container is frozen as far as the log knows.
 func (c Case) Frozen() bool { return c.InForce(Freeze) }
 
-// Released tells whether something held the pod, or may have, and nothing does any more.
+// Released reports whether the pod was contained, or may have been, and no longer is.
 func (c Case) Released() bool {
 	return len(c.Holds()) == 0 && !c.Pending() && slices.ContainsFunc(c.Claims, func(k Claim) bool {
 		return undoOf[k.Action] != "" && (k.Outcome == nil || k.Outcome.Done) && c.undone(&k)
 	})
 }
 
-// Trouble is why Decision.Otherwise is to be done, or "".
+// FallbackReason returns why Decision.Fallback is to be done, or "".
 func (c Case) FallbackReason(now time.Time) string {
 	isolated := c.Done(Isolate)
 	switch {
@@ -705,7 +705,7 @@ func (c Case) FallbackReason(now time.Time) string {
 
 var holding = map[string]string{Freeze: "frozen", Isolate: "isolated", Cordon: "node cordoned"}
 
-// Status in few words, for lists and for SCC's external system.
+// Status returns the state in few words, for lists and for SCC's external system.
 func (c Case) Status() string {
 	var words []string
 	for _, a := range c.Holds() {

@@ -10,6 +10,6 @@ const (
 	Lease           = 420 * time.Second
 	AckDeadline     = 600 * time.Second
 
-	// ActDeadline is Contain's own, within a step.
+	// ContainDeadline is Contain's own, within a step.
 	ContainDeadline = 50 * time.Second
 )

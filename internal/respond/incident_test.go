@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -830,4 +831,100 @@ func (f *failing) Finding(context.Context, finding.Finding) cases.Verdict {
 		f.answered = f.now()
 	}
 	return cases.Verdict{Level: cases.Unknown}
+}
+
+// byProgram gives a verdict by the last digit of the hash.
+type byProgram struct{}
+
+func (byProgram) Finding(_ context.Context, f finding.Finding) cases.Verdict {
+	switch f.Process.SHA256[63] {
+	case 'f':
+		return cases.Verdict{Level: cases.Malicious}
+	case 'e':
+		return cases.Verdict{Level: cases.Suspicious}
+	}
+	return cases.Verdict{Level: cases.Unknown}
+}
+
+// TestAnyOrderDuplicationAndDelayOfFindings delivers random findings of several workloads,
+// some twice, some days late, several at once.
+func TestAnyOrderDuplicationAndDelayOfFindings(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1))
+			w := newWorld(t, memory(t))
+			w.yaml = pageOnly
+			r := w.process()
+			r.Verdicts = byProgram{}
+			now := time.Now()
+			all := map[string]finding.Finding{}
+			for range 6 {
+				now = now.Add(time.Duration(rnd.IntN(40)) * time.Minute)
+				sweepAt(t, r, now)
+				var batch []finding.Finding
+				for range 1 + rnd.IntN(12) {
+					f := ran(rnd.IntN(3), rnd.IntN(20), unknownSum(rnd.IntN(20)), now.Add(-time.Duration(rnd.IntN(3000))*time.Minute))
+					f.Pod.Namespace = fmt.Sprint("team-", rnd.IntN(3))
+					f.Pod.UID += f.Pod.Namespace
+					f.CanonicalName = f.Pod.Namespace + f.CanonicalName
+					all[f.Key()] = f
+					for range 1 + rnd.IntN(2) {
+						batch = append(batch, f)
+					}
+				}
+				deliver(t, r, 4, batch...)
+			}
+			sweepAt(t, r, now.Add(5*time.Minute))
+			checkEachFindingIsTold(t, r.Log, all)
+			checkMessages(t, w, r.Log)
+		})
+	}
+}
+
+func checkEachFindingIsTold(t *testing.T, log *caselog.Store, all map[string]finding.Finding) {
+	t.Helper()
+	for key, f := range all {
+		id, err := log.CaseOf(t.Context(), key)
+		if err != nil {
+			t.Fatalf("a finding without a case: %v", err)
+		}
+		c, _, err := incidentlog.Case(t.Context(), log, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := c.Program(f.Process.SHA256); !ok || c.Paged == nil {
+			t.Errorf("case %s has the program: %v, was paged: %v", id, ok, c.Paged != nil)
+		}
+		if c.Decided.Finding.IncidentKey() != f.IncidentKey() || c.Decided.Finding.Pod.UID != f.Pod.UID {
+			t.Errorf("case %s is of pod %s, and has a finding of pod %s", id, c.Decided.Finding.Pod.UID, f.Pod.UID)
+		}
+	}
+}
+
+func checkMessages(t *testing.T, w *world, log *caselog.Store) {
+	t.Helper()
+	ids, err := log.Incidents(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	for _, id := range ids {
+		i, err := incidentlog.Read(t.Context(), log, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range i.Cases {
+			if c.Decided.Finding.Workload() != i.Workload {
+				t.Errorf("incident %s of %s has a case of %s", id, i.Workload, c.Decided.Finding.Workload())
+			}
+		}
+		if i.Told != i.Level() {
+			t.Errorf("incident %s is %s, and people know of %s", id, i.Level(), i.Told)
+		}
+		most += 3 // the page, suspicious, malicious
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) < len(ids) || len(messages) > most {
+		t.Errorf("%d messages of %d incidents: %v", len(messages), len(ids), err)
+	}
 }

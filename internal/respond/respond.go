@@ -24,7 +24,7 @@ type Facts interface {
 	Facts(ctx context.Context, f finding.Finding) cases.Facts
 }
 
-// Judge says what is known of the bytes; it never fails as a whole.
+// Verdicts looks up what is known about a program; it never fails as a whole.
 type Verdicts interface {
 	Finding(ctx context.Context, f finding.Finding) cases.Verdict
 }
@@ -285,8 +285,8 @@ func (r *Responder) nextHoldCheck(c cases.Case) (at time.Time) {
 	return at
 }
 
-// lookAtHolds sees whether the kubelet has restarted what we froze, or somebody has
-// opened what we isolated, and answers when somebody is to look again.
+// lookAtHolds checks whether the kubelet has restarted what we froze, or somebody has
+// opened what we isolated, and returns when to look again.
 func (w *run) lookAtHolds(ctx context.Context) (next time.Time, err error) {
 	c, err := w.fold()
 	if err != nil {
@@ -308,8 +308,8 @@ func (w *run) lookAtHolds(ctx context.Context) (next time.Time, err error) {
 // may be late.
 const seeGoneFor = 6 * time.Hour
 
-// wakeForHolds has somebody look at a time, unless somebody does so before: every look
-// asks for the next, and they must not become more.
+// wakeForHolds has the holds checked at a time, unless they are before: every check asks
+// for the next, and they must not multiply.
 func (w *run) wakeForHolds(ctx context.Context, at time.Time) error {
 	ahead, err := w.Log.WakesWithin(ctx, w.log.ID, w.Now(), at)
 	if err != nil || ahead {
@@ -318,7 +318,7 @@ func (w *run) wakeForHolds(ctx context.Context, at time.Time) error {
 	return w.Log.WakeAt(ctx, w.log.ID, at)
 }
 
-// Wait is what a case waits for: nothing when Done, else for a press, at most For.
+// Wait is what a case waits for: nothing when Done, else for a click, at most For.
 type Wait struct {
 	Done bool
 	For  time.Duration
@@ -337,7 +337,7 @@ const (
 
 // AdvanceFor is Advance for a workflow's execution that drives the case and can be
 // resumed at callback; both are "" for anybody else. One execution drives a case:
-// another is told that it is done.
+// any other gets Done.
 func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback string) (Wait, error) {
 	if execution != "" {
 		ours, err := r.Log.ClaimExecution(ctx, caseID, execution)
@@ -345,10 +345,10 @@ func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback 
 			return Wait{}, err
 		}
 		if !ours {
-			return Wait{Done: true, Why: "another execution drives the case"}, nil
+			return Wait{Done: true, Why: "another execution has the case"}, nil
 		}
 	}
-	if callback != "" { // before anything is looked at: who presses from now on resumes it
+	if callback != "" { // before anything is read: a click from now on resumes it
 		if err := r.Log.SetCallback(ctx, caseID, callback); err != nil {
 			return Wait{}, err
 		}
@@ -359,14 +359,14 @@ func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback 
 	return r.Waits(ctx, caseID)
 }
 
-// Waits answers for how long nothing is due in a case.
+// Waits returns for how long nothing is due in a case.
 func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
 	file, err := r.Log.Read(ctx, caseID, r.LeaseOwner())
 	if err != nil {
 		return Wait{}, err
 	}
 	if len(file.Events()) == 0 {
-		return Wait{Done: true, Why: "there is no such case"}, nil
+		return Wait{Done: true, Why: "no such case"}, nil
 	}
 	c, err := cases.Fold(caseID, file.Events())
 	if err != nil {
@@ -377,7 +377,7 @@ func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
 	}
 	now, next := r.Now(), r.Now().Add(longestWait)
 	if now.Sub(c.Opened) > longestDriven {
-		return Wait{Done: true, Why: "it is left to the sweep: an execution lives a year at most"}, nil
+		return Wait{Done: true, Why: "left to the sweep: an execution lives a year at most"}, nil
 	}
 	for _, at := range r.looks(c) {
 		if at.After(now) && at.Before(next) {

@@ -1,26 +1,26 @@
-// Package retry owns one distinction: a failure that may pass and one that
-// will not. A transient failure is returned to whoever delivered the work, who
-// delivers it again; a permanent one is recorded and the work acknowledged.
+// Package retry classifies failures: transient, misconfigured, refused. A transient
+// failure is returned to the caller that delivered the work, which delivers it again; the
+// others are recorded and the work acknowledged.
 package retry
 
 import "errors"
 
-type permanent struct{ error }
+type refused struct{ error }
 
-func (p permanent) Unwrap() error { return p.error }
+func (r refused) Unwrap() error { return r.error }
 
-// Permanent marks an error as one that no repetition will mend.
+// Refused marks an error as one that repeating the same content cannot mend; nil stays nil.
 func Refused(err error) error {
 	if err == nil {
 		return nil
 	}
-	return permanent{err}
+	return refused{err}
 }
 
-// IsPermanent tells whether an error, or one that it wraps, was so marked.
+// IsRefused reports whether an error, or one that it wraps, was so marked.
 func IsRefused(err error) bool {
-	var p permanent
-	return errors.As(err, &p)
+	var r refused
+	return errors.As(err, &r)
 }
 
 // Class of a failure.

@@ -76,14 +76,14 @@ type Entry struct {
 	Body []byte
 }
 
-// Log is the cases in a store.
+// Store has the logs in a blob store.
 type Store struct {
 	Objects blobstore.Store // required
 	// Lease is how long a holder has a case after its last event. It must be
 	// longer than a function may run and shorter than the ack deadline.
 	Lease time.Duration // required
-	// Alive tells of a holder whose lease has not ended whether it still can be
-	// at work; nil: always. On one machine a process that has the store to itself
+	// Alive reports whether a holder whose lease has not ended can still be at
+	// work; nil: always. On one machine a process that has the store to itself
 	// knows that earlier ones are dead.
 	Alive func(holder string) bool
 	// Now is the clock; nil: time.Now.
@@ -300,8 +300,8 @@ func entryName(key string) string { return strings.TrimSuffix(path.Base(key), ".
 // lookBack bounds how many episodes are read to find one that is open.
 const lookBack = 4
 
-// Latest reads the last episode of a case by its base id that is open and fits; fits
-// nil: any. Where there is none, the answer is a new episode without events.
+// Latest reads the last open episode of a case of an earlier version, by its base ID, that
+// fits; fits nil: any. Where there is none it returns a new episode without events.
 func (l *Store) Latest(ctx context.Context, base, holder string, fits func(*Log) (bool, error)) (*Log, error) {
 	keys, err := l.Objects.List(ctx, "events/"+base) // "<base>/..." and "<base>-2/...": ids are of one length
 	if err != nil {
@@ -367,13 +367,13 @@ func episodeID(base string, n int) string {
 	return fmt.Sprintf("%s-%d", base, n)
 }
 
-// Read reads one case. A case without events is no error: it is not opened yet.
+// Read reads one log from its last snapshot on. A log without events is not opened yet.
 func (l *Store) Read(ctx context.Context, caseID, holder string) (*Log, error) {
 	f := &Log{ID: caseID, store: l, leaseOwner: holder}
 	return f, f.Reload(ctx)
 }
 
-// Exists tells whether there is such a case.
+// Exists reports whether a log has events.
 func (l *Store) Exists(ctx context.Context, caseID string) (bool, error) {
 	_, err := l.Objects.Read(ctx, eventKey(caseID, 0))
 	if errors.Is(err, blobstore.ErrNotExist) {
@@ -459,14 +459,14 @@ func (f *Log) read(ctx context.Context, from, end int) ([]Event, error) {
 
 func eventKey(caseID string, n int) string { return fmt.Sprintf("events/%s/%010d.json", caseID, n) }
 
-// IsClosed tells whether the last event closed the case.
+// IsClosed reports whether the last event closed the case.
 func (f *Log) IsClosed() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.events) > 0 && f.events[len(f.events)-1].Kind == Closed
 }
 
-// HeldByOther tells whether somebody else has the case now.
+// LeasedByOther reports whether another holder has the lease now.
 func (f *Log) LeasedByOther() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -480,7 +480,7 @@ func (f *Log) LeasedByOther() bool {
 	return f.store.Alive == nil || f.store.Alive(last.Holder)
 }
 
-// HeldUntil is the end of the lease of whoever has the case.
+// LeasedUntil returns the end of the current lease.
 func (f *Log) LeasedUntil() time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -490,10 +490,10 @@ func (f *Log) LeasedUntil() time.Time {
 	return f.events[len(f.events)-1].Until
 }
 
-// Append adds an event after those that were read, and takes or keeps the case.
-// ErrConflict means that somebody else was first, ErrClosed that there is
-// nothing to add to any more. When an answer was lost on
-// the way and the event is there after all, by our hand, that is success.
+// Append adds an event after those that were read, and takes or keeps the lease.
+// ErrConflict means that another holder was first, ErrClosed that the log accepts no more
+// events. When the store's answer was lost and the event is there, written by this holder,
+// that is success.
 func (f *Log) Append(ctx context.Context, kind string, body any) (Event, error) {
 	return f.AppendAt(ctx, f.store.now(), kind, body)
 }
@@ -503,7 +503,7 @@ func (f *Log) AppendAt(ctx context.Context, at time.Time, kind string, body any)
 	return f.append(ctx, at, kind, body, f.store.now().Add(f.store.Lease))
 }
 
-// Yield gives the case back.
+// Release gives the lease back.
 func (f *Log) Release(ctx context.Context) error {
 	_, err := f.append(ctx, f.store.now(), "yielded", nil, time.Time{})
 	return err
@@ -555,7 +555,7 @@ func (f *Log) append(ctx context.Context, at time.Time, kind string, body any, u
 	return e, nil
 }
 
-// WakeAt notes that a case is to be looked at from a time on.
+// WakeAt records that a case or an incident is to be looked at from a time on.
 func (l *Store) WakeAt(ctx context.Context, caseID string, at time.Time) error {
 	err := l.Objects.Create(ctx, wakeKey(at, caseID), nil)
 	if errors.Is(err, blobstore.ErrExists) {
@@ -570,14 +570,14 @@ func wakeKey(at time.Time, caseID string) string {
 
 const wakeForm = "2006-01-02T15:04:05" // of a wake's time, in UTC: keys sort by it
 
-// Wake is a case that somebody is to look at.
+// Wake is a case or an incident that is to be looked at.
 type Wake struct {
 	Case string
 	At   time.Time
 	key  string
 }
 
-// Due are the wakes whose time has come, and ahead those that have not, each by time.
+// Due returns the wakes whose time has come, and ahead those whose time has not, each by time.
 func (l *Store) Due(ctx context.Context) (due, ahead []Wake, err error) {
 	keys, err := l.Objects.List(ctx, "wakes/")
 	if err != nil {
@@ -587,8 +587,8 @@ func (l *Store) Due(ctx context.Context) (due, ahead []Wake, err error) {
 	for _, key := range keys {
 		w := Wake{Case: path.Base(key), key: key}
 		if w.At, err = time.Parse(wakeForm, path.Base(path.Dir(key))); err != nil {
-			slog.Warn("not a wake, and not looked at", "key", key, "error", err.Error())
-			continue // one that nobody can read keeps no other case from its turn
+			slog.Warn("unreadable wake", "key", key, "error", err.Error())
+			continue // it must not keep the others from their turn
 		}
 		if key <= limit {
 			due = append(due, w)
@@ -599,7 +599,7 @@ func (l *Store) Due(ctx context.Context) (due, ahead []Wake, err error) {
 	return due, ahead, nil
 }
 
-// WakesWithin tells whether somebody is to look at a case after one time and until another,
+// WakesWithin reports whether a case is to be looked at after one time and until another,
 // hours apart at most.
 func (l *Store) WakesWithin(ctx context.Context, caseID string, after, until time.Time) (bool, error) {
 	from, to := wakeKey(after, "\xff"), wakeKey(until, "\xff")
@@ -617,7 +617,7 @@ func (l *Store) WakesWithin(ctx context.Context, caseID string, after, until tim
 	return false, nil
 }
 
-// Woken forgets a wake that was answered.
+// DeleteWake removes a wake that was taken.
 func (l *Store) DeleteWake(ctx context.Context, w Wake) error { return l.Objects.Delete(ctx, w.key) }
 
 // IncidentPrefix begins the IDs of incidents.
@@ -658,7 +658,7 @@ func (l *Store) ids(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// Drives claims a case for a workflow's execution; false: another drives it.
+// ClaimExecution claims a case for a workflow's execution; false: another has it.
 func (l *Store) ClaimExecution(ctx context.Context, caseID, execution string) (bool, error) {
 	key := "executions/" + caseID
 	err := l.Objects.Create(ctx, key, []byte(execution))
@@ -669,7 +669,7 @@ func (l *Store) ClaimExecution(ctx context.Context, caseID, execution string) (b
 	return string(holder) == execution, err
 }
 
-// SetCallback notes where the workflow that drives a case can be resumed now.
+// SetCallback records where the workflow that drives a case can be resumed now.
 func (l *Store) SetCallback(ctx context.Context, caseID, url string) error {
 	prefix := "callbacks/" + caseID + "/"
 	old, err := l.Objects.List(ctx, prefix)
@@ -687,7 +687,7 @@ func (l *Store) SetCallback(ctx context.Context, caseID, url string) error {
 	return nil
 }
 
-// Callback answers where the workflow that drives a case can be resumed, or "".
+// Callback returns where the workflow that drives a case can be resumed, or "".
 func (l *Store) Callback(ctx context.Context, caseID string) (string, error) {
 	keys, err := l.Objects.List(ctx, "callbacks/"+caseID+"/")
 	if err != nil || len(keys) == 0 {
