@@ -928,3 +928,44 @@ func checkMessages(t *testing.T, w *world, log *caselog.Store) {
 		t.Errorf("%d messages of %d incidents: %v", len(messages), len(ids), err)
 	}
 }
+
+// hangingSCC does not answer until it is released.
+type hangingSCC struct {
+	respond.Escalator
+	release chan struct{}
+}
+
+func (h hangingSCC) Escalate(ctx context.Context, c cases.Case, at time.Time) (string, error) {
+	<-h.release
+	return h.Escalator.Escalate(ctx, c, at)
+}
+
+func TestContainmentDoesNotWaitForSCC(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	f := w.found("c1", time.Now())
+	w.raiseInSCC(f)
+	scc := hangingSCC{r.SCC, make(chan struct{})}
+	r.SCC = scc
+	saved := make(chan struct{})
+	contain := r.Contain
+	r.Contain = func(ctx context.Context, id string, n int) (cases.Outcome, error) {
+		o, err := contain(ctx, id, n)
+		if o.Action == cases.Evidence {
+			close(saved)
+		}
+		return o, err
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); deliver(t, r, 1, f) }()
+	select {
+	case <-saved:
+	case <-time.After(10 * time.Second):
+		t.Error("nothing is frozen and saved while SCC hangs")
+	}
+	close(scc.release)
+	<-done
+	if c := w.incident().Lead(); c.Escalated == nil || c.Escalated.Error != "" {
+		t.Errorf("escalated: %+v", c.Escalated)
+	}
+}

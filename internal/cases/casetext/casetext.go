@@ -98,13 +98,21 @@ func Steps(c cases.Case) []string {
 		}
 	}
 	if c.Joined > 0 {
-		out = append(out, fmt.Sprintf("%d more findings of the same program, the last at %s", c.Joined, stamp(c.LastSeen)))
+		out = append(out, fmt.Sprintf("%d more findings of %s, the last at %s", c.Joined, programCount(c), stamp(c.LastSeen)))
 	}
 	out = append(out, clicks(c)...)
 	if c.Closed != nil {
 		out = append(out, "closed as "+c.Closed.Resolution+" by "+c.Closed.By)
 	}
 	return out
+}
+
+// programCount returns how many programs the case has, in words.
+func programCount(c cases.Case) string {
+	if n := len(c.Programs) + c.MorePrograms; n > 1 {
+		return fmt.Sprintf("%d programs", n)
+	}
+	return "the same program"
 }
 
 func escalation(c cases.Case) []string {

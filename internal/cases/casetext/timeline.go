@@ -1,7 +1,6 @@
 package casetext
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,64 +82,59 @@ func eventEntries(e caselog.Event) []TimelineEntry {
 }
 
 func decodeEntries(e caselog.Event) ([]TimelineEntry, error) {
-	switch e.Kind {
-	case cases.KindDecided:
-		return entriesOf(e, decidedEntries)
-	case cases.KindJoined:
-		return entriesOf(e, func(b cases.Joined, at time.Time) []TimelineEntry {
-			return one(at, "joined", fmt.Sprintf("%d more findings of the same program", len(b.Keys)))
-		})
-	case cases.KindEscalated:
-		return entriesOf(e, func(b cases.Escalated, at time.Time) []TimelineEntry {
-			return one(at, "escalated", b.Finding+b.Error)
-		})
-	case cases.KindPaged:
-		return entriesOf(e, pagedEntries)
-	case cases.KindClaimed:
-		return entriesOf(e, func(b cases.Claimed, at time.Time) []TimelineEntry {
-			return one(at, "claimed", b.Action+" of container "+b.ContainerID)
-		})
-	case cases.KindActed:
-		return entriesOf(e, func(b cases.Outcome, _ time.Time) []TimelineEntry { return outcomeEntries(b) })
-	case cases.KindClicked:
-		return entriesOf(e, func(b cases.Click, _ time.Time) []TimelineEntry { return clickEntries(b) })
-	case cases.KindExpired:
-		return one(e.At, "expired", "the freeze has expired"), nil
-	case cases.KindRechecked:
-		return entriesOf(e, func(b cases.Verdict, at time.Time) []TimelineEntry {
-			return one(at, "rechecked", string(b.Level)+" "+b.Why)
-		})
-	case cases.KindWorkflowStarted:
-		return entriesOf(e, func(b cases.WorkflowStarted, at time.Time) []TimelineEntry {
-			return one(at, "waits", b.Execution+b.Error)
-		})
-	case cases.KindReminded:
-		return entriesOf(e, remindedEntries)
-	case cases.KindLost:
-		return entriesOf(e, lostEntries)
-	case cases.KindReported:
-		return entriesOf(e, func(b cases.Reported, at time.Time) []TimelineEntry {
-			return one(at, "reported", strings.TrimSpace("to Security Command Center: "+b.Status+" "+b.Error))
-		})
-	case cases.KindClosed:
-		return entriesOf(e, func(b cases.Closed, at time.Time) []TimelineEntry {
-			return one(at, "closed", b.Resolution+" by "+b.By)
-		})
+	body, err := cases.Decode(e)
+	if err != nil {
+		return nil, err
 	}
-	return nil, nil
+	switch b := body.(type) {
+	case *cases.Decided:
+		return decidedEntries(*b, e.At), nil
+	case *cases.Joined:
+		return joinedEntries(*b, e.At), nil
+	case *cases.Escalated:
+		return one(e.At, "escalated", b.Finding+b.Error), nil
+	case *cases.Paged:
+		return pagedEntries(*b, e.At), nil
+	case *cases.Queued:
+		return one(e.At, "queued", "told in the digest at "+stamp(b.Until)), nil
+	case *cases.Claimed:
+		return one(e.At, "claimed", b.Action+" of container "+b.ContainerID), nil
+	case *cases.Outcome:
+		return outcomeEntries(*b), nil
+	case *cases.Click:
+		return clickEntries(*b), nil
+	case *cases.Rechecked:
+		return one(e.At, "rechecked", string(b.Level)+" "+b.Why), nil
+	case *cases.WorkflowStarted:
+		return one(e.At, "waits", b.Execution+b.Error), nil
+	case *cases.Reminded:
+		return remindedEntries(*b, e.At), nil
+	case *cases.Lost:
+		return lostEntries(*b, e.At), nil
+	case *cases.Reported:
+		return one(e.At, "reported", strings.TrimSpace("to Security Command Center: "+b.Status+" "+b.Error)), nil
+	case *cases.Closed:
+		return one(e.At, "closed", b.Resolution+" by "+b.By), nil
+	}
+	if e.Kind == cases.KindExpired {
+		return one(e.At, "expired", "the freeze has expired"), nil
+	}
+	return nil, nil // who has the lease
 }
 
 func one(at time.Time, stage, text string) []TimelineEntry {
 	return []TimelineEntry{{at, stage, text}}
 }
 
-// entriesOf decodes an event's body and renders it.
-func entriesOf[B any](e caselog.Event, render func(B, time.Time) []TimelineEntry) ([]TimelineEntry, error) {
-	var body B
-	if err := json.Unmarshal(e.Body, &body); err != nil {
-		return nil, err
+// joinedEntries names the programs that are new, and counts the findings.
+func joinedEntries(b cases.Joined, at time.Time) []TimelineEntry {
+	if len(b.Keys) == 0 {
+		return one(at, "refused", fmt.Sprintf("%d more clicks", len(b.Clicks)))
 	}
-	return render(body, e.At), nil
+	if len(b.Programs) <= 1 {
+		return one(at, "joined", fmt.Sprintf("%d more findings of the same program", len(b.Keys)))
+	}
+	return one(at, "joined", fmt.Sprintf("%d more findings of %d programs", len(b.Keys), len(b.Programs)))
 }
 
 func decidedEntries(b cases.Decided, at time.Time) []TimelineEntry {
