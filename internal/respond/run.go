@@ -140,6 +140,9 @@ func (w *run) take(ctx context.Context) (bool, error) {
 		if err != nil || !more {
 			return false, err
 		}
+		if err := w.guardMessages(ctx); err != nil {
+			return false, err
+		}
 		_, err = w.log.Append(ctx, "taken", nil)
 		if !errors.Is(err, caselog.ErrConflict) {
 			return err == nil, err
@@ -148,6 +151,20 @@ func (w *run) take(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
+}
+
+// guardMessages has the incident looked at later: should this invocation end between a
+// step and the edit that shows it, its caller may not come again. A finding's delivery is
+// repeated until both are done.
+func (w *run) guardMessages(ctx context.Context) error {
+	if w.learnt != nil {
+		return nil
+	}
+	c, err := w.fold()
+	if err != nil || c.Incident == "" {
+		return err
+	}
+	return w.Log.WakeAt(ctx, c.Incident, w.Now().Add(cases.Lease))
 }
 
 func (w *run) anythingToDo(ctx context.Context) (bool, error) {

@@ -147,7 +147,7 @@ func (t *telling) cycle(ctx context.Context) error {
 				}
 				continue // what came while it was held
 			}
-			return t.wakeForEdit(ctx, i)
+			return t.wakeForNext(ctx, i)
 		}
 		if !held {
 			if _, err := t.log.Append(ctx, "taken", nil); err != nil {
@@ -261,12 +261,18 @@ func (t *telling) leaveUnfinished(ctx context.Context, i incidents.Incident) err
 	return errors.Join(release(ctx, t.log), t.Log.WakeAt(ctx, t.log.ID, t.Now().Add(pause)))
 }
 
-// wakeForEdit has the incident looked at when an edit that was put off is due.
-func (t *telling) wakeForEdit(ctx context.Context, i incidents.Incident) error {
+// wakeForNext has the incident looked at when an edit that was put off, or a reminder of
+// an approval, is due.
+func (t *telling) wakeForNext(ctx context.Context, i incidents.Incident) error {
 	if i.Paged == nil || i.Paged.Error != "" {
 		return nil
 	}
 	at := editDue(i, t.Notifier.Digest(i))
+	for _, c := range i.Cases {
+		if remind := c.DecidedAt().Add(remindAfter); c.Asking() && c.DecidedAt().After(i.Reminded) && (at.IsZero() || remind.Before(at)) {
+			at = remind
+		}
+	}
 	if at.IsZero() {
 		return nil
 	}

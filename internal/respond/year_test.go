@@ -154,6 +154,10 @@ rules:
     do: [escalate, page, freeze, evidence, isolate, cordon]
     otherwise: [evict]
     for: 24h
+  - name: brief
+    when: process.path == "/brief"
+    do: [page, freeze, isolate]
+    for: 10m
   - name: escalating
     when: process.path == "/escalating"
     do: [page, evidence, isolate]
@@ -777,7 +781,7 @@ func (y *year) latest() string {
 }
 
 func (y *year) live() {
-	paths := []string{"/asked", "/acted", "/escalating", "/told"}
+	paths := []string{"/asked", "/acted", "/brief", "/escalating", "/told"}
 	f := finding.Finding{
 		CanonicalName: "projects/1/sources/1/findings/f", Category: finding.AddedBinary, State: "ACTIVE", EventTime: y.now, Project: "p", Cluster: "c", Node: "n",
 		Pod: finding.Pod{Namespace: "shop", Name: "web", UID: "u"}, Container: finding.Container{ID: "c1"},
