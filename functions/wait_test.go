@@ -163,7 +163,7 @@ func TestWorkflowDrivesACase(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("the second ends itself", func() bool { return w.flows.States()["SUCCEEDED"] == 1 })
-	if got := fmt.Sprint(w.flows.Results()); !strings.Contains(got, "another execution drives the case") {
+	if got := fmt.Sprint(w.flows.Results()); !strings.Contains(got, "another execution has the case") {
 		t.Errorf("it ended with %s", got)
 	}
 	w.press()
