@@ -91,7 +91,7 @@ func (p *published) paths() (out []string) {
 	return out
 }
 
-func runBox(t *testing.T, bed *containers.Bed, labels map[string]string) *containers.Box {
+func runBox(t *testing.T, bed *containers.Runtime, labels map[string]string) *containers.Container {
 	t.Helper()
 	box, err := bed.Run(t.Context(), fmt.Sprintf("t%d", time.Now().UnixNano()), labels)
 	if err != nil {
@@ -101,7 +101,7 @@ func runBox(t *testing.T, bed *containers.Bed, labels map[string]string) *contai
 }
 
 // startSensor runs one on a state directory until the answered stop is called.
-func startSensor(t *testing.T, bed *containers.Bed, state string, p *published) (*sensor.Sensor, func()) {
+func startSensor(t *testing.T, bed *containers.Runtime, state string, p *published) (*sensor.Sensor, func()) {
 	t.Helper()
 	return startSensorWith(t, p, sensor.Config{Node: "test-node", StateDir: state, Containerd: []string{bed.Socket}})
 }
@@ -374,7 +374,7 @@ func TestHardCases(t *testing.T) {
 
 // freezesAreOrders: a freeze lasts as long as its own order, and what is answered of
 // it is true when it is answered.
-func freezesAreOrders(t *testing.T, s *sensor.Sensor, box *containers.Box) {
+func freezesAreOrders(t *testing.T, s *sensor.Sensor, box *containers.Container) {
 	freeze := func(id string) sensorapi.Order {
 		return sensorapi.Order{ID: id, Case: "c5", Action: sensorapi.Freeze, ContainerID: box.ID, Expires: time.Now().Add(time.Minute)}
 	}

@@ -106,16 +106,16 @@ func runCanary(ctx context.Context, c local.Client, in []string) (r canaryResult
 	path := "/tmp/contraband-canary-" + uuid.NewString()
 	script := `mkdir -p /tmp && cat > "$0" && chmod +x "$0" && "$0"; status=$?; rm -f "$0"; exit $status`
 	if len(in) == 0 {
-		bed, err := containers.Start(ctx, filepath.Dir(ownContainerd))
+		rt, err := containers.Start(ctx, filepath.Dir(ownContainerd))
 		if err != nil {
 			return r, err
 		}
-		defer func() { err = errors.Join(err, bed.Close()) }()
-		box, err := bed.Run(ctx, "canary-"+uuid.NewString(), nil)
+		defer func() { err = errors.Join(err, rt.Close()) }()
+		ctr, err := rt.Run(ctx, "canary-"+uuid.NewString(), nil)
 		if err != nil {
 			return r, err
 		}
-		if _, err := box.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", script, path); err != nil {
+		if _, err := ctr.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", script, path); err != nil {
 			return r, err
 		}
 	} else {

@@ -53,16 +53,16 @@ that was not. Needs root, containerd, runc and busybox ("make demo" installs the
 }
 
 type demo struct {
-	out    io.Writer
-	keep   bool
-	dir    string
-	bed    *containers.Bed
-	box    *containers.Box
-	up     *exec.Cmd
-	client local.Client
-	ran    time.Time // when the container's program was started
-	bin    []byte
-	view   local.CaseView
+	out       io.Writer
+	keep      bool
+	dir       string
+	runtime   *containers.Runtime
+	container *containers.Container
+	up        *exec.Cmd
+	client    local.Client
+	ran       time.Time // when the container's program was started
+	bin       []byte
+	view      local.CaseView
 }
 
 func (d *demo) say(format string, a ...any) { fmt.Fprintf(d.out, format+"\n", a...) }
@@ -88,9 +88,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 		what string
 		do   func(context.Context) error
 	}{
-		{"starting a containerd of our own", d.startBed},
+		{"starting a containerd of our own", d.startRuntime},
 		{"starting `contraband up`", d.startUp},
-		{"starting a container from a local image", d.startBox},
+		{"starting a container from a local image", d.startContainer},
 		{"dropping a harmless program into it and running it", d.drop},
 	} {
 		d.say("* %s", part.what)
@@ -112,8 +112,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return nil
 }
 
-func (d *demo) startBed(ctx context.Context) (err error) {
-	d.bed, err = containers.Start(ctx, filepath.Join(d.dir, "testbed"))
+func (d *demo) startRuntime(ctx context.Context) (err error) {
+	d.runtime, err = containers.Start(ctx, filepath.Join(d.dir, "containerd"))
 	return err
 }
 
@@ -132,10 +132,10 @@ func (d *demo) startUp(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	runtime := filepath.Join(d.dir, "up.json")
-	os.Remove(runtime) // of an earlier run in the same directory
-	d.up = exec.Command(self, "up", "--dir", filepath.Join(d.dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy, "--containerd", d.bed.Socket)
-	d.up.Env = append(os.Environ(), "CONTRABAND_RUNTIME="+runtime)
+	announced := filepath.Join(d.dir, "up.json")
+	os.Remove(announced) // of an earlier run in the same directory
+	d.up = exec.Command(self, "up", "--dir", filepath.Join(d.dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy, "--containerd", d.runtime.Socket)
+	d.up.Env = append(os.Environ(), "CONTRABAND_RUNTIME="+announced)
 	d.up.Stdout, d.up.Stderr = log, log
 	d.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is the demo's; it stops this in its turn
 	if err := d.up.Start(); err != nil {
@@ -144,7 +144,7 @@ func (d *demo) startUp(ctx context.Context) error {
 	exited := make(chan error, 1)
 	go func() { exited <- d.up.Wait() }()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
-		if d.client, err = local.Find(runtime); err == nil {
+		if d.client, err = local.Find(announced); err == nil {
 			if _, err = d.client.Status(ctx); err == nil {
 				return nil
 			}
@@ -162,8 +162,8 @@ func (d *demo) startUp(ctx context.Context) error {
 	return fmt.Errorf("it does not answer: %w", err)
 }
 
-func (d *demo) startBox(ctx context.Context) (err error) {
-	d.box, err = d.bed.Run(ctx, fmt.Sprintf("demo-%d", time.Now().UnixNano()), map[string]string{demoLabel: "true", "owner": "you"})
+func (d *demo) startContainer(ctx context.Context) (err error) {
+	d.container, err = d.runtime.Run(ctx, fmt.Sprintf("demo-%d", time.Now().UnixNano()), map[string]string{demoLabel: "true", "owner": "you"})
 	return err
 }
 
@@ -171,11 +171,11 @@ func (d *demo) drop(ctx context.Context) (err error) {
 	if d.bin, err = canary.Here(600 * time.Second); err != nil {
 		return err
 	}
-	if err := d.box.Drop(ctx, "/tmp/.x/kdevtmpfsi", d.bin); err != nil {
+	if err := d.container.Drop(ctx, "/tmp/.x/kdevtmpfsi", d.bin); err != nil {
 		return err
 	}
 	d.ran = time.Now()
-	return d.box.Start(ctx, "/tmp/.x/kdevtmpfsi")
+	return d.container.Start(ctx, "/tmp/.x/kdevtmpfsi")
 }
 
 // follow prints each new line of the case's timeline until every stage was
@@ -184,7 +184,7 @@ func (d *demo) follow(ctx context.Context) error {
 	d.say("\n%10s  %-11s %s", "ms", "stage", "")
 	shown, reached := map[casetext.TimelineEntry]bool{}, map[string]bool{}
 	for deadline := time.Now().Add(time.Minute); ; {
-		found, err := findCase(ctx, d.client, d.box.ID, d.ran)
+		found, err := findCase(ctx, d.client, d.container.ID, d.ran)
 		if err == nil {
 			d.view, err = d.client.Case(ctx, found.ID)
 		}
@@ -243,7 +243,7 @@ func findCase(ctx context.Context, c local.Client, container string, since time.
 
 // verify asks the kernel and the stores, not the timeline.
 func (d *demo) verify(ctx context.Context) error {
-	if !d.box.Frozen() {
+	if !d.container.Frozen() {
 		return errors.New("stage \"frozen\": the kernel says that the container is not frozen")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.client.URL+"/cases/"+d.view.Case.ID+"/evidence", nil)
@@ -299,8 +299,8 @@ func (d *demo) stop() error {
 			errs = append(errs, waitGone(d.up.Process.Pid))
 		}
 	}
-	if d.bed != nil {
-		errs = append(errs, d.bed.Close())
+	if d.runtime != nil {
+		errs = append(errs, d.runtime.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -60,16 +60,16 @@ type up struct {
 }
 
 // startUp runs one on a directory and waits until it answers.
-func startUp(t *testing.T, bed *containers.Bed, dir string) *up {
+func startUp(t *testing.T, rt *containers.Runtime, dir string) *up {
 	t.Helper()
 	policy := filepath.Join(dir, "policy.yaml")
 	if err := os.WriteFile(policy, demoPolicy, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	runtime := filepath.Join(dir, "up.json")
-	os.Remove(runtime)
-	u := &up{cmd: exec.Command("contraband", "up", "--dir", filepath.Join(dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy, "--containerd", bed.Socket), news: make(chan struct{}, 1)}
-	u.cmd.Env = append(os.Environ(), "CONTRABAND_RUNTIME="+runtime)
+	announced := filepath.Join(dir, "up.json")
+	os.Remove(announced)
+	u := &up{cmd: exec.Command("contraband", "up", "--dir", filepath.Join(dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy, "--containerd", rt.Socket), news: make(chan struct{}, 1)}
+	u.cmd.Env = append(os.Environ(), "CONTRABAND_RUNTIME="+announced)
 	out, err := u.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func startUp(t *testing.T, bed *containers.Bed, dir string) *up {
 		}
 	}()
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		if u.client, err = local.Find(runtime); err == nil {
+		if u.client, err = local.Find(announced); err == nil {
 			if _, err = u.client.Status(t.Context()); err == nil {
 				return u
 			}
@@ -120,14 +120,14 @@ func (u *up) logged(ctx context.Context, text string) error {
 	return nil
 }
 
-func startBox(t *testing.T, bed *containers.Bed, labels map[string]string) (*containers.Box, []byte) {
+func startContainer(t *testing.T, rt *containers.Runtime, labels map[string]string) (*containers.Container, []byte) {
 	t.Helper()
-	box, err := bed.Run(t.Context(), fmt.Sprintf("box-%d", time.Now().UnixNano()), labels)
+	ctr, err := rt.Run(t.Context(), fmt.Sprintf("test-%d", time.Now().UnixNano()), labels)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // what it runs would be found by every later `up`
-		if err := box.Remove(context.Background()); err != nil {
+		if err := ctr.Remove(context.Background()); err != nil {
 			t.Errorf("remove container: %v", err)
 		}
 	})
@@ -135,18 +135,18 @@ func startBox(t *testing.T, bed *containers.Bed, labels map[string]string) (*con
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := box.Drop(t.Context(), "/tmp/x", bin); err != nil {
+	if err := ctr.Drop(t.Context(), "/tmp/x", bin); err != nil {
 		t.Fatal(err)
 	}
-	return box, bin
+	return ctr, bin
 }
 
 // await polls until a case has come to rest as it should.
-func await(t *testing.T, u *up, box *containers.Box, what string, ok func(cases.Case) bool) cases.Case {
+func await(t *testing.T, u *up, ctr *containers.Container, what string, ok func(cases.Case) bool) cases.Case {
 	t.Helper()
 	var last cases.Case
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		c, err := findCase(t.Context(), u.client, box.ID, time.Time{})
+		c, err := findCase(t.Context(), u.client, ctr.ID, time.Time{})
 		if err != nil {
 			continue
 		}
@@ -165,7 +165,7 @@ func settled(c cases.Case) bool {
 // TestKillNine kills `contraband up` at many moments of the demo and starts it
 // again: the case goes on to its end, with one page, one escalation, one freeze.
 func TestKillNine(t *testing.T) {
-	bed := containertest.Start(t)
+	rt := containertest.Start(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -180,10 +180,10 @@ func TestKillNine(t *testing.T) {
 	for _, m := range moments {
 		t.Run(fmt.Sprintf("%s+%s", strings.ReplaceAll(m.after, " ", "_"), m.delay), func(t *testing.T) {
 			dir := t.TempDir()
-			first := startUp(t, bed, dir)
-			box, _ := startBox(t, bed, map[string]string{demoLabel: "true"})
+			first := startUp(t, rt, dir)
+			ctr, _ := startContainer(t, rt, map[string]string{demoLabel: "true"})
 			started := make(chan error, 1)
-			go func() { started <- box.Start(t.Context(), "/tmp/x") }()
+			go func() { started <- ctr.Start(t.Context(), "/tmp/x") }()
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			if m.after != "" {
@@ -199,8 +199,8 @@ func TestKillNine(t *testing.T) {
 			if err := <-started; err != nil {
 				t.Fatal(err)
 			}
-			second := startUp(t, bed, dir)
-			c := await(t, second, box, "the end of the case", settled)
+			second := startUp(t, rt, dir)
+			c := await(t, second, ctr, "the end of the case", settled)
 			// Let what is still on its way arrive: nothing waits in the journal any more.
 			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 				s, err := second.client.Status(t.Context())
@@ -220,8 +220,8 @@ func TestKillNine(t *testing.T) {
 					freezes++
 				}
 			}
-			if freezes != 1 || !box.Frozen() {
-				t.Errorf("%d freezes claimed, the kernel says frozen %v; want 1, true", freezes, box.Frozen())
+			if freezes != 1 || !ctr.Frozen() {
+				t.Errorf("%d freezes claimed, the kernel says frozen %v; want 1, true", freezes, ctr.Frozen())
 			}
 			all, err := second.client.Cases(t.Context())
 			if err != nil || len(all) != 1 {
@@ -234,25 +234,25 @@ func TestKillNine(t *testing.T) {
 // TestDefaultPolicyTouchesNothing: the same program in a container that does
 // not carry the demo's label is told and left alone.
 func TestDefaultPolicyTouchesNothing(t *testing.T) {
-	bed := containertest.Start(t)
-	u := startUp(t, bed, t.TempDir())
-	box, _ := startBox(t, bed, nil)
-	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
+	rt := containertest.Start(t)
+	u := startUp(t, rt, t.TempDir())
+	ctr, _ := startContainer(t, rt, nil)
+	if err := ctr.Start(t.Context(), "/tmp/x"); err != nil {
 		t.Fatal(err)
 	}
-	c := await(t, u, box, "a page", func(c cases.Case) bool { return c.Paged != nil && c.Reported == "open" })
-	if c.Decided.Verdict.Level != cases.Malicious || len(c.Claims) != 0 || box.Frozen() {
-		t.Errorf("verdict %s, claims %v, frozen %v", c.Decided.Verdict.Level, c.Claims, box.Frozen())
+	c := await(t, u, ctr, "a page", func(c cases.Case) bool { return c.Paged != nil && c.Reported == "open" })
+	if c.Decided.Verdict.Level != cases.Malicious || len(c.Claims) != 0 || ctr.Frozen() {
+		t.Errorf("verdict %s, claims %v, frozen %v", c.Decided.Verdict.Level, c.Claims, ctr.Frozen())
 	}
 }
 
 // TestCanary runs the canary against a running `up`, twice in containers of its
 // own and once in a given one.
 func TestCanary(t *testing.T) {
-	bed := containertest.Start(t)
-	u := startUp(t, bed, t.TempDir())
-	box, _ := startBox(t, bed, nil)
-	for _, in := range []string{"", "", "ctr --address " + bed.Socket + " tasks exec --exec-id canary " + box.ID} {
+	rt := containertest.Start(t)
+	u := startUp(t, rt, t.TempDir())
+	ctr, _ := startContainer(t, rt, nil)
+	for _, in := range []string{"", "", "ctr --address " + rt.Socket + " tasks exec --exec-id canary " + ctr.ID} {
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		r, err := runCanary(ctx, u.client, strings.Fields(in))
 		cancel()
@@ -264,16 +264,16 @@ func TestCanary(t *testing.T) {
 
 // TestBrowser reads the case in a real browser and presses release.
 func TestBrowser(t *testing.T) {
-	bed := containertest.Start(t)
+	rt := containertest.Start(t)
 	if _, err := exec.LookPath("chromium"); err != nil {
 		t.Fatal("chromium is not installed: apt-get install -y chromium (or run `make deps`)")
 	}
-	u := startUp(t, bed, t.TempDir())
-	box, bin := startBox(t, bed, map[string]string{demoLabel: "true"})
-	if err := box.Start(t.Context(), "/tmp/x"); err != nil {
+	u := startUp(t, rt, t.TempDir())
+	ctr, bin := startContainer(t, rt, map[string]string{demoLabel: "true"})
+	if err := ctr.Start(t.Context(), "/tmp/x"); err != nil {
 		t.Fatal(err)
 	}
-	c := await(t, u, box, "the freeze", settled)
+	c := await(t, u, ctr, "the freeze", settled)
 
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("/usr/bin/chromium"), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(t.TempDir()))
@@ -306,7 +306,7 @@ func TestBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"malicious", "/tmp/x", canary.SHA256(bin), "frozen", "container frozen", box.ID, "T1105", "cp -- /proc/"} {
+	for _, want := range []string{"malicious", "/tmp/x", canary.SHA256(bin), "frozen", "container frozen", ctr.ID, "T1105", "cp -- /proc/"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not show %q:\n%s", want, page)
 		}
@@ -320,7 +320,7 @@ func TestBrowser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !box.Frozen() {
+	if !ctr.Frozen() {
 		t.Fatal("the container is not frozen before the button is pressed")
 	}
 	if err := chromedp.Do(tab, chromedp.Click("#release")); err != nil {
@@ -337,8 +337,8 @@ func TestBrowser(t *testing.T) {
 		cancel()
 		time.Sleep(50 * time.Millisecond)
 	}
-	if box.Frozen() || !strings.Contains(status, "released") {
-		t.Errorf("after release: the kernel says frozen %v, the page %q", box.Frozen(), status)
+	if ctr.Frozen() || !strings.Contains(status, "released") {
+		t.Errorf("after release: the kernel says frozen %v, the page %q", ctr.Frozen(), status)
 	}
 	mu.Lock()
 	defer mu.Unlock()

@@ -69,13 +69,13 @@ func pubsub(t testing.TB) *pstest.Server {
 	return srv
 }
 
-func startProcess(t testing.TB, bed *containers.Bed, srv *pstest.Server, state string, flags ...string) *process {
+func startProcess(t testing.TB, bed *containers.Runtime, srv *pstest.Server, state string, flags ...string) *process {
 	t.Helper()
 	return startThrough(t, nil, bed, srv, state, flags...)
 }
 
 // startThrough starts it by another program, with that one's arguments before its own.
-func startThrough(t testing.TB, by []string, bed *containers.Bed, srv *pstest.Server, state string, flags ...string) *process {
+func startThrough(t testing.TB, by []string, bed *containers.Runtime, srv *pstest.Server, state string, flags ...string) *process {
 	t.Helper()
 	binary, err := build()
 	if err != nil {
@@ -187,7 +187,7 @@ func waitTold(t testing.TB, srv *pstest.Server, n int) map[string]int {
 	}
 }
 
-func box(t *testing.T, bed *containers.Bed) *containers.Box {
+func box(t *testing.T, bed *containers.Runtime) *containers.Container {
 	t.Helper()
 	b, err := bed.Run(t.Context(), fmt.Sprintf("a%d", time.Now().UnixNano()), nil)
 	if err != nil {
@@ -205,7 +205,7 @@ func box(t *testing.T, bed *containers.Bed) *containers.Box {
 
 // storm runs n different files, none of which is of the image, and does not wait
 // for the programs, which live for a second.
-func storm(t *testing.T, b *containers.Box, name string, n int) {
+func storm(t *testing.T, b *containers.Container, name string, n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -24,7 +24,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	const containerCount = 500
 	srv := pubsub(b)
-	p := startProcess(b, &containers.Bed{Socket: "/nonexistent"}, srv, b.TempDir())
+	p := startProcess(b, &containers.Runtime{Socket: "/nonexistent"}, srv, b.TempDir())
 	idle := p.status(b, "VmRSS") + ", of its own " + p.status(b, "RssAnon")
 	root := overlayWith(b)
 	for i := range containerCount {

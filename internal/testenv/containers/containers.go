@@ -1,7 +1,7 @@
-// Package testbed runs real containers for the demo, the canary and the tests:
-// a containerd of its own (own root, state and socket), an image made from the
-// local busybox, containers with their own overlayfs, namespaces and cgroup
-// through runc. Nothing of it is imported by anything deployed.
+// Package containers runs real containers for the demo, the canary and the tests:
+// a private containerd (its own root, state and socket), an image made from the
+// local busybox, and containers with their own overlayfs, namespaces and cgroup
+// through runc. Nothing deployed imports it.
 package containers
 
 import (
@@ -32,15 +32,15 @@ import (
 // Image is the name of the image that the containers run.
 const Image = "localhost/contraband-demo:1"
 
-// Bed is a running containerd.
-type Bed struct {
-	Socket string
-	dir    string
-	daemon *exec.Cmd
-	boxes  []*Box
+// Runtime is a running containerd.
+type Runtime struct {
+	Socket     string
+	dir        string
+	daemon     *exec.Cmd
+	containers []*Container
 }
 
-// Missing says which programs the testbed needs and cannot find, and how to get them.
+// Missing returns an error that names the programs that are not installed and the command that installs them.
 func Missing() error {
 	var absent []string
 	for program, pkg := range map[string]string{"containerd": "containerd", "ctr": "containerd", "runc": "runc", "busybox": "busybox-static"} {
@@ -55,7 +55,7 @@ func Missing() error {
 	return fmt.Errorf("a real container needs programs that are not installed: apt-get install -y --no-install-recommends %s", strings.Join(absent, " "))
 }
 
-// staticBusybox: a dynamic one would find no C library in the container.
+// staticBusybox checks that busybox is static: a dynamic one finds no C library in the container.
 func staticBusybox() error {
 	path, err := exec.LookPath("busybox")
 	if err != nil {
@@ -74,14 +74,14 @@ func staticBusybox() error {
 	return nil
 }
 
-// Start starts containerd below dir, which must not exist or be a former
-// testbed's, and imports the image. Root is needed.
-func Start(ctx context.Context, dir string) (*Bed, error) {
+// Start starts containerd below dir, which must not exist or come from an earlier Start,
+// and imports the image. It needs root.
+func Start(ctx context.Context, dir string) (*Runtime, error) {
 	return start(ctx, dir, `disabled_plugins = ["io.containerd.grpc.v1.cri"]`)
 }
 
-// StartCRI starts one that serves the CRI too, as on a Kubernetes node.
-func StartCRI(ctx context.Context, dir string) (*Bed, error) {
+// StartCRI starts a containerd that also serves the CRI, as on a Kubernetes node.
+func StartCRI(ctx context.Context, dir string) (*Runtime, error) {
 	return start(ctx, dir, fmt.Sprintf(`[plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = %q
   disable_apparmor = true
@@ -90,7 +90,7 @@ func StartCRI(ctx context.Context, dir string) (*Bed, error) {
   runtime_type = "io.containerd.runc.v2"`, Image))
 }
 
-func start(ctx context.Context, dir, plugins string) (*Bed, error) {
+func start(ctx context.Context, dir, plugins string) (*Runtime, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a real container needs root")
 	}
@@ -100,7 +100,7 @@ func start(ctx context.Context, dir, plugins string) (*Bed, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
-	b := &Bed{Socket: filepath.Join(dir, "containerd.sock"), dir: dir}
+	r := &Runtime{Socket: filepath.Join(dir, "containerd.sock"), dir: dir}
 	config := fmt.Sprintf(`version = 2
 root = %q
 state = %q
@@ -109,7 +109,7 @@ state = %q
   address = %q
 [ttrpc]
   address = %q
-`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), plugins, b.Socket, b.Socket+".ttrpc")
+`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), plugins, r.Socket, r.Socket+".ttrpc")
 	if err := os.WriteFile(filepath.Join(dir, "containerd.toml"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -118,21 +118,21 @@ state = %q
 		return nil, err
 	}
 	defer log.Close()
-	b.daemon = exec.Command("containerd", "--config", filepath.Join(dir, "containerd.toml"))
-	b.daemon.Stdout, b.daemon.Stderr = log, log
-	b.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt of ours is ours to handle
-	if err := b.daemon.Start(); err != nil {
+	r.daemon = exec.Command("containerd", "--config", filepath.Join(dir, "containerd.toml"))
+	r.daemon.Stdout, r.daemon.Stderr = log, log
+	r.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C must reach this process only
+	if err := r.daemon.Start(); err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
-	if err := b.importImage(ctx); err != nil {
-		return nil, errors.Join(err, b.Close())
+	if err := r.importImage(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
-	return b, nil
+	return r, nil
 }
 
-func (b *Bed) importImage(ctx context.Context) error {
+func (r *Runtime) importImage(ctx context.Context) error {
 	for range 100 {
-		if _, err := b.ctr(ctx, nil, "version"); err == nil {
+		if _, err := r.ctr(ctx, nil, "version"); err == nil {
 			break
 		}
 		select {
@@ -141,20 +141,20 @@ func (b *Bed) importImage(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	file := filepath.Join(b.dir, "image.tar")
+	file := filepath.Join(r.dir, "image.tar")
 	if err := WriteImage(file); err != nil {
 		return err
 	}
 	defer os.Remove(file)
-	for _, ns := range []string{"default", "k8s.io"} { // the CRI keeps to a namespace of its own
-		if _, err := b.ctr(ctx, nil, "--namespace", ns, "images", "import", "--snapshotter", "overlayfs", file); err != nil {
+	for _, ns := range []string{"default", "k8s.io"} { // the CRI uses a namespace of its own
+		if _, err := r.ctr(ctx, nil, "--namespace", ns, "images", "import", "--snapshotter", "overlayfs", file); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// WriteImage writes the image as an archive that runtimes import.
+// WriteImage writes the image as an archive that container runtimes can import.
 func WriteImage(file string) error {
 	img, err := image()
 	if err != nil {
@@ -166,8 +166,8 @@ func WriteImage(file string) error {
 	return nil
 }
 
-// image is one layer: busybox, its usual names, a hard-linked pair, and the
-// folders a program expects.
+// image builds an image of one layer: busybox, links named after its applets, a second copy of it,
+// and the folders that programs expect.
 func image() (v1.Image, error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
@@ -195,7 +195,7 @@ func image() (v1.Image, error) {
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n"))
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, program)
 	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/tool", Mode: 0o755}, program)
-	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/busybox", Mode: 0o755}, append(program, '\n')) // an image's file of its own, to be changed
+	put(tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/busybox", Mode: 0o755}, append(program, '\n')) // a file that tests modify
 	for _, applet := range []string{"sh", "sleep", "cat", "cp", "mv", "rm", "chmod", "chown", "touch", "ln", "ls", "true", "echo", "mkdir", "nc", "tar", "httpd"} {
 		put(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil)
 	}
@@ -220,111 +220,111 @@ func image() (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// Box is a running container.
-type Box struct {
-	ID  string
-	bed *Bed
-	n   int
+// Container is a running container.
+type Container struct {
+	ID      string
+	runtime *Runtime
+	n       int
 }
 
-// Run starts a container that sleeps.
-func (b *Bed) Run(ctx context.Context, id string, labels map[string]string) (*Box, error) {
+// Run starts a container whose first process sleeps for an hour.
+func (r *Runtime) Run(ctx context.Context, id string, labels map[string]string) (*Container, error) {
 	args := []string{"run", "--detach", "--snapshotter", "overlayfs", "--mount", "type=tmpfs,src=tmpfs,dst=/vol,options=mode=755"} // a volume
 	for k, v := range labels {
 		args = append(args, "--label", k+"="+v)
 	}
-	if _, err := b.ctr(ctx, nil, append(args, Image, id, "/bin/sleep", "3600")...); err != nil {
+	if _, err := r.ctr(ctx, nil, append(args, Image, id, "/bin/sleep", "3600")...); err != nil {
 		return nil, err
 	}
-	box := &Box{ID: id, bed: b}
-	b.boxes = append(b.boxes, box)
-	return box, nil
+	c := &Container{ID: id, runtime: r}
+	r.containers = append(r.containers, c)
+	return c, nil
 }
 
 // Exec runs a program in the container and waits for it.
-func (x *Box) Exec(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	x.n++
-	return x.bed.ctr(ctx, stdin, append([]string{"tasks", "exec", "--exec-id", fmt.Sprintf("x%d-%d", time.Now().UnixNano(), x.n), x.ID}, args...)...)
+func (c *Container) Exec(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	c.n++
+	return c.runtime.ctr(ctx, stdin, append([]string{"tasks", "exec", "--exec-id", fmt.Sprintf("x%d-%d", time.Now().UnixNano(), c.n), c.ID}, args...)...)
 }
 
-// Start runs a program in the container and does not wait for it.
-func (x *Box) Start(ctx context.Context, args ...string) error {
-	x.n++
-	_, err := x.bed.ctr(ctx, nil, append([]string{"tasks", "exec", "--detach", "--exec-id", fmt.Sprintf("x%d-%d", time.Now().UnixNano(), x.n), x.ID}, args...)...)
+// Start starts a program in the container and does not wait for it to end.
+func (c *Container) Start(ctx context.Context, args ...string) error {
+	c.n++
+	_, err := c.runtime.ctr(ctx, nil, append([]string{"tasks", "exec", "--detach", "--exec-id", fmt.Sprintf("x%d-%d", time.Now().UnixNano(), c.n), c.ID}, args...)...)
 	return err
 }
 
-// Drop writes an executable from inside the container, as an intruder would.
-func (x *Box) Drop(ctx context.Context, path string, program []byte) error {
-	_, err := x.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", `mkdir -p "${0%/*}" && cat > "$0" && chmod +x "$0"`, path)
+// Drop writes an executable from inside the container, as an attacker would.
+func (c *Container) Drop(ctx context.Context, path string, program []byte) error {
+	_, err := c.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", `mkdir -p "${0%/*}" && cat > "$0" && chmod +x "$0"`, path)
 	return err
 }
 
-// PID of the container's first process, on the host.
-func (x *Box) PID(ctx context.Context) (string, error) {
-	list, err := x.bed.ctr(ctx, nil, "tasks", "list")
+// PID returns the process ID, on the host, of the container's first process.
+func (c *Container) PID(ctx context.Context) (string, error) {
+	list, err := c.runtime.ctr(ctx, nil, "tasks", "list")
 	if err != nil {
 		return "", err
 	}
 	for line := range strings.Lines(list) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == x.ID {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == c.ID {
 			return f[1], nil
 		}
 	}
-	return "", fmt.Errorf("container %q has no process", x.ID)
+	return "", fmt.Errorf("container %q has no process", c.ID)
 }
 
-// Cgroup is the container's cgroup in the unified hierarchy, below its mount.
-func (x *Box) Cgroup() string { return "/default/" + x.ID }
+// Cgroup returns the path of the container's cgroup below the mount of the unified hierarchy.
+func (c *Container) Cgroup() string { return "/default/" + c.ID }
 
-// unified is where the unified hierarchy is mounted on hybrid systems and on others.
+// unified lists where the unified hierarchy may be mounted: on hybrid systems, and elsewhere.
 var unified = []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"}
 
-// Frozen reads the kernel's own word.
-func (x *Box) Frozen() bool {
+// Frozen reports whether the kernel says that the container's cgroup is frozen.
+func (c *Container) Frozen() bool {
 	for _, mount := range unified {
-		if b, err := os.ReadFile(mount + x.Cgroup() + "/cgroup.events"); err == nil {
+		if b, err := os.ReadFile(mount + c.Cgroup() + "/cgroup.events"); err == nil {
 			return strings.Contains(string(b), "frozen 1")
 		}
 	}
 	return false
 }
 
-// Remove ends the container's processes, frozen or not, and removes it.
-func (x *Box) Remove(ctx context.Context) error {
+// Remove kills the container's processes, frozen or not, and deletes it.
+func (c *Container) Remove(ctx context.Context) error {
 	for _, mount := range unified {
-		// A frozen task cannot be deleted; thawing what is not frozen does nothing.
-		if err := os.WriteFile(mount+x.Cgroup()+"/cgroup.freeze", []byte("0"), 0); err == nil {
+		// A frozen task cannot be deleted; thawing one that is not frozen has no effect.
+		if err := os.WriteFile(mount+c.Cgroup()+"/cgroup.freeze", []byte("0"), 0); err == nil {
 			break
 		}
 	}
-	x.bed.boxes = slices.DeleteFunc(x.bed.boxes, func(other *Box) bool { return other == x })
-	_, err := x.bed.ctr(ctx, nil, "tasks", "delete", "--force", x.ID)
-	_, err2 := x.bed.ctr(ctx, nil, "containers", "delete", x.ID)
+	c.runtime.containers = slices.DeleteFunc(c.runtime.containers, func(other *Container) bool { return other == c })
+	_, err := c.runtime.ctr(ctx, nil, "tasks", "delete", "--force", c.ID)
+	_, err2 := c.runtime.ctr(ctx, nil, "containers", "delete", c.ID)
 	return errors.Join(err, err2)
 }
 
-// Close removes the containers and stops containerd.
-func (b *Bed) Close() error {
+// Close removes all containers and stops containerd.
+func (r *Runtime) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	var errs []error
-	for _, x := range slices.Clone(b.boxes) {
-		errs = append(errs, x.Remove(ctx))
+	for _, c := range slices.Clone(r.containers) {
+		errs = append(errs, c.Remove(ctx))
 	}
-	errs = append(errs, b.daemon.Process.Signal(syscall.SIGTERM))
+	errs = append(errs, r.daemon.Process.Signal(syscall.SIGTERM))
 	ended := make(chan error, 1)
-	go func() { ended <- b.daemon.Wait() }()
+	go func() { ended <- r.daemon.Wait() }()
 	select {
-	case <-ended: // its exit status after a signal says nothing
+	case <-ended: // its exit status after a signal means nothing
 	case <-ctx.Done():
-		errs = append(errs, b.daemon.Process.Kill(), ctx.Err())
+		errs = append(errs, r.daemon.Process.Kill(), ctx.Err())
 	}
 	return errors.Join(errs...)
 }
 
-func (b *Bed) ctr(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", b.Socket}, args...)...)
+func (r *Runtime) ctr(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", r.Socket}, args...)...)
 	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -333,12 +333,11 @@ func (b *Bed) ctr(ctx context.Context, stdin io.Reader, args ...string) (string,
 	return string(out), nil
 }
 
-// RunBriefly runs a program in a container of its own, waits for it, and removes
-// the container at once.
-func (b *Bed) RunBriefly(ctx context.Context, id string, labels map[string]string, args ...string) (string, error) {
+// RunBriefly runs a program in a new container, waits for it, and removes the container.
+func (r *Runtime) RunBriefly(ctx context.Context, id string, labels map[string]string, args ...string) (string, error) {
 	run := []string{"run", "--rm", "--snapshotter", "overlayfs"}
 	for k, v := range labels {
 		run = append(run, "--label", k+"="+v)
 	}
-	return b.ctr(ctx, nil, append(append(run, Image, id), args...)...)
+	return r.ctr(ctx, nil, append(append(run, Image, id), args...)...)
 }
