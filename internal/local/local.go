@@ -1,11 +1,10 @@
-// Package local wires the whole pipeline into one process, for `contraband up`:
-// the sensor on the real kernel, Pub/Sub, the function server, and a stand-in
-// for each service that this machine does not have. Nothing that is deployed
-// imports it.
+// Package local runs the whole pipeline in one process, for `contraband up`: the
+// sensor on the real kernel, Pub/Sub, the functions, and an in-process server for
+// each service that this machine does not have. Nothing deployed imports it.
 //
-// It owns a directory (one process at a time): the case log, the journal of
-// what is published, the stand-ins' records, the sensor's state. After a kill
-// -9 the next start on it goes on where the last one ended.
+// It owns a directory, locked by one process at a time: the case log, the journal
+// of published messages, the records of the in-process servers, and the sensor's
+// state. After a kill -9 the next start on the directory resumes the work.
 package local
 
 import (
@@ -19,91 +18,82 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
-	"github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
-	"google.golang.org/api/option"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/contraband-dev/contraband/functions"
 	"github.com/contraband-dev/contraband/functions/act"
 	"github.com/contraband-dev/contraband/functions/book"
-	"github.com/contraband-dev/contraband/functions/front"
-	"github.com/contraband-dev/contraband/functions/raise"
 	"github.com/contraband-dev/contraband/internal/blobstore"
-	"github.com/contraband-dev/contraband/internal/contain"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
-	"github.com/contraband-dev/contraband/internal/web"
-	"github.com/contraband-dev/contraband/internal/workflowlang"
 	"github.com/contraband-dev/contraband/sensor"
-	deployed "github.com/contraband-dev/contraband/workflows"
 )
 
 const (
 	source   = "organizations/1/sources/1/locations/global"
 	workflow = "projects/" + project + "/locations/local/workflows/case"
-	// filter is the one that the deployment gives SCC's notification config: it
-	// leaves out our escalations, and only those, so that an analyst who closes one
-	// of our findings is heard.
+	// filter is the filter of the deployed SCC notification config: it excludes our
+	// escalations and nothing else, so that closing one of our findings in SCC still
+	// reaches its case.
 	filter = `NOT (category="` + finding.AddedMaliciousBinary + `" AND parent="` + source + `")`
 )
 
-// Config of a Machine.
+// Config configures a Machine.
 type Config struct {
-	// Dir is the machine's own directory. Required.
+	// Dir is the directory of all records. Required.
 	Dir string
 	// Listen is the loopback address of the pages and the API. Default 127.0.0.1:0.
 	Listen string
-	// Policy and Indicators are paths; empty: the built-in ones.
+	// Policy and Indicators are paths of files; empty: the built-in ones.
 	Policy, Indicators string
-	// Sensor watches this machine's containers; nil: none, findings come from
-	// replay alone. Node, StateDir and Publish are filled in here.
+	// Sensor configures the sensor that watches this machine's containers; nil: no
+	// sensor, findings come from replay only. Start sets Node, StateDir and Publish.
 	Sensor *sensor.Config
-	// SlackToken and SlackChannel are real; empty: the stand-in shows the pages.
+	// SlackToken and SlackChannel name a real Slack channel; empty: pages go to the
+	// in-process Slack server, which shows them.
 	SlackToken, SlackChannel string
-	// VirusTotalKey is the user's own; empty: not asked.
+	// VirusTotalKey is the user's API key; empty: VirusTotal is not queried.
 	VirusTotalKey string
-	// RuntimeFile is where the commands find this process; empty: nowhere.
+	// RuntimeFile is the file through which commands find this process; empty: none.
 	RuntimeFile string
-	// Cluster is a Kubernetes cluster whose sensors publish here and whose pods are
-	// contained; nil: this machine's containers alone.
+	// Cluster is a Kubernetes cluster whose sensors publish here and whose pods can be
+	// contained; nil: only this machine's containers.
 	Cluster *Cluster
 }
 
-// Cluster that a Machine answers for. The identities that reach it are the
-// cluster's to bound.
+// Cluster is the cluster that a Machine responds for. Kubernetes RBAC limits what the
+// two identities may do.
 type Cluster struct {
-	Place       finding.Place
-	Reads, Acts cluster.Finder // with Respond's rights, with Contain's
+	Place finding.Place
+	Reads cluster.Finder // with the rights of Respond
+	Acts  cluster.Finder // with the rights of Contain
 }
 
-// Machine is the pipeline, running.
+// Machine is a running pipeline.
 type Machine struct {
 	URL    string // of the pages and the API
-	Token  string // bearer of the API, and the key of the pages
+	Token  string // bearer token of the API, and the key of the pages
 	cfg    Config
 	lock   *os.File
 	store  blobstore.Store
 	broker *broker
 	scc    *fakescc.Server
 	slack  *fakeslack.Server
-	// workflows drives cases with the file that is deployed.
+	// workflows runs the deployed workflow for each case that waits.
 	workflows *fakeworkflows.Server
 	suite     *functions.Suite
 	actor     *act.Actor
 	book      *book.Book
 	sensor    *sensor.Sensor
 	web       *http.Server
+	functions *http.Server
 	upload    uploads
 	done      outcomes
 	cancel    context.CancelFunc
@@ -111,13 +101,14 @@ type Machine struct {
 	failed    chan error
 }
 
-// Start starts everything, or nothing.
+// Start starts the pipeline. If a part cannot be started, the parts started before it are
+// stopped again.
 func Start(ctx context.Context, cfg Config) (m *Machine, err error) {
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
 	}
 	if host, _, err := net.SplitHostPort(cfg.Listen); err != nil || !isLoopback(host) {
-		return nil, fmt.Errorf("listen on %q: a loopback address is wanted, 127.0.0.1:PORT: the pages can freeze and thaw containers", cfg.Listen)
+		return nil, fmt.Errorf("listen on %q: only a loopback address such as 127.0.0.1:8321 is allowed, because the pages can freeze containers", cfg.Listen)
 	}
 	m = &Machine{cfg: cfg, Token: rand.Text(), failed: make(chan error, 8)}
 	ctx, m.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -138,13 +129,8 @@ func Start(ctx context.Context, cfg Config) (m *Machine, err error) {
 		listener.Close()
 		return m, err
 	}
-	m.web = &http.Server{Handler: m.handler(), ReadHeaderTimeout: 10 * time.Second}
-	m.wg.Go(func() {
-		if err := m.web.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			m.failed <- err
-		}
-	})
-	base, err := m.serveFunctions(ctx)
+	m.web = m.serve(listener, m.handler())
+	base, err := m.startFunctions(ctx)
 	if err != nil {
 		return m, err
 	}
@@ -156,13 +142,25 @@ func Start(ctx context.Context, cfg Config) (m *Machine, err error) {
 		return m, err
 	}
 	if n > 0 {
-		slog.Info("going on with what was not delivered before", "messages", n)
+		slog.Info("delivering messages of an earlier run", "messages", n)
 	}
 	m.background(func() error { return sweep(ctx, base) })
 	if m.sensor != nil {
 		m.background(func() error { return m.sensor.Run(ctx) })
 	}
 	return m, m.announce()
+}
+
+// serve serves a handler until the returned server is closed.
+func (m *Machine) serve(listener net.Listener, handler http.Handler) *http.Server {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	m.background(func() error {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	return server
 }
 
 func isLoopback(host string) bool {
@@ -178,8 +176,8 @@ func (m *Machine) background(f func() error) {
 	})
 }
 
-// lockDir makes sure that one process at a time has the directory: it is what
-// lets a new process take over the cases of a dead one at once.
+// lockDir locks the directory for this process. The lock proves that the holders of an
+// earlier process are dead, so their leases need not be waited for.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -190,7 +188,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%q is in use by another `contraband up`: stop that one, or choose another --dir", dir)
+		return nil, fmt.Errorf("directory %q is in use by another `contraband up`: stop it, or choose another --dir", dir)
 	}
 	return f, nil
 }
@@ -206,7 +204,8 @@ func (m *Machine) startServices(ctx context.Context) (err error) {
 	findings := m.broker.client.Publisher(topicFindings)
 	findings.PublishSettings.DelayThreshold = time.Millisecond
 	m.scc, err = fakescc.Start(fakescc.Config{
-		File: in("scc.db"), Source: source, ProjectNumber: "1", NotificationConfig: "organizations/1/locations/global/notificationConfigs/contraband", Filter: filter,
+		File: in("scc.db"), Source: source, ProjectNumber: "1", Filter: filter,
+		NotificationConfig: "organizations/1/locations/global/notificationConfigs/contraband",
 		Notify: func(ctx context.Context, message []byte) error {
 			_, err := findings.Publish(ctx, &pubsub.Message{Data: message}).Get(ctx)
 			return err
@@ -251,101 +250,7 @@ func (m *Machine) startSensor() (err error) {
 	return err
 }
 
-// serveFunctions serves them under functions-framework-go. Its server cannot be
-// stopped: it ends with the process.
-func (m *Machine) serveFunctions(ctx context.Context) (base string, err error) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	_, port, _ := net.SplitHostPort(free.Addr().String())
-	free.Close()
-	// The framework knows no authentication: the paths cannot be guessed.
-	secret := "/" + rand.Text()
-	base = "http://127.0.0.1:" + port + secret
-
-	incarnation := uuid.NewString()
-	token, channel, slackAPI, signing := m.cfg.SlackToken, m.cfg.SlackChannel, "", ""
-	if m.slack != nil {
-		token, channel, slackAPI, signing = m.Token, fakeslack.Channel, m.URL+"/slack-api/api/", rand.Text()
-		m.slack.Interact = fakeslack.Interactivity{URL: base + "/Interact", SigningSecret: signing}
-	}
-	parts := functions.Parts{
-		SlackAPI: slackAPI, Incarnation: incarnation, Observe: m.done.put,
-		// The directory is locked: whoever held a case in an earlier process is dead.
-		Front: front.Parts{HTTP: http.DefaultClient, Store: m.store, Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") }},
-		Raise: raise.Parts{PubSub: m.broker.options(), SCC: []option.ClientOption{option.WithEndpoint(m.scc.Addr), option.WithoutAuthentication(),
-			option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))}},
-	}
-	definition, err := workflowlang.Parse(deployed.Case)
-	if err != nil {
-		return "", fmt.Errorf("workflows/case.yaml: %w", err)
-	}
-	m.workflows, err = fakeworkflows.Start(fakeworkflows.Config{
-		Workflow: workflow, Definition: definition, Env: map[string]string{"ADVANCE_URL": base + "/Advance", "ADVANCE_AUDIENCE": base},
-	})
-	if err != nil {
-		return "", err
-	}
-	parts.Executions, parts.Front.Callbacks = m.workflows.Options(), m.workflows.CallbackClient()
-	acts := act.Parts{Front: parts.Front, Upload: m.upload.sign}
-	place := finding.Place{Project: "local", Location: "local", Cluster: hostname()}
-	if m.cfg.Cluster != nil {
-		place, parts.Reads, acts.Clusters = m.cfg.Cluster.Place, m.cfg.Cluster.Reads, m.cfg.Cluster.Acts
-	}
-	if m.sensor != nil {
-		acts.Orders = contain.HTTPOrders{URL: m.URL, Token: m.Token, Client: http.DefaultClient}
-	}
-	m.suite, err = functions.New(ctx, functions.Config{
-		Front: front.Config{Store: "dir://", SlackSigningSecret: signing, AdvanceURL: base + "/Advance"},
-		Raise: raise.Config{Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
-			Clusters: map[string]string{"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster}},
-		Policy: m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey, SlackToken: token, SlackChannel: channel,
-		Workflow: workflow, CallbackPrefix: m.workflows.CallbackPrefix(),
-		ContainURL: base + "/Contain", CasebookURL: m.URL,
-	}, parts)
-	if err != nil {
-		return "", err
-	}
-	if m.actor, err = act.New(ctx, act.Config{Policy: m.cfg.Policy}, acts); err != nil {
-		return "", err
-	}
-	m.book = book.On(m.suite.Front, web.Visitors{May: m.suite.IsApprover})
-	topics := secret + "/projects/" + project + "/topics/"
-	err = errors.Join(
-		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicDetections, m.suite.Raise),
-		funcframework.RegisterCloudEventFunctionContext(ctx, topics+topicFindings, m.suite.Respond),
-		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Advance", m.suite.Advance),
-		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Contain", m.actor.Contain),
-		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Sweep", m.suite.Sweep),
-		funcframework.RegisterHTTPFunctionContext(ctx, secret+"/Interact", m.suite.Interact),
-	)
-	if err != nil {
-		return "", fmt.Errorf("register functions: %w", err)
-	}
-	// The framework announces each function on standard output, which is the commands'.
-	if os.Stdout, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
-		return "", err
-	}
-	go func() { m.failed <- funcframework.StartHostPort("127.0.0.1", port) }()
-	return base, waitForPort(ctx, "127.0.0.1:"+port)
-}
-
-func waitForPort(ctx context.Context, address string) error {
-	for range 500 {
-		if c, err := net.Dial("tcp", address); err == nil {
-			return c.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	return fmt.Errorf("the function server does not listen on %s", address)
-}
-
-// sweep is Cloud Scheduler's part.
+// sweep calls Sweep every five seconds, in place of Cloud Scheduler.
 func sweep(ctx context.Context, base string) error {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
@@ -367,7 +272,7 @@ func sweep(ctx context.Context, base string) error {
 	}
 }
 
-// announce lets the commands find this process.
+// announce writes the file through which commands find this process.
 func (m *Machine) announce() error {
 	if m.cfg.RuntimeFile == "" {
 		return nil
@@ -386,16 +291,16 @@ func (m *Machine) announce() error {
 	return os.Rename(tmp, m.cfg.RuntimeFile)
 }
 
-// PubSub answers where sensors of other machines publish: the server's address,
-// for PUBSUB_EMULATOR_HOST, and the topic.
+// PubSub returns where sensors of other machines publish: the server's address, for
+// PUBSUB_EMULATOR_HOST, and the topic.
 func (m *Machine) PubSub() (address, topic string) {
 	return m.broker.server.Addr, "projects/" + project + "/topics/" + topicDetections
 }
 
-// Failed answers when a part has ended by itself.
+// Failed returns a channel that receives the error of a part that ended by itself.
 func (m *Machine) Failed() <-chan error { return m.failed }
 
-// Close stops everything; what is under way goes on after the next Start.
+// Close stops all parts. Unfinished work is resumed by the next Start on the directory.
 func (m *Machine) Close() error {
 	var errs []error
 	if m.cfg.RuntimeFile != "" {
@@ -407,8 +312,10 @@ func (m *Machine) Close() error {
 	if m.workflows != nil {
 		errs = append(errs, m.workflows.Close())
 	}
-	if m.web != nil {
-		errs = append(errs, m.web.Close())
+	for _, server := range []*http.Server{m.web, m.functions} {
+		if server != nil {
+			errs = append(errs, server.Close())
+		}
 	}
 	if m.scc != nil {
 		errs = append(errs, m.scc.Close())
