@@ -528,7 +528,12 @@ func TestReadingIsAConstantNumberOfOperations(t *testing.T) {
 	began := time.Now()
 	delivered := 0
 	most := map[string]int64{}
-	for _, until := range []int{10, 1000, 10_000} {
+	sizes := []int{10, 1000, 10_000}
+	if raceEnabled {
+		t.Log("10,000 findings are NOT RUN under the race detector; `make test` runs them without it")
+		sizes = sizes[:2]
+	}
+	for _, until := range sizes {
 		for ; delivered < until; delivered++ {
 			at := began.Add(time.Duration(delivered) * 5 * time.Second) // in 14 hours
 			r.Now = func() time.Time { return at }
@@ -565,8 +570,8 @@ func TestReadingIsAConstantNumberOfOperations(t *testing.T) {
 	if limit := int64(3 + 2*caselog.SnapshotEvery); most["reading the incident with its case"] > limit {
 		t.Errorf("%d operations for an incident, want %d at most", most["reading the incident with its case"], limit)
 	}
-	if c := w.incident().Lead(); c.Joined != 9_999 {
-		t.Errorf("%d joined, want 9,999", c.Joined)
+	if c, want := w.incident().Lead(), delivered-1; c.Joined != want {
+		t.Errorf("%d joined, want %d", c.Joined, want)
 	}
 }
 
