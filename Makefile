@@ -37,7 +37,7 @@ test: deps-container deps-browser deps-bpf ## all tests but those on a cluster a
 	echo "Not run here: the Terraform module's life on a loopback server (make test-terraform), a cluster (make test-cluster), other kernels (make test-kernels)."
 	go vet ./...
 	go test -race $$(go list ./... | grep -v -e /sensor$$ -e /internal/sensorproc$$ -e /cmd/contraband$$ -e /internal/contain$$ -e /internal/local$$ -e /internal/testenv/testcluster$$)
-	go test -count=1 -run TestReadingIsAConstantNumberOfOperations ./internal/respond # too long with -race
+	go test -count=1 -run 'TestReadingIsAConstantNumberOfOperations|TestFloodDoesNotDelayTheMalwaresPage|TestYear' ./internal/respond # whole; smaller with -race
 	go test -race -p 1 -count=1 $(KERNEL)
 
 .PHONY: generate

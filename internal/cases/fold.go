@@ -3,6 +3,8 @@ package cases
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
@@ -50,12 +52,30 @@ func Fold(id string, events []caselog.Event) (Case, error) {
 			return c, fmt.Errorf("case %q, snapshot of event %d: %w", id, events[0].N, err)
 		}
 	}
+	return c, c.addAll(events)
+}
+
+// With returns the case as it is after further events; c is unchanged.
+func (c Case) With(events ...caselog.Event) (Case, error) {
+	c.Handled, c.seen = cloneMap(c.Handled), cloneMap(c.seen)
+	c.Claims, c.Clicks, c.Programs = slices.Clone(c.Claims), slices.Clone(c.Clicks), slices.Clone(c.Programs)
+	return c, c.addAll(events)
+}
+
+// cloneMap returns a copy that can be written to.
+func cloneMap[V any](m map[string]V) map[string]V {
+	out := make(map[string]V, len(m)+1)
+	maps.Copy(out, m)
+	return out
+}
+
+func (c *Case) addAll(events []caselog.Event) error {
 	for _, e := range events {
 		if err := c.add(e); err != nil {
-			return c, fmt.Errorf("case %q: %w", id, err)
+			return fmt.Errorf("case %q: %w", c.ID, err)
 		}
 	}
-	return c, nil
+	return nil
 }
 
 // snapshot is what a Case is restored from: its fields, and those that are not for readers.
@@ -159,7 +179,7 @@ func (c *Case) decide(e caselog.Event, d Decided) {
 	case !d.Widened:
 		p := ProgramOf(d.Finding, d.Verdict)
 		p.Expected = d.Expected
-		c.addProgram(p)
+		c.addPrograms([]Program{p})
 	}
 	if c.Opened.IsZero() {
 		c.Opened, c.decided, c.decidedN, c.Decided, c.First, c.Incident = e.At, e.At, e.N, d, d.Finding.EventTime, d.Incident
@@ -226,9 +246,7 @@ func (c *Case) join(b Joined) {
 	if b.Last.After(c.LastSeen) {
 		c.LastSeen = b.Last
 	}
-	for _, p := range b.Programs {
-		c.addProgram(p)
-	}
+	c.addPrograms(b.Programs)
 	if b.Through > c.through {
 		c.through = b.Through
 		for key, slot := range c.seen {

@@ -58,12 +58,22 @@ func (c Case) programIndex(key string) int {
 	return slices.IndexFunc(c.Programs, func(p Program) bool { return p.Key() == key })
 }
 
-// addProgram adds what findings about a program brought.
-func (c *Case) addProgram(p Program) {
-	if i := c.programIndex(p.Key()); i >= 0 {
-		c.Programs[i] = merged(c.Programs[i], p)
-	} else {
-		c.Programs = append(slices.Clip(c.Programs), p)
+// addPrograms adds what findings about programs brought.
+func (c *Case) addPrograms(programs []Program) {
+	if len(programs) == 0 {
+		return
+	}
+	at := make(map[string]int, len(c.Programs)+len(programs))
+	for i, p := range c.Programs {
+		at[p.Key()] = i
+	}
+	for _, p := range programs {
+		if i, ok := at[p.Key()]; ok {
+			c.Programs[i] = merged(c.Programs[i], p)
+			continue
+		}
+		at[p.Key()] = len(c.Programs)
+		c.Programs = append(c.Programs, p)
 	}
 	c.sortPrograms()
 	if n := len(c.Programs); n > maxPrograms {

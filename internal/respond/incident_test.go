@@ -241,10 +241,10 @@ func TestFloodDoesNotDelayTheMalwaresPage(t *testing.T) {
 		return inner(method, applied)
 	}
 	var flood []finding.Finding
-	for n := range 300 {
+	for n := range unlessRace(300, 60) {
 		flood = append(flood, ran(0, n, unknownSum(n), time.Now()))
 	}
-	for n := range 60 { // decoys in other replicas
+	for n := range unlessRace(60, 20) { // decoys in other replicas
 		flood = append(flood, ran(1+n%6, 1000+n, unknownSum(1000+n), time.Now()))
 	}
 	var wg sync.WaitGroup
@@ -265,7 +265,11 @@ func TestFloodDoesNotDelayTheMalwaresPage(t *testing.T) {
 		return true
 	})
 	told := slices.ContainsFunc(messages, func(m fakeslack.Message) bool { return strings.Contains(m.Text+string(m.Blocks), "Malicious") })
-	if !told || first < 0 || first > 2*time.Second {
+	limit := 2 * time.Second
+	if raceEnabled { // its figures say nothing
+		limit = time.Minute
+	}
+	if !told || first < 0 || first > limit {
 		t.Errorf("told of the malware: %v, %s after its finding", told, first)
 	}
 	t.Logf("the malware's page left %s after its finding, %d messages, %d edits", first, len(messages), w.slack.Calls("chat.update"))

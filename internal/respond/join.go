@@ -69,7 +69,7 @@ func (w *run) actAndTell(ctx context.Context, f finding.Finding, p place) error 
 	if w.log.IsClosed() {
 		return nil // a redelivery of what that case dealt with
 	}
-	known, err := w.withLearnt(w.log.Events())
+	known, err := w.withLearnt()
 	if err != nil {
 		return err
 	}
@@ -87,17 +87,22 @@ func (w *run) actAndTell(ctx context.Context, f finding.Finding, p place) error 
 	return errors.Join(acted, told, w.refresh(ctx, incident))
 }
 
-// withLearnt folds events together with what this delivery has learnt, where that opens
-// the case or is worse than the case is.
-func (w *run) withLearnt(events []caselog.Event) (cases.Case, error) {
-	c, err := cases.Fold(w.log.ID, events)
+// withLearnt returns the case together with what this delivery has learnt, where that
+// opens the case or is worse than the case is.
+func (w *run) withLearnt() (cases.Case, error) {
+	events := w.log.Events()
+	c, err := w.fold()
 	if err != nil || w.learnt == nil {
 		return c, err
 	}
 	if len(events) > 0 && (c.Closed != nil || w.learnt.Expected != "" || !w.learnt.Verdict.Level.WorseThan(c.Decided.Verdict.Level)) {
 		return c, nil
 	}
-	return incidentlog.WithDecided(w.log.ID, events, *w.learnt, w.Now())
+	n := 0
+	if len(events) > 0 {
+		n = events[len(events)-1].N + 1
+	}
+	return incidentlog.WithDecided(c, n, *w.learnt, w.Now())
 }
 
 // notify tells people of a case as this invocation knows it.
@@ -237,7 +242,7 @@ func (w *run) place(ctx context.Context, f finding.Finding) (place, error) {
 		return place{}, err
 	}
 	p.incident = caselog.IncidentID(workload, episode)
-	if c, err := cases.Fold(p.log.ID, p.log.Events()); err != nil || !c.Opened.IsZero() { // an earlier episode's
+	if c, err := w.folded.fold(p.log); err != nil || !c.Opened.IsZero() { // an earlier episode's
 		p.incident = c.Incident
 		if err != nil {
 			return place{}, err
@@ -323,7 +328,7 @@ func (w *run) tryAssign(ctx context.Context, f finding.Finding, name, id string)
 
 // usable reports whether a case can take a finding that was assigned to it.
 func (w *run) usable(ctx context.Context, log *caselog.Log, f finding.Finding, a caselog.Assignment, fresh bool) (bool, error) {
-	c, err := cases.Fold(log.ID, log.Events())
+	c, err := w.folded.fold(log)
 	if err != nil {
 		return false, err
 	}

@@ -21,6 +21,7 @@ type run struct {
 	holder   string
 	received time.Time
 	log      *caselog.Log
+	folded   folded
 	learnt   *cases.Decided // about the finding of this delivery; nil: there is none
 	lostHold cases.Lost
 	later    map[string]bool // findings, by key, that a later invocation takes in
@@ -50,7 +51,36 @@ func (w *run) assess(ctx context.Context, f finding.Finding) cases.Decided {
 	return d
 }
 
-func (w *run) fold() (cases.Case, error) { return cases.Fold(w.log.ID, w.log.Events()) }
+// fold returns what the events of the case add up to. Each event is decoded once.
+func (w *run) fold() (cases.Case, error) { return w.folded.fold(w.log) }
+
+// folded is a case as far as one reading of its log has been folded.
+type folded struct {
+	mu   sync.Mutex
+	log  *caselog.Log // nil: of none yet
+	next int          // number of the first event that is not in it
+	c    cases.Case
+}
+
+func (m *folded) fold(log *caselog.Log) (c cases.Case, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	events := log.Events()
+	switch {
+	case m.log == log && len(events) > 0 && events[0].N <= m.next:
+		fresh := events[m.next-events[0].N:]
+		if len(fresh) == 0 {
+			return m.c, nil
+		}
+		c, err = m.c.With(fresh...)
+	default:
+		c, err = cases.Fold(log.ID, events)
+	}
+	if err == nil && len(events) > 0 {
+		m.log, m.next, m.c = log, events[len(events)-1].N+1, c
+	}
+	return c, err
+}
 
 func (w *run) situation() situation {
 	return situation{now: w.Now(), lost: w.lostHold, scc: w.SCC != nil, workflow: w.StartWorkflow != nil}
@@ -121,7 +151,7 @@ func (w *run) open(ctx context.Context) (bool, error) {
 // wakeForFirstRecheck has a case that is opened at a time looked at when the sources are
 // to be asked again. It comes before the event, so that none is forgotten.
 func (w *run) wakeForFirstRecheck(ctx context.Context, at time.Time) error {
-	c, err := incidentlog.WithDecided(w.log.ID, nil, *w.learnt, at)
+	c, err := incidentlog.WithDecided(cases.Case{ID: w.log.ID}, 0, *w.learnt, at)
 	if err != nil {
 		return err
 	}

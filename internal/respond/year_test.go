@@ -35,10 +35,18 @@ import (
 )
 
 var (
-	yearCases = flag.Int("year.cases", 40, "cases of the simulated year")
+	yearCases = flag.Int("year.cases", unlessRace(40, 8), "cases of the simulated year")
 	yearSeed  = flag.Uint64("year.seed", 1, "seed of the simulated year; 0: another one each time")
 	yearCase  = flag.Int("year.case", -1, "the one case of the simulated year to live through; -1: all")
 )
+
+// unlessRace returns the size of a test: small under the race detector.
+func unlessRace(whole, small int) int {
+	if raceEnabled {
+		return small
+	}
+	return whole
+}
 
 // TestYear lets cases live for a year of virtual time: people press what they like,
 // twice, or nothing; every part fails and restarts; the deployed workflow drives

@@ -79,7 +79,8 @@ func withSightings(file *caselog.Log, sightings []caselog.Entry) (cases.Case, er
 			return c, fmt.Errorf("incident, sighting %q: %w", entry.Name, err)
 		}
 		if s.Case == c.ID && s.Decided.Verdict.Level.WorseThan(c.Decided.Verdict.Level) && c.Closed == nil {
-			if c, err = WithDecided(file.ID, events, s.Decided, events[len(events)-1].At); err != nil {
+			last := events[len(events)-1]
+			if c, err = WithDecided(c, last.N+1, s.Decided, last.At); err != nil {
 				return c, err
 			}
 		}
@@ -87,17 +88,13 @@ func withSightings(file *caselog.Log, sightings []caselog.Entry) (cases.Case, er
 	return c, nil
 }
 
-// WithDecided folds events and one more decision.
-func WithDecided(id string, events []caselog.Event, d cases.Decided, at time.Time) (cases.Case, error) {
+// WithDecided returns the case as it is after one more decision, which would be event n.
+func WithDecided(c cases.Case, n int, d cases.Decided, at time.Time) (cases.Case, error) {
 	body, err := json.Marshal(d)
 	if err != nil {
 		return cases.Case{}, err
 	}
-	n := 0
-	if len(events) > 0 {
-		n = events[len(events)-1].N + 1
-	}
-	return cases.Fold(id, append(slices.Clip(events), caselog.Event{N: n, Kind: cases.KindDecided, At: at.UTC(), Body: body}))
+	return c.With(caselog.Event{N: n, Kind: cases.KindDecided, At: at.UTC(), Body: body})
 }
 
 // Case reads a case from its first event on, together with the events of its incident that
