@@ -14,6 +14,9 @@ type Config struct {
 	Raise raise.Config
 	// Policy is the path of the policy file. Empty: the built-in one, which only tells.
 	Policy string `env:"CONTRABAND_POLICY"`
+	// Exceptions is the path of a file with exceptions beside those of the policy file, in
+	// the sensor's format. Empty: none.
+	Exceptions string `env:"CONTRABAND_EXCEPTIONS"`
 	// Indicators is the path of a local indicator list. Empty: the canary alone.
 	Indicators string `env:"CONTRABAND_INDICATORS"`
 	// VirusTotalKey is the user's own. Empty: VirusTotal is not asked.

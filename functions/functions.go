@@ -76,6 +76,9 @@ func New(ctx context.Context, cfg Config, parts Parts) (s *Suite, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := rules.AddExceptions(cfg.Exceptions); err != nil {
+		return nil, err
+	}
 	s = &Suite{cfg: cfg, parts: parts}
 	if s.Front, err = front.New(ctx, cfg.Front, parts.Front); err != nil {
 		return nil, err

@@ -85,15 +85,11 @@ func (c *criRuntime) describe(ctx context.Context, _, id string) (home, error) {
 	return h, nil
 }
 
-// digestOf is what follows the @ of a reference, or the reference when it is an id.
+// digestOf returns the digest in an image reference, or "". The ID of a local image is none:
+// anybody can build an image and tag it as they like.
 func digestOf(ref string) string {
-	if _, digest, found := strings.Cut(ref, "@"); found {
-		return digest
-	}
-	if strings.HasPrefix(ref, "sha256:") {
-		return ref
-	}
-	return ""
+	_, digest, _ := strings.Cut(ref, "@")
+	return digest
 }
 
 // workload are a pod's labels without those that the kubelet adds.

@@ -142,7 +142,7 @@ func (d *dockerAPI) describe(ctx context.Context, _, id string) (home, error) {
 	}
 	var box struct {
 		Name    string
-		Image   string // the image's id, a digest
+		Image   string // the local image's ID, a digest of its configuration
 		Created time.Time
 		Config  struct {
 			Image  string
@@ -153,7 +153,7 @@ func (d *dockerAPI) describe(ctx context.Context, _, id string) (home, error) {
 		return home{}, fmt.Errorf("inspect container %q: %w", id, err)
 	}
 	return home{Container: sensorapi.Container{
-		Name: strings.TrimPrefix(box.Name, "/"), Image: box.Config.Image, ImageDigest: box.Image, Labels: box.Config.Labels, Created: box.Created,
+		Name: strings.TrimPrefix(box.Name, "/"), Image: box.Config.Image, ImageDigest: digestOf(box.Config.Image), ImageID: box.Image, Labels: box.Config.Labels, Created: box.Created,
 	}}, nil
 }
 
@@ -191,7 +191,7 @@ func (p podmanStorage) describe(_ context.Context, _, id string) (home, error) {
 		if box.ID != id {
 			continue
 		}
-		h := home{Container: sensorapi.Container{ImageDigest: "sha256:" + box.Image, Created: box.Created}}
+		h := home{Container: sensorapi.Container{ImageID: "sha256:" + box.Image, Created: box.Created}}
 		if len(box.Names) > 0 {
 			h.Name = box.Names[0]
 		}
@@ -199,7 +199,7 @@ func (p podmanStorage) describe(_ context.Context, _, id string) (home, error) {
 			Image string `json:"image-name"`
 		}
 		if json.Unmarshal([]byte(box.Metadata), &more) == nil {
-			h.Image = more.Image
+			h.Image, h.ImageDigest = more.Image, digestOf(more.Image)
 		}
 		return h, nil
 	}

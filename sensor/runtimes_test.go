@@ -39,7 +39,7 @@ func TestDockerDescribes(t *testing.T) {
 	d := newDockerAPI(socket)
 	defer d.close()
 	h, err := d.describe(t.Context(), "/docker/"+id64, id64)
-	if err != nil || h.Name != "web" || h.Image != "app:1" || h.ImageDigest != "sha256:abc" || h.Labels["team"] != "x" {
+	if err != nil || h.Name != "web" || h.Image != "app:1" || h.ImageDigest != "" || h.ImageID != "sha256:abc" || h.Labels["team"] != "x" {
 		t.Errorf("%+v, %v", h, err)
 	}
 	for _, id := range []string{strings.Repeat("f", 64), "../../info", "short"} {
@@ -59,7 +59,7 @@ func TestPodmanDescribes(t *testing.T) {
 		t.Fatal(err)
 	}
 	h, err := podmanStorage{file}.describe(t.Context(), "", id64)
-	if err != nil || h.Name != "web" || h.Image != "docker.io/app:1" || h.ImageDigest != "sha256:abc" {
+	if err != nil || h.Name != "web" || h.Image != "docker.io/app:1" || h.ImageDigest != "" || h.ImageID != "sha256:abc" {
 		t.Errorf("%+v, %v", h, err)
 	}
 	if _, err := (podmanStorage{file + "x"}).describe(t.Context(), "", id64); !errors.Is(err, errNotKnown) {

@@ -23,8 +23,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/redact"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"github.com/contraband-dev/contraband/sensor/allowlist"
 )
 
 // DockerSockets are where Docker and Podman serve their API.
@@ -419,7 +421,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		s.count(func(st *Stats) { st.Image++ })
 		return
 	}
-	if e := s.allowed.find(home.ImageDigest, sum, func() string { return s.pathInContainer(home, c.Event) }); e != nil {
+	if e := s.allowed.find(func() allowlist.Program { return s.programOf(home, c.Event, sum) }); e != nil {
 		s.count(func(st *Stats) { st.Allowed++ })
 		s.cfg.Log.Debug("allowed by an exception", "path", visiblePath(c.Event), "container", home.ID, "owner", e.Owner, "reason", e.Reason)
 		return
@@ -437,6 +439,24 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		Timing: sensorapi.Timing{Seen: c.seen, Hashed: hashed, Attributed: attributed},
 	}
 	s.record(bounded(d), home, c)
+}
+
+// programOf describes what ran to the allowlist.
+func (s *Sensor) programOf(h home, e bpf.Event, sum string) allowlist.Program {
+	f := finding.Finding{
+		Pod:       finding.Pod{Namespace: h.Pod.Namespace, Name: h.Pod.Name, Labels: h.Pod.Labels},
+		Container: finding.Container{ID: h.ID, Name: h.Name, Image: h.Image, Labels: h.Labels},
+		Node:      s.cfg.Node,
+	}
+	p := allowlist.Program{SHA256: sum, Path: s.pathInContainer(h, e), Image: h.Image, Digest: h.ImageDigest,
+		Namespace: h.Pod.Namespace, Workload: f.Workload().Name, Labels: h.Pod.Labels}
+	if p.Labels == nil {
+		p.Labels = h.Labels
+	}
+	if above := ancestors(e.PPID); len(above) > 0 {
+		p.Parent = above[0].Path
+	}
+	return p
 }
 
 // bounded makes sure that Raise will take it: what makes a detection too large is

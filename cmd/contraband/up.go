@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,7 +19,7 @@ const ownContainerd = "/run/contraband/canary/containerd.sock"
 var knownContainerd = []string{"/run/containerd/containerd.sock", "/run/docker/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock", ownContainerd}
 
 func upCommand() *cobra.Command {
-	var dir, listen, policy, indicators string
+	var dir, listen, policy, exceptions, indicators string
 	var containerd []string
 	var noSensor bool
 	cmd := &cobra.Command{
@@ -31,6 +32,9 @@ works with containers of containerd, Docker and Podman.
 The built-in policy only pages: nothing is frozen unless --policy says so.
 A page goes to Slack when SLACK_TOKEN and SLACK_CHANNEL are set, else to a
 stand-in that the casebook links to. VT_API_KEY has VirusTotal asked as well.
+
+--exceptions names programs that may run: they are neither reported nor paged.
+The file is read again when it changes by the sensor, and at the start by the rest.
 
 Records are kept in --dir. A killed "up" goes on where it ended when it is
 started again on the same directory.`,
@@ -45,7 +49,7 @@ started again on the same directory.`,
 				return err
 			}
 			cfg := local.Config{
-				Dir: abs, Listen: listen, Policy: policy, Indicators: indicators, RuntimeFile: local.RuntimeFile(),
+				Dir: abs, Listen: listen, Policy: policy, Exceptions: exceptions, Indicators: indicators, RuntimeFile: local.RuntimeFile(),
 				SlackToken: os.Getenv("SLACK_TOKEN"), SlackChannel: os.Getenv("SLACK_CHANNEL"), VirusTotalKey: os.Getenv("VT_API_KEY"),
 			}
 			if cfg.SlackToken != "" && cfg.SlackChannel == "" {
@@ -55,7 +59,7 @@ started again on the same directory.`,
 				if os.Geteuid() != 0 {
 					return fmt.Errorf("the sensor needs root: try `sudo contraband up`, or --no-sensor to take replayed findings only")
 				}
-				cfg.Sensor = &sensor.Config{Containerd: append(knownContainerd, containerd...)}
+				cfg.Sensor = &sensor.Config{Containerd: append(knownContainerd, containerd...), Exceptions: cmp.Or(exceptions, policy)}
 			}
 			m, err := local.Start(cmd.Context(), cfg)
 			if err != nil {
@@ -84,6 +88,7 @@ started again on the same directory.`,
 	f.StringVar(&dir, "dir", stateDir(), "directory of the records")
 	f.StringVar(&listen, "listen", "127.0.0.1:8321", "loopback address of the casebook; port 0 takes a free one")
 	f.StringVar(&policy, "policy", "", "policy file (default: built in; it only pages)")
+	f.StringVar(&exceptions, "exceptions", "", "file of programs that may run although they are not of their image (default: those of the policy file)")
 	f.StringVar(&indicators, "indicators", "", `indicator list, lines of "<sha256> <label>" (default: the canary alone)`)
 	f.StringSliceVar(&containerd, "containerd", nil, "further containerd sockets to ask for a container's name")
 	f.BoolVar(&noSensor, "no-sensor", false, "do not watch; take replayed findings only (needs no root)")

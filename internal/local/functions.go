@@ -103,7 +103,7 @@ func (m *Machine) openFunctions(ctx context.Context, base string) (err error) {
 		Raise: raise.Config{Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
 			Clusters: map[string]string{
 				"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster}},
-		Policy: m.cfg.Policy, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey,
+		Policy: m.cfg.Policy, Exceptions: m.cfg.Exceptions, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey,
 		SlackToken: pages.token, SlackChannel: pages.channel, Workflow: workflow, CallbackPrefix: m.workflows.CallbackPrefix(),
 		ContainURL: base + "/Contain", CasebookURL: m.URL,
 	}

@@ -53,6 +53,9 @@ type Config struct {
 	Listen string
 	// Policy and Indicators are paths of files; empty: the built-in ones.
 	Policy, Indicators string
+	// Exceptions is the path of a file of exceptions, for the sensor and for Respond; empty:
+	// those of the policy file alone.
+	Exceptions string
 	// Sensor configures the sensor that watches this machine's containers; nil: no
 	// sensor, findings come from replay only. Start sets Node, StateDir and Publish.
 	Sensor *sensor.Config

@@ -1,11 +1,13 @@
-// Package policy owns the policy file: which rule fits a finding, and what it asks for;
-// package guards has what bounds it. It reads and decides; it never acts.
+// Package policy reads the policy file and decides what is done about a finding: the first
+// rule that matches, the exceptions, and who is notified. Package guards has what bounds
+// any rule. It never acts.
 package policy
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"reflect"
 	"slices"
@@ -19,6 +21,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
+	"github.com/contraband-dev/contraband/sensor/allowlist"
 )
 
 // File is the policy file. Unknown keys are errors.
@@ -26,6 +29,9 @@ type File struct {
 	// Rules are tried in order; the first whose When is true decides. When none
 	// is, the finding is paged.
 	Rules []Rule `yaml:"rules"`
+	// Exceptions are programs that are counted and that nobody is paged about. The sensor
+	// reads the same entries.
+	Exceptions allowlist.List `yaml:"exceptions"`
 	// Routes say who is notified. Where none matches the security channel is.
 	Routes []Route `yaml:"routes"`
 	// Guards bound what any rule may cause.
@@ -42,25 +48,67 @@ type Rule struct {
 	// Do is any of escalate, page, freeze, evidence, isolate, cordon, evict, delete.
 	// They are done in that order, whatever the order here. Required.
 	Do []string `yaml:"do"`
-	// Otherwise is done as well when what was done does not hold: the kubelet has
-	// restarted what was frozen, nothing enforces the isolation, or, with AtEnd, For has
-	// passed.
-	Otherwise []string `yaml:"otherwise"`
-	// Ask has a person approve, by a button of the page, before anything is
-	// contained. Half an hour of silence tells again, and never acts.
-	Ask bool `yaml:"ask"`
-	// For is how long a freeze and an isolation last when nobody releases them,
+	// Fallback is done as well when a containment is not in effect: the kubelet has
+	// restarted what was frozen, nothing enforces the isolation, or, with OnExpiry,
+	// HoldFor has passed.
+	Fallback []string `yaml:"fallback"`
+	// RequireApproval has a person approve, by a button of the page, before anything is
+	// contained. Half an hour of silence causes a reminder, never an action.
+	RequireApproval bool `yaml:"require_approval"`
+	// HoldFor is how long a freeze and an isolation last unless they are released,
 	// such as 12h. Default: 24h.
-	For time.Duration `yaml:"for"`
-	// AtEnd of For the pod runs again and is released; or Otherwise is done, where this
-	// says otherwise. Default: release.
-	AtEnd string `yaml:"at_end"`
+	HoldFor time.Duration `yaml:"hold_for"`
+	// OnExpiry is what happens at the end of HoldFor: release, or fallback, which does
+	// Fallback. Default: release.
+	OnExpiry string `yaml:"on_expiry"`
+
+	Earlier earlierKeys `yaml:",inline"`
 
 	program cel.Program
 }
 
-// Default only tells: nobody's containers are frozen by surprise.
-const Default = `# The policy that "contraband up" uses without --policy: it tells, and touches nothing.
+// earlierKeys are the names that keys of a rule had; they are accepted with a warning.
+type earlierKeys struct {
+	Ask       *bool          `yaml:"ask"`
+	Otherwise []string       `yaml:"otherwise"`
+	For       *time.Duration `yaml:"for"`
+	AtEnd     string         `yaml:"at_end"`
+}
+
+// renamed moves the values of earlier keys to those that they are called now, and returns
+// a warning for each.
+func (r *Rule) renamed() (warnings []string, err error) {
+	warn := func(old, now string, taken bool) {
+		warnings = append(warnings, fmt.Sprintf("rule %q: %s is called %s now", r.Name, old, now))
+		if taken {
+			err = errors.Join(err, fmt.Errorf("%s and %s are the same: give one", old, now))
+		}
+	}
+	if e := r.Earlier.Ask; e != nil {
+		warn("ask", "require_approval", r.RequireApproval)
+		r.RequireApproval = *e
+	}
+	if e := r.Earlier.Otherwise; e != nil {
+		warn("otherwise", "fallback", r.Fallback != nil)
+		r.Fallback = e
+	}
+	if e := r.Earlier.For; e != nil {
+		warn("for", "hold_for", r.HoldFor != 0)
+		r.HoldFor = *e
+	}
+	if e := r.Earlier.AtEnd; e != "" {
+		warn("at_end", "on_expiry", r.OnExpiry != "")
+		r.OnExpiry = e
+	}
+	if r.OnExpiry == "otherwise" {
+		r.OnExpiry = onExpiryFallback
+	}
+	r.Earlier = earlierKeys{}
+	return warnings, err
+}
+
+// Default only notifies: no container is frozen by surprise.
+const Default = `# The policy that "contraband up" uses without --policy: it notifies and contains nothing.
 rules:
   - name: known malware
     when: verdict.level == "malicious"
@@ -71,10 +119,10 @@ rules:
 
 var known = slices.Concat([]string{cases.Escalate, cases.Page}, cases.Containments)
 
-// What Rule.AtEnd can say.
+// Values of Rule.OnExpiry.
 const (
-	atEndRelease   = "release"
-	atEndOtherwise = "otherwise"
+	onExpiryRelease  = "release"
+	onExpiryFallback = "fallback"
 )
 
 // longest is how long a rule may hold a pod.
@@ -115,12 +163,15 @@ type (
 	}
 )
 
-// Policy is a compiled file.
+// Policy is a compiled file. It is safe for use by several goroutines, as long as none
+// changes it.
 type Policy struct {
-	// Rules, in order. Whoever reads them changes none.
-	Rules  []Rule
-	Routes []Route
-	Guards guards.Guards
+	Rules      []Rule
+	Exceptions allowlist.List
+	Routes     []Route
+	Guards     guards.Guards
+	// Warnings name keys that are called otherwise now, and exceptions that have expired.
+	Warnings []string
 }
 
 // Load reads a policy file; "" is Default.
@@ -136,10 +187,23 @@ func Load(path string) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("policy %q: %w", path, err)
 	}
+	for _, w := range p.Warnings {
+		slog.Warn("policy file", "file", path, "warning", w)
+	}
 	return p, nil
 }
 
-// Parse compiles a policy. Every mistake in it is told, not the first alone.
+// AddExceptions adds the exceptions of another file; "": none.
+func (p *Policy) AddExceptions(file string) error {
+	if file == "" {
+		return nil
+	}
+	further, err := allowlist.Load(file)
+	p.Exceptions = slices.Concat(p.Exceptions, further)
+	return err
+}
+
+// Parse compiles a policy. It reports every mistake, not only the first.
 func Parse(body []byte) (*Policy, error) {
 	var f File
 	d := yaml.NewDecoder(bytes.NewReader(body))
@@ -152,20 +216,25 @@ func Parse(body []byte) (*Policy, error) {
 		return nil, err
 	}
 	var errs []error
+	var warnings []string
 	for i := range f.Rules {
-		if err := f.Rules[i].compile(env); err != nil {
-			errs = append(errs, fmt.Errorf("rule %d (%q): %w", i+1, f.Rules[i].Name, err))
+		r := &f.Rules[i]
+		renamed, err := r.renamed()
+		warnings = append(warnings, renamed...)
+		if err := errors.Join(err, r.compile(env)); err != nil {
+			errs = append(errs, fmt.Errorf("rule %d (%q): %w", i+1, r.Name, err))
 		}
 	}
-	if err := f.Guards.Complete(); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, f.Exceptions.Check(), f.Guards.Complete())
 	for i := range f.Routes {
 		if err := f.Routes[i].compile(env); err != nil {
 			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
 		}
 	}
-	return &Policy{f.Rules, f.Routes, f.Guards}, errors.Join(errs...)
+	for _, e := range f.Exceptions.Expired(time.Now()) {
+		warnings = append(warnings, fmt.Sprintf("exception of %s (%s) has expired: its last day was %s", e.Owner, e.Reason, e.Until))
+	}
+	return &Policy{f.Rules, f.Exceptions, f.Routes, f.Guards, warnings}, errors.Join(errs...)
 }
 
 func environment() (*cel.Env, error) {
@@ -185,34 +254,31 @@ func (r *Rule) compile(env *cel.Env) error {
 	}
 	for _, action := range r.Do {
 		if !slices.Contains(known, action) {
-			return fmt.Errorf("do: %q is not known here; there are %s", action, strings.Join(known, ", "))
+			return fmt.Errorf("do: unknown action %q; known are %s", action, strings.Join(known, ", "))
 		}
 	}
-	for _, action := range r.Otherwise {
+	for _, action := range r.Fallback {
 		if !slices.Contains(cases.Containments, action) {
-			return fmt.Errorf("otherwise: %q is no containment; there are %s", action, strings.Join(cases.Containments, ", "))
+			return fmt.Errorf("fallback: %q is not a containment; known are %s", action, strings.Join(cases.Containments, ", "))
 		}
 	}
-	if all := slices.Concat(r.Do, r.Otherwise); slices.ContainsFunc(all, cases.Destroys) && !slices.Contains(all, cases.Evidence) {
+	all := slices.Concat(r.Do, r.Fallback)
+	expires := slices.Contains(r.Do, cases.Freeze) || slices.Contains(r.Do, cases.Isolate)
+	switch {
+	case slices.ContainsFunc(all, cases.Destroys) && !slices.Contains(all, cases.Evidence):
 		return errors.New("do: evict and delete destroy what has run: add evidence")
-	}
-	if r.For < 0 || r.For > longest {
-		return fmt.Errorf("for: %s is not between 0 and %s", r.For, longest)
-	}
-	if r.AtEnd != "" && r.AtEnd != atEndRelease && r.AtEnd != atEndOtherwise {
-		return fmt.Errorf("at_end: %q is neither %q nor %q", r.AtEnd, atEndRelease, atEndOtherwise)
-	}
-	if r.Ask && len(cases.InOrder(r.Do)) == 0 {
-		return errors.New("ask: there is nothing to approve: do names no containment")
-	}
-	if r.Ask && !slices.Contains(r.Do, cases.Page) {
-		return errors.New("ask: add page to do, or nobody is asked")
-	}
-	if r.AtEnd == atEndOtherwise && len(r.Otherwise) == 0 {
-		return errors.New("at_end: otherwise is empty")
-	}
-	if r.AtEnd != "" && !slices.Contains(r.Do, cases.Freeze) && !slices.Contains(r.Do, cases.Isolate) {
-		return errors.New("at_end: nothing in do ends by itself: freeze and isolate do")
+	case r.HoldFor < 0 || r.HoldFor > longest:
+		return fmt.Errorf("hold_for: %s is not between 0 and %s", r.HoldFor, longest)
+	case r.OnExpiry != "" && r.OnExpiry != onExpiryRelease && r.OnExpiry != onExpiryFallback:
+		return fmt.Errorf("on_expiry: %q is neither %q nor %q", r.OnExpiry, onExpiryRelease, onExpiryFallback)
+	case r.RequireApproval && len(cases.InOrder(r.Do)) == 0:
+		return errors.New("require_approval: do has no containment to approve")
+	case r.RequireApproval && !slices.Contains(r.Do, cases.Page):
+		return errors.New("require_approval: add page to do, else no person is asked")
+	case r.OnExpiry == onExpiryFallback && len(r.Fallback) == 0:
+		return errors.New("on_expiry: fallback is empty")
+	case r.OnExpiry != "" && !expires:
+		return errors.New("on_expiry: nothing in do expires: freeze and isolate do")
 	}
 	if r.When == "" {
 		r.When = "true"
@@ -238,9 +304,9 @@ func compileCondition(env *cel.Env, when string) (cel.Program, error) {
 	return program, nil
 }
 
-// Decide answers the first rule that fits. A rule that fails to evaluate makes
-// the decision a page and nothing else: what destroys fails closed, what tells
-// fails open.
+// Decide returns what the first rule that matches asks for. A rule that cannot be
+// evaluated makes the decision a page and nothing else: containment fails closed,
+// notifying fails open.
 func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
 	vars := variables(f, v)
 	for _, r := range p.Rules {
@@ -250,16 +316,16 @@ func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
 		}
 		if out.Value() == true {
 			d := cases.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
-				Fallback: slices.Clone(r.Otherwise), HoldFor: r.For, RequireApproval: r.Ask, FallbackOnExpiry: r.AtEnd == atEndOtherwise}
+				Fallback: slices.Clone(r.Fallback), HoldFor: r.HoldFor, RequireApproval: r.RequireApproval, FallbackOnExpiry: r.OnExpiry == onExpiryFallback}
 			return p.guarded(d, f)
 		}
 	}
-	return cases.Decision{Rule: "(no rule fits)", Do: []string{cases.Page}}
+	return cases.Decision{Rule: "(no rule matches)", Do: []string{cases.Page}}
 }
 
-// guarded takes out of a decision what the guards will refuse whatever the cluster looks
-// like: nothing is promised, and nobody is asked to approve, what will not be done. They
-// are asked again when acting.
+// guarded removes from a decision what the guards refuse whatever the state of the cluster:
+// the page announces nothing, and asks to approve nothing, that will not be done. The
+// guards run again before anything is done.
 func (p *Policy) guarded(d cases.Decision, f finding.Finding) cases.Decision {
 	touches := func(action string) bool {
 		return action != cases.Evidence && slices.Contains(cases.Containments, action)

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
@@ -37,7 +39,7 @@ rules:
 func TestGuardsWhenDeciding(t *testing.T) {
 	p, err := Parse([]byte(`
 rules:
-  - {name: all, do: [page, evidence, isolate], otherwise: [evict], ask: true}
+  - {name: all, do: [page, evidence, isolate], fallback: [evict], require_approval: true}
 guards: {namespaces: [payments]}
 `))
 	if err != nil {
@@ -67,29 +69,88 @@ func TestDefaultTouchesNothing(t *testing.T) {
 	}
 }
 
-func TestMistakesAreTold(t *testing.T) {
+func TestEachMistakeIsReported(t *testing.T) {
 	for file, want := range map[string]string{
-		"rules: [{name: a, do: [page], wen: x}]":                                 "wen",
-		"rules: [{name: a, do: [explode]}]":                                      "explode",
-		"rules: [{name: a, do: [page], when: verdict.levle == \"x\"}]":           "levle",
-		"rules: [{name: a, do: [page], when: verdict.level}]":                    "not a bool",
-		"rules: [{name: a, do: [page, evict]}]":                                  "add evidence",
-		"rules: [{name: a, do: [page], otherwise: [page]}]":                      "no containment",
-		"rules: [{name: a, do: [page], for: 9000h}]":                             "not between",
-		"rules: [{name: a, do: [page], for: soon}]":                              "soon",
-		"rules: [{name: a, do: [isolate], at_end: otherwise}]":                   "otherwise is empty",
-		"rules: [{name: a, do: [isolate], at_end: never}]":                       "neither",
-		"guards: {min_healthy_replicas: most}":                                   "neither a number",
-		"guards: {min_healthy_replicas: 150%}":                                   "neither a number",
-		"guards: {namespaces: ['[']}":                                            "no pattern",
-		"guards: {released_pod: middle}":                                         "neither first nor last",
-		"rules: [{do: [page]}]":                                                  "required",
-		"rules: [{name: a, do: [page], otherwise: [cordon], at_end: otherwise}]": "nothing in do ends",
-		"guards: {max_containments_per_hour: -1}":                                "1 or more",
-		"guards: {max_per_workload_per_hour: 0}":                                 "dry_run",
+		"rules: [{name: a, do: [page], wen: x}]":                                    "wen",
+		"rules: [{name: a, do: [explode]}]":                                         "explode",
+		"rules: [{name: a, do: [page], when: verdict.levle == \"x\"}]":              "levle",
+		"rules: [{name: a, do: [page], when: verdict.level}]":                       "not a bool",
+		"rules: [{name: a, do: [page, evict]}]":                                     "add evidence",
+		"rules: [{name: a, do: [page], fallback: [page]}]":                          "not a containment",
+		"rules: [{name: a, do: [page], hold_for: 9000h}]":                           "not between",
+		"rules: [{name: a, do: [page], hold_for: soon}]":                            "soon",
+		"rules: [{name: a, do: [isolate], on_expiry: fallback}]":                    "fallback is empty",
+		"rules: [{name: a, do: [isolate], on_expiry: never}]":                       "neither",
+		"guards: {min_healthy_replicas: most}":                                      "neither a number",
+		"guards: {min_healthy_replicas: 150%}":                                      "neither a number",
+		"guards: {namespaces: ['[']}":                                               "no pattern",
+		"guards: {released_pod: middle}":                                            "neither first nor last",
+		"rules: [{do: [page]}]":                                                     "required",
+		"rules: [{name: a, do: [page], fallback: [cordon], on_expiry: fallback}]":   "nothing in do expires",
+		"guards: {max_containments_per_hour: -1}":                                   "1 or more",
+		"rules: [{name: a, do: [page, freeze], ask: true, require_approval: true}]": "give one",
+		"exceptions: [{sha256: abc}]":                                               "exception 1",
+		"exceptions: [{path: /x, owner: o, reason: r, until: 2030-01-31}]":          "alone",
+		"guards: {max_per_workload_per_hour: 0}":                                    "dry_run",
 	} {
 		if _, err := Parse([]byte(file)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that says %q", file, err, want)
 		}
+	}
+}
+
+func TestEarlierKeysOfARuleAreAcceptedWithAWarning(t *testing.T) {
+	earlier, err := Parse([]byte(`rules: [{name: a, do: [page, evidence, isolate], otherwise: [evict], ask: true, for: 12h, at_end: otherwise}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := Parse([]byte(`rules: [{name: a, do: [page, evidence, isolate], fallback: [evict], require_approval: true, hold_for: 12h, on_expiry: fallback}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := finding.Finding{Node: "n", Container: finding.Container{ID: "c"}, Pod: finding.Pod{Namespace: "shop", Name: "p"}}
+	if was, is := earlier.Decide(f, cases.Verdict{}), now.Decide(f, cases.Verdict{}); !reflect.DeepEqual(was, is) || !is.RequireApproval || !is.FallbackOnExpiry {
+		t.Errorf("%+v, want %+v", was, is)
+	}
+	if text := strings.Join(earlier.Warnings, "\n"); len(earlier.Warnings) != 4 || !strings.Contains(text, "ask is called require_approval") {
+		t.Errorf("warnings %q", text)
+	}
+	if len(now.Warnings) != 0 {
+		t.Errorf("warnings %q", now.Warnings)
+	}
+}
+
+func TestExceptionsAreExplained(t *testing.T) {
+	p, err := Parse([]byte(`
+exceptions:
+  - {path: "/srv/**", image: ghcr.io/acme/app, workload: web, parent: /usr/bin/pip, owner: o, reason: by path, until: 2030-01-31}
+  - {sha256: "` + strings.Repeat("a", 64) + `", owner: o, reason: by bytes, until: 2020-01-31}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "2020-01-31") {
+		t.Errorf("the expired exception is not reported: %q", p.Warnings)
+	}
+	f := finding.Finding{Category: finding.AddedBinary, Node: "n",
+		Pod:       finding.Pod{Namespace: "shop", Name: "web-7d9f6c4b5-bcdfg", Labels: map[string]string{"pod-template-hash": "7d9f6c4b5"}},
+		Container: finding.Container{ID: "c", Image: "ghcr.io/acme/app:1.2"},
+		Process:   finding.Process{Path: "/srv/a/b", SHA256: strings.Repeat("a", 64)},
+		Sensor:    &finding.Sensor{Ancestors: []string{"pip (7) /usr/bin/pip"}},
+	}
+	now := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
+	if e := p.Expected(f, cases.Verdict{Level: cases.Unknown}, now); e == nil || e.Reason != "by path" {
+		t.Errorf("exception %+v", e)
+	}
+	if e := p.Expected(f, cases.Verdict{Level: cases.Malicious}, now); e != nil {
+		t.Errorf("bytes known to be bad match an exception by path: %+v", e)
+	}
+	if e := p.Expired(f, now); e == nil || e.Reason != "by bytes" {
+		t.Errorf("expired exception %+v", e)
+	}
+	f.Container.Image = "ghcr.io/acme/other:1.2"
+	all := p.Explain(f, cases.Verdict{}, now)
+	if len(all) != 2 || !strings.Contains(all[0].Mismatch, "image repository") || !strings.Contains(all[1].Mismatch, "expired") {
+		t.Errorf("%+v", all)
 	}
 }

@@ -732,6 +732,38 @@ func TestClosedAsExpectedPagesNobodyAgain(t *testing.T) {
 	}
 }
 
+func TestExceptionOfThePolicyFilePagesNobody(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly + `
+exceptions:
+  - {path: /tmp/x1, workload: web, owner: ci@example.com, reason: built in place, until: 2999-01-31}
+  - {path: /tmp/x2, workload: web, owner: ci@example.com, reason: built in place, until: 2020-01-31}`
+	r := w.process()
+	count := func() int {
+		t.Helper()
+		all, err := w.slack.Messages()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	for id := range deliver(t, r, 1, ran(0, 1, unknownSum(1), time.Now())) {
+		if c := w.read(id); count() != 0 || !strings.Contains(c.Expected(), "ci@example.com") || !strings.Contains(c.Decided.Decision.Why, "built in place") {
+			t.Errorf("%d messages, expected by %q", count(), c.Expected())
+		}
+	}
+	for id := range deliver(t, r, 1, ran(1, 2, unknownSum(2), time.Now())) {
+		if c := w.read(id); count() != 1 || c.Expected() != "" || !strings.Contains(c.Decided.Decision.Why, "expired") {
+			t.Errorf("%d messages under an expired exception, and the case says %q", count(), c.Decided.Decision.Why)
+		}
+	}
+	// The same path with bytes that are known to be bad.
+	deliver(t, r, 1, ran(2, 1, hash(), time.Now()))
+	if i := w.incident(); i.Told != cases.Malicious {
+		t.Errorf("people know of %q", i.Told)
+	}
+}
+
 func TestMorePagesThanTheLimitAreOneDigest(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = pageOnly

@@ -299,8 +299,8 @@ func (w *run) readExceptions(ctx context.Context, f finding.Finding) (err error)
 	return err
 }
 
-// expect returns the decision about a finding with the exception that it matches: then
-// nobody is paged, and nothing is done.
+// expect returns the decision about a finding with the exception that it matches: then no
+// person is paged, and nothing is done. An expired one is named instead.
 func (w *run) expect(d cases.Decided) cases.Decided {
 	if d.Finding.Kind() != finding.ContainerThreat {
 		return d
@@ -311,6 +311,14 @@ func (w *run) expect(d cases.Decided) cases.Decided {
 			d.Decision = cases.Decision{Rule: "expected: exception " + e.ID, Why: fmt.Sprintf("declared by %s until %s: %s", e.By, e.Until.Format(time.DateOnly), e.Reason)}
 			return d
 		}
+	}
+	if e := w.Policy.Expected(d.Finding, d.Verdict, w.Now()); e != nil {
+		d.Expected = "policy file, " + e.Owner + " until " + e.Until
+		d.Decision = cases.Decision{Rule: "expected: exception of the policy file", Why: fmt.Sprintf("%s, until %s: %s", e.Owner, e.Until, e.Reason)}
+		return d
+	}
+	if e := w.Policy.Expired(d.Finding, w.Now()); e != nil && d.Decision.Why == "" {
+		d.Decision.Why = fmt.Sprintf("an exception of %s has expired: its last day was %s", e.Owner, e.Until)
 	}
 	return d
 }

@@ -95,7 +95,8 @@ type Container struct {
 	Runtime     string            `json:"runtime,omitempty"` // containerd, docker, podman, cri
 	Name        string            `json:"name,omitempty"`
 	Image       string            `json:"image,omitempty"`
-	ImageDigest string            `json:"imageDigest,omitempty"`
+	ImageDigest string            `json:"imageDigest,omitempty"` // in its repository, sha256:...
+	ImageID     string            `json:"imageId,omitempty"`     // of Docker and Podman: digest of the local image's configuration
 	Labels      map[string]string `json:"labels,omitempty"`
 	Created     time.Time         `json:"created,omitzero"`
 	Missing     string            `json:"missing,omitempty"`
