@@ -76,6 +76,9 @@ func (c *criRuntime) describe(ctx context.Context, _, id string) (home, error) {
 			Labels: labels, Created: time.Unix(0, box.GetCreatedAt()).UTC()},
 		Pod: sensorapi.Pod{Namespace: labels["io.kubernetes.pod.namespace"], Name: labels["io.kubernetes.pod.name"], UID: labels["io.kubernetes.pod.uid"]},
 	}
+	if ref := box.GetImageRef(); strings.HasPrefix(ref, "sha256:") { // an image that was pulled from no repository
+		h.ImageID = ref
+	}
 	// The pod's labels are worth a question, their absence is no reason to lose the rest.
 	if list, err := client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": h.Pod.UID}}}); err == nil && h.Pod.UID != "" {
 		for _, pod := range list.GetItems() {

@@ -96,7 +96,7 @@ type Container struct {
 	Name        string            `json:"name,omitempty"`
 	Image       string            `json:"image,omitempty"`
 	ImageDigest string            `json:"imageDigest,omitempty"` // in its repository, sha256:...
-	ImageID     string            `json:"imageId,omitempty"`     // of Docker and Podman: digest of the local image's configuration
+	ImageID     string            `json:"imageId,omitempty"`     // of a local image: digest of its configuration
 	Labels      map[string]string `json:"labels,omitempty"`
 	Created     time.Time         `json:"created,omitzero"`
 	Missing     string            `json:"missing,omitempty"`
