@@ -19,7 +19,7 @@ import (
 
 // spool is the sensor's memory on disk. Each add is one fsynced transaction:
 //
-//	detections  sequence -> Detection, until it is published
+//	detections  class and sequence -> Detection, until it is published
 //	files       fileKey -> when it was detected; keeps a restart from telling the same run twice
 //	homes       container id -> home, for the orders that may follow
 //	ran         container id/hash -> when it was detected, for the same; of a container
@@ -38,6 +38,50 @@ type spool struct {
 	// Since the start, of what a container can make many of; each within a transaction.
 	files int
 	ran   map[string]int
+
+	recentMu sync.Mutex
+	recent   map[string]int // detections of a container since recentAt
+	recentAt time.Time
+}
+
+// A class is when a detection is sent, relative to others that wait: it is the first byte
+// of its key. A container that runs hundreds of programs, or copies, delays no other.
+type class uint64
+
+const (
+	firstClass class = iota // health, and the first detections of a container in a minute
+	laterClass              // further ones of a container
+	copyClass               // copies of programs of the image
+)
+
+// firstOfContainer is how many detections of a container in a minute are of firstClass.
+const firstOfContainer = 16
+
+func (s *spool) classOf(d sensorapi.Detection) class {
+	if d.Health != "" {
+		return firstClass
+	}
+	if d.SameAs != "" {
+		return copyClass
+	}
+	s.recentMu.Lock()
+	defer s.recentMu.Unlock()
+	if now := time.Now(); s.recent == nil || now.Sub(s.recentAt) > time.Minute || len(s.recent) >= maxKnown {
+		s.recent, s.recentAt = map[string]int{}, now
+	}
+	if s.recent[d.Container.ID]++; s.recent[d.Container.ID] > firstOfContainer {
+		return laterClass
+	}
+	return firstClass
+}
+
+// room returns how many detections may wait when one of a class is added: an eighth of the
+// spool is kept for the first class.
+func (s *spool) room(c class) int64 {
+	if c == firstClass {
+		return int64(s.max)
+	}
+	return int64(s.max - s.max/8)
 }
 
 var (
@@ -98,7 +142,8 @@ func fileKey(container string, e bpf.Event) []byte {
 // add stores a detection. It answers false for one that ran before the sensor
 // started and was already detected then.
 func (s *spool) add(d sensorapi.Detection, h home, key []byte) (bool, error) {
-	if s.count.Load() >= int64(s.max) {
+	class := s.classOf(d)
+	if s.count.Load() >= s.room(class) {
 		s.overflow.Add(1)
 		s.overflowed.Add(1)
 		return false, errSpoolFull
@@ -128,7 +173,7 @@ func (s *spool) add(d sensorapi.Detection, h home, key []byte) (bool, error) {
 			return err
 		}
 		added = true
-		return b.Put(binary.BigEndian.AppendUint64(nil, seq), body)
+		return b.Put(binary.BigEndian.AppendUint64(nil, uint64(class)<<56|seq), body)
 	})
 	if err != nil || !added {
 		return false, err
@@ -154,9 +199,9 @@ const (
 	atOnce     = 16
 )
 
-// drain sends each detection and forgets it once it is sent. One that cannot be
-// sent holds up no other; while some fail, the first error is answered and those
-// stay.
+// drain sends each detection and forgets it once it is sent; each round looks for the first
+// class again. One that cannot be sent holds up no other; while some fail, the first error
+// is returned and those stay.
 func (s *spool) drain(send func([]byte) error) error {
 	var failed error
 	for from := []byte(nil); ; {
@@ -174,11 +219,13 @@ func (s *spool) drain(send func([]byte) error) error {
 		if len(sent) == 0 { // nobody is there
 			return failed
 		}
-		from = keys[len(keys)-1]
+		if from = nil; failed != nil { // what failed is not sent again in this round
+			from = keys[len(keys)-1]
+		}
 	}
 }
 
-// next answers a round of detections behind a key, oldest first.
+// next returns a round of detections behind a key: by class, each the oldest first.
 func (s *spool) next(behind []byte) (keys, bodies [][]byte, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketDetections).Cursor()

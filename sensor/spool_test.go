@@ -68,3 +68,28 @@ func TestFullSpoolRefusesAndCounts(t *testing.T) {
 		t.Errorf("%d wait, %d refused in all", s.waiting(), s.overflowed.Load())
 	}
 }
+
+func TestFloodOfOneContainerDelaysNoOther(t *testing.T) {
+	s := spoolOf(t, 1000, 800)
+	add := func(d sensorapi.Detection) error {
+		d.Time = time.Now()
+		_, err := s.add(d, home{}, fmt.Append(nil, d.Process.Path))
+		return err
+	}
+	if err := add(sensorapi.Detection{Process: sensorapi.Process{Path: "/copy"}, SameAs: "/bin/sh", Container: sensorapi.Container{ID: "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := add(sensorapi.Detection{Process: sensorapi.Process{Path: "/malware"}, Container: sensorapi.Container{ID: "other"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, bodies, err := s.next(nil)
+	if err != nil || len(bodies) < firstOfContainer+1 || !strings.Contains(string(bodies[firstOfContainer]), "/malware") {
+		t.Errorf("the detection of another container is not sent first: %v", err)
+	}
+	if err := s.drain(func([]byte) error { return nil }); err != nil || s.waiting() != 0 {
+		t.Errorf("%d wait: %v", s.waiting(), err)
+	}
+	if s.room(laterClass) >= s.room(firstClass) {
+		t.Error("a flood fills the whole spool")
+	}
+}
