@@ -341,3 +341,17 @@ func (r *Runtime) RunBriefly(ctx context.Context, id string, labels map[string]s
 	}
 	return r.ctr(ctx, nil, append(append(run, Image, id), args...)...)
 }
+
+// RunRootFS runs a command in a new container on a root filesystem that the caller has
+// mounted, with the host's network, an environment and further mounts in ctr's form; it
+// waits for the command and removes the container.
+func (r *Runtime) RunRootFS(ctx context.Context, id, rootfs string, env, mounts []string, args ...string) (string, error) {
+	run := []string{"run", "--rm", "--net-host"}
+	for _, m := range mounts {
+		run = append(run, "--mount", m)
+	}
+	for _, e := range env {
+		run = append(run, "--env", e)
+	}
+	return r.ctr(ctx, nil, append(append(run, "--rootfs", rootfs, id), args...)...)
+}
