@@ -65,7 +65,7 @@ Begin with:
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), policyCommand(), pageCommand(), doctorCommand(), packageCommand(), sensorproc.Command())
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), exceptionsCommand(), policyCommand(), pageCommand(), doctorCommand(), packageCommand(), sensorproc.Command())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

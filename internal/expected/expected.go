@@ -1,5 +1,5 @@
 // Package expected stores what people have declared to be expected: programs of a
-// workload that are counted and that nobody is paged about, until a date. The policy
+// workload that are counted and that no person is paged about, until a date. The policy
 // file remains the reviewed place for exceptions: Draft writes its entry.
 package expected
 
@@ -22,6 +22,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/sensor/allowlist"
 )
 
 // Exception is one program that is expected in one workload.
@@ -29,11 +30,14 @@ type Exception struct {
 	ID       string `json:"id"`
 	Workload string `json:"workload"` // finding.IncidentKey
 	Name     string `json:"name"`     // of the workload, for people
+	// Namespace and WorkloadName are parts of Name, for the draft.
+	Namespace    string `json:"namespace,omitempty"`
+	WorkloadName string `json:"workloadName,omitempty"`
 	// SHA256 of the program, or Path in containers of an image Repository.
 	SHA256     string    `json:"sha256,omitempty"`
 	Path       string    `json:"path,omitempty"`
 	Repository string    `json:"repository,omitempty"`
-	Image      string    `json:"image,omitempty"` // digest, for the draft
+	Image      string    `json:"image,omitempty"` // digest
 	By         string    `json:"by"`
 	Reason     string    `json:"reason"`
 	Case       string    `json:"case"` // where it was declared
@@ -64,7 +68,7 @@ func Of(c cases.Case, k cases.Click, now time.Time) []Exception {
 	}
 	var out []Exception
 	for _, p := range c.Programs {
-		e := Exception{Workload: f.IncidentKey(), Name: f.Workload().String(), By: k.By, Case: c.ID, Created: now.UTC(), Until: until.UTC(),
+		e := Exception{Workload: f.IncidentKey(), Name: f.Workload().String(), Namespace: f.Workload().Namespace, WorkloadName: f.Workload().Name, By: k.By, Case: c.ID, Created: now.UTC(), Until: until.UTC(),
 			Reason: cmp.Or(strings.ToValidUTF8(k.Reason[:min(len(k.Reason), maxReason)], ""), "closed as expected"), Image: f.Container.Digest}
 		repository := finding.Repository(f.Container.Image)
 		switch {
@@ -105,20 +109,21 @@ func (e Exception) Scope() string {
 	return e.Path + " in images of " + e.Repository + " in " + e.Name
 }
 
-// Draft returns the entry for the policy file and the sensor's allowlist, to be reviewed.
+// Draft returns the entry for the policy file and the sensor's exceptions, to be reviewed:
+// a list with one item.
 func (e Exception) Draft() (string, error) {
-	entry := map[string]string{"owner": e.By, "reason": e.Reason, "until": e.Until.Format(time.DateOnly)}
-	entry["image"] = cmp.Or(e.Image, "sha256:<the image's digest>")
-	if e.SHA256 != "" {
-		entry["sha256"] = e.SHA256
-	} else {
-		entry["path"] = e.Path
-	}
-	out, err := yaml.Marshal(map[string]any{"exceptions": []any{entry}})
+	entry := allowlist.Exception{SHA256: e.SHA256, Path: e.Path, Image: e.Repository, Owner: e.By, Reason: e.Reason, Until: e.Until.Format(time.DateOnly)}
+	entry.Namespace, entry.Workload = e.Namespace, e.WorkloadName
+	out, err := yaml.Marshal([]allowlist.Exception{entry})
 	return string(out), err
 }
 
-const prefix = "findings/expected/"
+// Declarations are written by Respond, revocations by the casebook, which may create
+// nothing but clicks.
+const (
+	prefix        = "findings/expected/"
+	prefixRevoked = "clicks/expected-"
+)
 
 // Record stores the exceptions that one click declares in one object; a click that is
 // stored already is left as it is.
@@ -136,7 +141,7 @@ func Record(ctx context.Context, objects blobstore.Store, clickID string, all []
 
 // Revoke ends an exception for ever.
 func Revoke(ctx context.Context, objects blobstore.Store, e Exception, by string) error {
-	return create(ctx, objects, prefix+e.Workload+"/"+e.ID+".revoked", []byte(by))
+	return create(ctx, objects, prefixRevoked+e.Workload+"/"+e.ID+".revoked", []byte(by))
 }
 
 func create(ctx context.Context, objects blobstore.Store, key string, body []byte) error {
@@ -149,11 +154,7 @@ func create(ctx context.Context, objects blobstore.Store, key string, body []byt
 // Read returns the exceptions of a workload, revoked and expired ones included; of all
 // workloads where it is "".
 func Read(ctx context.Context, objects blobstore.Store, workload string) ([]Exception, error) {
-	under := prefix
-	if workload != "" {
-		under += workload + "/"
-	}
-	keys, err := objects.List(ctx, under)
+	keys, err := list(ctx, objects, workload)
 	if err != nil || len(keys) == 0 {
 		return nil, err
 	}
@@ -170,6 +171,24 @@ func Read(ctx context.Context, objects blobstore.Store, workload string) ([]Exce
 		return nil, err
 	}
 	return decode(keys, bodies)
+}
+
+// list returns the keys of the declarations and of the revocations.
+func list(ctx context.Context, objects blobstore.Store, workload string) ([]string, error) {
+	under := []string{prefix, prefixRevoked}
+	if workload != "" {
+		under = []string{prefix + workload + "/", prefixRevoked + workload + "/"}
+	}
+	keys := make([][]string, len(under))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, p := range under {
+		g.Go(func() (err error) {
+			keys[i], err = objects.List(ctx, p)
+			return err
+		})
+	}
+	err := g.Wait()
+	return slices.Concat(keys...), err
 }
 
 func decode(keys []string, bodies [][]byte) (out []Exception, err error) {

@@ -1,6 +1,9 @@
 package expected_test
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/expected"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/policy"
 )
 
 var now = time.Date(2026, 11, 25, 9, 0, 0, 0, time.UTC)
@@ -91,5 +95,40 @@ func TestExceptionsAreStoredAndRevoked(t *testing.T) {
 	}
 	if got, err = expected.Read(t.Context(), store, ""); err != nil || len(got) != 1 || got[0].Revoked != "bob" || got[0].Matches(f, cases.Verdict{}, now) {
 		t.Errorf("revoked: %+v, %v", got, err)
+	}
+}
+
+func TestDraftIsADiffOfThePolicyFile(t *testing.T) {
+	e := expected.Of(caseOf(program("/opt/x", strings.Repeat("a", 64))), cases.Click{ID: "k", By: "ann", Reason: "build tool"}, now)[0]
+	draft, err := e.Draft()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{
+		"without exceptions":     "rules:\n  - {name: all, do: [page]}\n",
+		"with an empty list":     "rules:\n  - {name: all, do: [page]}\nexceptions: []\nguards: {dry_run: true}\n",
+		"with exceptions":        "exceptions:\n  - {sha256: " + strings.Repeat("b", 64) + ", owner: o, reason: r, until: 2030-01-31}\nrules:\n  - {name: all, do: [page]}\n",
+		"without a last newline": "rules: [{name: all, do: [page]}]",
+		"empty":                  "",
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "patch", "-p1")
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader(expected.Diff("policy.yaml", file, draft))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+			continue
+		}
+		p, err := policy.Load(filepath.Join(dir, "policy.yaml"))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		f := program("/opt/x", strings.Repeat("a", 64))
+		if p.Expected(f, cases.Verdict{}, now) == nil {
+			t.Errorf("%s: the entry does not match what it was declared for: %+v", name, p.Explain(f, cases.Verdict{}, now))
+		}
 	}
 }

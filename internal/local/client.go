@@ -9,12 +9,14 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/expected"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
 
@@ -120,6 +122,25 @@ func (c Client) Status(ctx context.Context) (out Status, err error) {
 // Cases, the newest first.
 func (c Client) Cases(ctx context.Context) (out []cases.Case, err error) {
 	return out, c.do(ctx, http.MethodGet, "/api/cases", nil, &out)
+}
+
+// Exception is one that a person has declared.
+type Exception struct {
+	expected.Exception
+	Scope string `json:"scope"`
+	State string `json:"state"`
+	Cases int    `json:"cases"`
+	Draft string `json:"draft"`
+}
+
+// Exceptions returns those that people have declared, the newest first.
+func (c Client) Exceptions(ctx context.Context) (out []Exception, err error) {
+	return out, c.do(ctx, http.MethodGet, "/api/exceptions", nil, &out)
+}
+
+// Revoke ends an exception.
+func (c Client) Revoke(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, "/api/exceptions/"+url.PathEscape(id)+"/revoke", nil, new(struct{}))
 }
 
 // CaseView is one case with its timeline.

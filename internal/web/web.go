@@ -72,7 +72,8 @@ func (v Visitors) known(next http.Handler) http.Handler {
 }
 
 // Handler serves GET / (the list), GET /cases/{id}, GET /cases/{id}/evidence,
-// POST /cases/{id}/press, and the same as JSON below /api/. After a click is on
+// POST /cases/{id}/press, GET /exceptions, POST /exceptions/{id}/revoke, and the same as
+// JSON below /api/. After a click is on
 // record clicked is told.
 func Handler(log *caselog.Store, visitors Visitors, clicked func(ctx context.Context, caseID string)) http.Handler {
 	sum := sha256.Sum256([]byte(style))
@@ -88,6 +89,10 @@ func Handler(log *caselog.Store, visitors Visitors, clicked func(ctx context.Con
 	mux.HandleFunc("GET /cases/{id}", b.one)
 	mux.HandleFunc("GET /cases/{id}/evidence", b.evidence)
 	mux.HandleFunc("POST /cases/{id}/press", b.press)
+	mux.HandleFunc("GET /exceptions", b.exceptions)
+	mux.HandleFunc("POST /exceptions/{id}/revoke", b.revoke)
+	mux.HandleFunc("GET /api/exceptions", b.exceptionsJSON)
+	mux.HandleFunc("POST /api/exceptions/{id}/revoke", b.revoke)
 	mux.HandleFunc("GET /api/cases", b.listJSON)
 	mux.HandleFunc("GET /api/cases/{id}", b.oneJSON)
 	// A form of another site cannot press a button.
