@@ -62,6 +62,10 @@ test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel
 bench-pages: ## the table of faults between a case and the people it pages: 2,000 findings a row (10 min)
 	go test -count=1 -v -timeout 40m -run TestNoPageIsLostAndNoCaseIsPagedTwice ./internal/notify/pager -args -pages 2000
 
+.PHONY: bench-noise
+bench-noise: deps-container ## the table of docs/noise.md: real software in real containers, and what people are paged about (10 min, root, network)
+	@go test -run '^$$' -bench 'BenchmarkNoise$$' -benchtime 1x -timeout 30m ./internal/local -args $(NOISEFLAGS) 2>/dev/null | sed -n 's/^BENCH\t//p'
+
 .PHONY: bench-sensor
 bench-sensor: deps-container deps-kernels deps-peers ## what the sensor costs, beside nothing and beside peers (root)
 	@go test -run '^$$' -bench 'BenchmarkSensor$$' -benchtime 1x -timeout 30m ./sensor 2>/dev/null | sed -n 's/^BENCH\t//p'

@@ -13,6 +13,7 @@
 //	occurrences/<case>/<slot>-<key>.json   the findings that joined; unordered within a slot
 //	occurrences/<incident>/...             the cases of an incident
 //	clicks/<id>/<click>.json               what people clicked: Interact, Casebook
+//	clicks/expected-<workload>/...         what people have revoked of what was expected
 //	evidence/<sha256>                      the bytes that ran, and what they ran in; verified
 //	uploads/<order>                        what a node sent, until it is verified
 //	budgets/...                            slots that a containment has to win
