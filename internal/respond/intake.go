@@ -241,13 +241,16 @@ func bySeverity(assessed map[string]cases.Decided) []cases.Decided {
 	return out
 }
 
-// assessPrograms returns the decision about each program of the findings, by program key.
+// assessPrograms returns the decision about each program of the findings, by program key:
+// of bytes that ran at several paths, one about a path at which they are not expected.
 // Programs that are known to be malicious are not asked about again.
 func (w *run) assessPrograms(ctx context.Context, c cases.Case, joining []occurrence) (map[string]cases.Decided, error) {
-	newest := map[string]occurrence{}
+	type run struct{ program, path string }
+	newest := map[run]occurrence{}
 	for _, o := range joining {
-		if old, ok := newest[o.program()]; !ok || o.EventTime.After(old.EventTime) {
-			newest[o.program()] = o
+		at := run{o.program(), o.Process.Path}
+		if old, ok := newest[at]; !ok || o.EventTime.After(old.EventTime) {
+			newest[at] = o
 		}
 	}
 	if err := w.readExceptions(ctx, c.Decided.Finding); err != nil {
@@ -256,8 +259,8 @@ func (w *run) assessPrograms(ctx context.Context, c cases.Case, joining []occurr
 	decisions := make(chan cases.Decided, len(newest))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(assessAtOnce)
-	for key, o := range newest {
-		if p, ok := c.Program(key); ok && p.Verdict.Level == cases.Malicious {
+	for at, o := range newest {
+		if p, ok := c.Program(at.program); ok && p.Verdict.Level == cases.Malicious {
 			continue
 		}
 		g.Go(func() error {
@@ -273,7 +276,10 @@ func (w *run) assessPrograms(ctx context.Context, c cases.Case, joining []occurr
 	close(decisions)
 	out := map[string]cases.Decided{}
 	for d := range decisions {
-		out[cases.ProgramOf(d.Finding, d.Verdict).Key()] = d
+		key := cases.ProgramOf(d.Finding, d.Verdict).Key()
+		if other, ok := out[key]; !ok || other.Expected != "" && d.Expected == "" {
+			out[key] = d
+		}
 	}
 	return out, ctx.Err()
 }
