@@ -15,7 +15,7 @@ import (
 // uploadTime is how long an address that takes evidence is good.
 const uploadTime = 10 * time.Minute
 
-// UploadKey is where what an order asks for arrives, before anybody has verified it.
+// UploadKey is where what an order asks for arrives, before it is verified.
 func UploadKey(orderID string) string { return "uploads/" + orderID }
 
 // EvidenceKey is where the bytes of a hash are kept.

@@ -73,12 +73,12 @@ type Facts struct {
 	Contacts []string `json:"tell,omitempty"`     // whom, best first
 	// Owners are who is responsible, with the source that names each, most trusted first.
 	Owners  []OwnerContact `json:"owners,omitempty"`
-	Missing []string       `json:"missing,omitempty"` // sources that did not answer, and why
+	Missing []string       `json:"missing,omitempty"` // sources that failed, and why
 
-	Workload *Workload `json:"workload,omitempty"` // nil: the cluster was not asked, or did not answer
+	Workload *Workload `json:"workload,omitempty"` // nil: the cluster was not asked, or did not respond
 }
 
-// OwnerContact is somebody responsible for a workload.
+// OwnerContact is a person or team responsible for a workload.
 type OwnerContact struct {
 	Name   string `json:"name"` // an e-mail address, a group, a team, a channel
 	Source string `json:"source"`
@@ -437,7 +437,7 @@ func (c Case) JoinedAt() time.Time { return c.joined }
 func (c Case) DecidedAt() time.Time { return c.decided }
 
 // WorseReminderDue reports whether people were paged about something less severe than is
-// known now and were not notified since: an edited message notifies nobody.
+// known now and were not notified since: an edited message notifies no person.
 func (c Case) WorseReminderDue() bool {
 	return c.worse && c.WorseReminder == nil && c.Closed == nil && c.Decided.Decision.Includes(Page) && c.Paged != nil && c.Paged.Error == ""
 }
@@ -580,7 +580,7 @@ func (c Case) Answer() *Click {
 	return nil
 }
 
-// AnswersCurrent reports whether the click answers the decision that stands; where the
+// AnswersCurrent reports whether the click is about the current decision; where the
 // button did not say, whether it can.
 func (c Case) AnswersCurrent(k Click) bool {
 	if k.Decision != nil {

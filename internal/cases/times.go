@@ -3,7 +3,7 @@ package cases
 import "time"
 
 // Times nest: a step ends before its function, the function before the lease on a
-// case, the lease before Pub/Sub delivers again. A test holds them to it.
+// case, the lease before Pub/Sub delivers again. A test checks it.
 const (
 	StepDeadline    = 60 * time.Second
 	FunctionTimeout = 300 * time.Second

@@ -139,7 +139,7 @@ func Record(ctx context.Context, objects blobstore.Store, clickID string, all []
 	return create(ctx, objects, prefix+all[0].Workload+"/"+hex.EncodeToString(sum[:8])+".json", body)
 }
 
-// Revoke ends an exception for ever.
+// Revoke ends an exception permanently.
 func Revoke(ctx context.Context, objects blobstore.Store, e Exception, by string) error {
 	return create(ctx, objects, prefixRevoked+e.Workload+"/"+e.ID+".revoked", []byte(by))
 }

@@ -277,7 +277,7 @@ func (i Incident) PageDue(now time.Time) bool {
 }
 
 // WorseDue reports whether the verdict is worse than the one people were notified of: an
-// edited message notifies nobody.
+// edited message notifies no person.
 func (i Incident) WorseDue() bool {
 	return i.Paged != nil && i.Paged.Error == "" && !i.Resolved() && i.Level().WorseThan(i.Told)
 }

@@ -29,7 +29,7 @@ type File struct {
 	// Rules are tried in order; the first whose When is true decides. When none
 	// is, the finding is paged.
 	Rules []Rule `yaml:"rules"`
-	// Exceptions are programs that are counted and that nobody is paged about. The sensor
+	// Exceptions are programs that are counted and that no person is paged about. The sensor
 	// reads the same entries.
 	Exceptions allowlist.List `yaml:"exceptions"`
 	// Routes say who is notified. Where none matches the security channel is.

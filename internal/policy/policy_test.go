@@ -34,9 +34,9 @@ rules:
 	}
 }
 
-// TestGuardsWhenDeciding: what the guards will refuse whatever the cluster looks like is
+// TestDecisionOmitsWhatTheGuardsRefuse: what the guards will refuse whatever the cluster looks like is
 // not promised, and nobody is asked to approve it.
-func TestGuardsWhenDeciding(t *testing.T) {
+func TestDecisionOmitsWhatTheGuardsRefuse(t *testing.T) {
 	p, err := Parse([]byte(`
 rules:
   - {name: all, do: [page, evidence, isolate], fallback: [evict], require_approval: true}
@@ -56,7 +56,7 @@ guards: {namespaces: [payments]}
 	}
 }
 
-func TestDefaultTouchesNothing(t *testing.T) {
+func TestDefaultPolicyContainsNothing(t *testing.T) {
 	p, err := Load("")
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestEachMistakeIsReported(t *testing.T) {
 		"rules: [{name: a, do: [isolate], on_expiry: never}]":                       "neither",
 		"guards: {min_healthy_replicas: most}":                                      "neither a number",
 		"guards: {min_healthy_replicas: 150%}":                                      "neither a number",
-		"guards: {namespaces: ['[']}":                                               "no pattern",
+		"guards: {namespaces: ['[']}":                                               "not a valid pattern",
 		"guards: {released_pod: middle}":                                            "neither first nor last",
 		"rules: [{do: [page]}]":                                                     "required",
 		"rules: [{name: a, do: [page], fallback: [cordon], on_expiry: fallback}]":   "nothing in do expires",

@@ -72,7 +72,7 @@ func (r *Route) compile(env *cel.Env) error {
 		errs = append(errs, errors.New("a route needs slack, pagerduty, chat, webhook or email"))
 	}
 	if r.Mention != "" && r.Slack == "" {
-		errs = append(errs, errors.New("mention: only a route with slack can mention somebody"))
+		errs = append(errs, errors.New("mention: only a route with slack can mention people"))
 	}
 	if r.When == "" {
 		r.When = "true"

@@ -23,9 +23,9 @@ func (l *learning) Finding(context.Context, finding.Finding) cases.Verdict {
 	return cases.Verdict{Level: cases.Unknown}
 }
 
-// TestAskedAgain: bytes that nobody knew are asked about after an hour, a day and a
+// TestUnknownHashIsLookedUpAgain: bytes that nobody knew are asked about after an hour, a day and a
 // week, and what is learnt then is acted on.
-func TestAskedAgain(t *testing.T) {
+func TestUnknownHashIsLookedUpAgain(t *testing.T) {
 	for name, learnt := range map[string]int{"never known": 9, "known within a day": 2} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, memory(t))

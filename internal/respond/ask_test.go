@@ -54,7 +54,7 @@ func (w *world) click(caseID, what, id string) cases.Case {
 	return w.read(caseID)
 }
 
-func TestAskedAndApproved(t *testing.T) {
+func TestApprovalContains(t *testing.T) {
 	w, id := asked(t)
 	c := w.read(id)
 	if !c.Asking() || len(c.Claims) != 0 || c.Paged == nil || c.Escalated == nil || c.Status() != "waiting for approval" {
@@ -77,7 +77,7 @@ func TestAskedAndApproved(t *testing.T) {
 	}
 }
 
-func TestAskedAndDenied(t *testing.T) {
+func TestDenialContainsNothing(t *testing.T) {
 	w, id := asked(t)
 	c := w.click(id, cases.ActionDeny, "a")
 	if len(c.Claims) != 0 || c.Asking() || len(w.node.carried) != 0 {
@@ -91,8 +91,8 @@ func TestAskedAndDenied(t *testing.T) {
 	}
 }
 
-// TestSilenceTellsAgain: half an hour of silence is told again, once, and nothing is done.
-func TestSilenceTellsAgain(t *testing.T) {
+// TestPendingApprovalIsRemindedOnce: half an hour of silence is told again, once, and nothing is done.
+func TestPendingApprovalIsRemindedOnce(t *testing.T) {
 	w, id := asked(t)
 	later := func() *respond.Responder {
 		r := w.process()

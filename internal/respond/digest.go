@@ -16,7 +16,7 @@ import (
 )
 
 // overLimit reports whether more incidents are paged in this window than the limit
-// allows, and counts this one. When the store does not answer there is no limit.
+// allows, and counts this one. When the store fails there is no limit.
 func (t *telling) overLimit(ctx context.Context) bool {
 	if t.PagesPerWindow == 0 || t.known == nil || t.known.Decided.Verdict.Level == cases.Malicious {
 		return false

@@ -202,7 +202,7 @@ func recordLost(ctx context.Context, w *run, _ cases.Case, s step) error {
 }
 
 // startWorkflow has a workflow wait for the case. Without one the sweep advances it, a
-// little later: that it could not be started holds nothing up.
+// little later: a failure to start it delays nothing.
 func startWorkflow(ctx context.Context, w *run, c cases.Case, _ step) error {
 	execution, err := w.StartWorkflow(ctx, c.ID)
 	body := cases.WorkflowStarted{Execution: execution}

@@ -16,9 +16,9 @@ import (
 	"github.com/contraband-dev/contraband/internal/verdict"
 )
 
-// TestHolderThatVanishes: an invocation ends without giving the case back, and
+// TestCaseOfDeadHolderIsTakenOver: an invocation ends without giving the case back, and
 // the next delivery is acknowledged because the case is held. Someone must come.
-func TestHolderThatVanishes(t *testing.T) {
+func TestCaseOfDeadHolderIsTakenOver(t *testing.T) {
 	w := newWorld(t, memory(t))
 	f := w.found("c1", time.Now())
 	w.raiseInSCC(f)
@@ -49,8 +49,8 @@ func TestHolderThatVanishes(t *testing.T) {
 	w.check(o.Case)
 }
 
-// TestWhatComesWhileACaseCloses opens its next episode.
-func TestWhatComesWhileACaseCloses(t *testing.T) {
+// TestFindingWhileCaseClosesOpensTheNext opens its next episode.
+func TestFindingWhileCaseClosesOpensTheNext(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"
 	r := w.process()
@@ -103,7 +103,7 @@ func advance(t *testing.T, r *respond.Responder, caseID string) {
 	}
 }
 
-func TestReleaseOfWhatIsGoneClosesTheCase(t *testing.T) {
+func TestReleaseOfRemovedContainerClosesTheCase(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	_, id := w.open(r, "c1")
@@ -115,7 +115,7 @@ func TestReleaseOfWhatIsGoneClosesTheCase(t *testing.T) {
 	}
 }
 
-func TestReleaseThatFailsCanBePressedAgain(t *testing.T) {
+func TestFailedReleaseCanBeClickedAgain(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	_, id := w.open(r, "c1")
@@ -133,8 +133,8 @@ func TestReleaseThatFailsCanBePressedAgain(t *testing.T) {
 	}
 }
 
-// TestCloseWhileTheFreezeIsUnderWay would leave a closed case with a frozen container.
-func TestCloseWhileTheFreezeIsUnderWay(t *testing.T) {
+// TestCaseIsNotClosedDuringFreeze would leave a closed case with a frozen container.
+func TestCaseIsNotClosedDuringFreeze(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	act := r.Contain
@@ -189,8 +189,8 @@ func TestOnlyBenignAndRemediatedEndTheFinding(t *testing.T) {
 	}
 }
 
-// TestFreezeThatEndsByItself is told, and what the rule says for that is begun.
-func TestFreezeThatEndsByItself(t *testing.T) {
+// TestExpiredFreezeIsRecorded is told, and what the rule says for that is begun.
+func TestExpiredFreezeIsRecorded(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = `rules: [{name: all, do: [page, freeze, evidence], otherwise: [cordon], at_end: otherwise}]`
 	now := time.Now()
@@ -212,8 +212,8 @@ func TestFreezeThatEndsByItself(t *testing.T) {
 	}
 }
 
-// TestGraverVerdictDecidesAnew: not looked up at first, malicious when it runs again.
-func TestGraverVerdictDecidesAnew(t *testing.T) {
+// TestWorseVerdictDecidesAnew: not looked up at first, malicious when it runs again.
+func TestWorseVerdictDecidesAnew(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	known := r.Verdicts
@@ -240,8 +240,8 @@ func (quotaSpent) Lookup(context.Context, string) (cases.Verdict, error) {
 	return cases.Verdict{}, fmt.Errorf("HTTP 429")
 }
 
-// TestWithoutASource: who has no SCC source is told, and nothing else changes.
-func TestWithoutASource(t *testing.T) {
+// TestEscalationWithoutSCCSourceStaysInTheCase: who has no SCC source is told, and nothing else changes.
+func TestEscalationWithoutSCCSourceStaysInTheCase(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	r.SCC = nil
@@ -259,8 +259,8 @@ func TestWithoutASource(t *testing.T) {
 	}
 }
 
-// TestABlindDetectorIsPaged, and nothing is done about a container.
-func TestABlindDetectorIsPaged(t *testing.T) {
+// TestBlindDetectorIsPaged, and nothing is done about a container.
+func TestBlindDetectorIsPaged(t *testing.T) {
 	w := newWorld(t, memory(t))
 	o, err := w.process().Finding(t.Context(), finding.Finding{Name: "organizations/1/sources/9/findings/x", CanonicalName: "projects/1/sources/9/findings/x",
 		Category: "KTD_SERVICE_ACCOUNT_MISSING_PERMISSIONS", Class: "SCC_ERROR", State: "ACTIVE", EventTime: time.Now(), ProjectNumber: "1"})
@@ -272,8 +272,8 @@ func TestABlindDetectorIsPaged(t *testing.T) {
 	}
 }
 
-// TestNothingOfOursReEnters: every write of ours is notified again, and again.
-func TestNothingOfOursReEnters(t *testing.T) {
+// TestOwnFindingsDoNotReEnter: every write of ours is notified again, and again.
+func TestOwnFindingsDoNotReEnter(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	f, id := w.open(r, "c1")

@@ -21,9 +21,9 @@ func (w *world) inPod(container, uid string, at time.Time) finding.Finding {
 	return f
 }
 
-// TestNewContainerOfThePod: the kubelet restarts the container, and the new one runs the
+// TestCaseFollowsRestartedContainer: the kubelet restarts the container, and the new one runs the
 // same: it is frozen too, in the same case, and nobody is paged twice.
-func TestNewContainerOfThePod(t *testing.T) {
+func TestCaseFollowsRestartedContainer(t *testing.T) {
 	w := newWorld(t, memory(t))
 	now := time.Now()
 	deliver := func(f finding.Finding) string {
@@ -74,9 +74,9 @@ func TestNewContainerOfThePod(t *testing.T) {
 	}
 }
 
-// TestNotAReplacement: what takes a case to another container is one of the same name, of
+// TestCaseDoesNotFollowOtherContainers: what takes a case to another container is one of the same name, of
 // the same pod, on the same node, later, and only when the one before is no more.
-func TestNotAReplacement(t *testing.T) {
+func TestCaseDoesNotFollowOtherContainers(t *testing.T) {
 	w := newWorld(t, memory(t))
 	now := time.Now()
 	there, known := true, true
@@ -132,9 +132,9 @@ func TestNotAReplacement(t *testing.T) {
 	}
 }
 
-// TestWordOfAnEpisodeBefore: SCC says of a finding that it is over, and means what ran
+// TestLateFindingOfEarlierEpisode: SCC says of a finding that it is over, and means what ran
 // before; the case about what ran since stays.
-func TestWordOfAnEpisodeBefore(t *testing.T) {
+func TestLateFindingOfEarlierEpisode(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"
 	now := time.Now()
@@ -154,9 +154,9 @@ func TestWordOfAnEpisodeBefore(t *testing.T) {
 	}
 }
 
-// TestApprovalOfSomethingElse: who approved before the decision was a graver one has
+// TestApprovalOfEarlierDecisionDoesNotCount: who approved before the decision was a graver one has
 // not approved that.
-func TestApprovalOfSomethingElse(t *testing.T) {
+func TestApprovalOfEarlierDecisionDoesNotCount(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = `
 rules:
@@ -219,9 +219,9 @@ rules:
 	}
 }
 
-// TestSuccessorByTime: who does not know a pod's UID tells of a successor when what we
+// TestSuccessorOfPodWithoutUIDIsKnownByTime: who does not know a pod's UID tells of a successor when what we
 // have removed had gone by then; what came before joins the case.
-func TestSuccessorByTime(t *testing.T) {
+func TestSuccessorOfPodWithoutUIDIsKnownByTime(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"
 	now := time.Now().Add(-time.Hour)
@@ -242,8 +242,8 @@ func TestSuccessorByTime(t *testing.T) {
 	}
 }
 
-// TestPodThatStays: a pod is removed and its node never ends it: that is looked for, and told.
-func TestPodThatStays(t *testing.T) {
+// TestPodThatIsNotRemovedIsReported: a pod is removed and its node never ends it: that is looked for, and told.
+func TestPodThatIsNotRemovedIsReported(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"
 	now := time.Now()

@@ -678,7 +678,7 @@ func mustParse(t *testing.T, yaml string) *policy.Policy {
 	return p
 }
 
-func TestClosedAsExpectedPagesNobodyAgain(t *testing.T) {
+func TestClosedAsExpectedIsNotPagedAgain(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page, freeze], ask: true}]"
 	r := w.process()
@@ -732,7 +732,7 @@ func TestClosedAsExpectedPagesNobodyAgain(t *testing.T) {
 	}
 }
 
-func TestExceptionOfThePolicyFilePagesNobody(t *testing.T) {
+func TestExceptionOfThePolicyFileSuppressesThePage(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = pageOnly + `
 exceptions:

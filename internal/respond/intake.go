@@ -330,7 +330,7 @@ func (w *run) expect(d cases.Decided) cases.Decided {
 }
 
 // maxMoves bounds how often a case goes on to a new container of its pod: one that is
-// restarted for ever is not frozen for ever.
+// restarted again and again is not frozen each time.
 const maxMoves = 5
 
 // settleTime is how long the API server is given to show that a container was replaced.
@@ -380,7 +380,7 @@ func (w *run) followContainer(ctx context.Context, all, joining []occurrence) ([
 // node's claim a case would follow a container that does not exist, and contain nothing.
 func (w *run) tookItsPlace(ctx context.Context, c cases.Case, f finding.Finding) bool {
 	if c.Decided.Finding.Pod.Name == "" {
-		return true // a machine of its own: there is nobody else to ask
+		return true // a machine of its own: there is no cluster to ask
 	}
 	if c.InForce(cases.Freeze) && w.CheckHolds != nil {
 		if lost := w.CheckHolds(ctx, c); lost.Why == "" || lost.Action != "" {

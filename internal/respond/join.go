@@ -105,7 +105,7 @@ func (w *run) withLearnt() (cases.Case, error) {
 	return incidentlog.WithDecided(c, n, *w.learnt, w.Now())
 }
 
-// notify tells people of a case as this invocation knows it.
+// notify notifies people of a case as this invocation knows it.
 func (w *run) notify(ctx context.Context, incident string, known *cases.Case) error {
 	t, err := w.tell(ctx, incident, known)
 	if err != nil {
@@ -128,8 +128,8 @@ func (w *run) refresh(ctx context.Context, incident string) error {
 	return w.notify(ctx, incident, known)
 }
 
-// knowPage reads the incident's message, which SCC links to. That it cannot be read holds
-// nothing up.
+// knowPage reads the incident's message, which SCC links to. A failure to read it delays
+// nothing.
 func (w *run) knowPage(ctx context.Context, c cases.Case) error {
 	if c.Incident == "" || w.SCC == nil {
 		return nil
@@ -271,7 +271,7 @@ func nameDigest(f finding.Finding) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// assign assigns the finding to a case, once for ever: to the given one, or to its first
+// assign assigns the finding to a case, permanently: to the given one, or to its first
 // successor that is not closed, damaged, or about another pod.
 func (w *run) assign(ctx context.Context, f finding.Finding, base string) (place, error) {
 	name := f.Key()
@@ -334,7 +334,7 @@ func (w *run) usable(ctx context.Context, log *caselog.Log, f finding.Finding, a
 	}
 	if !fresh && w.Now().After(caselog.SlotEnd(a.Slot).Add(handledAfter-10*time.Minute)) && a.Slot != "" {
 		// It was assigned long ago, and the delivery may have died before it was recorded: in
-		// its old slot nobody would look for it any more.
+		// its old slot it would not be looked for any more.
 		recorded, err := w.Log.HasOccurrence(ctx, a, f.Key())
 		if err != nil || !recorded {
 			return false, err

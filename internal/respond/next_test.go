@@ -98,9 +98,9 @@ func TestExtensionThatFails(t *testing.T) {
 	}
 }
 
-// TestHalfMadeAndReleased: a hold that was begun and has no end is over once it was
+// TestHalfMadeContainmentIsReleased: a hold that was begun and has no end is over once it was
 // undone, though a later undoing failed: the case can be closed.
-func TestHalfMadeAndReleased(t *testing.T) {
+func TestHalfMadeContainmentIsReleased(t *testing.T) {
 	k := cases.Case{Clicks: press("release"), FreezeLostReason: "restarted", Claims: []cases.Claim{
 		{N: 1, Claimed: cases.Claimed{Action: cases.Freeze}, Outcome: &cases.Outcome{Done: true}},
 		{N: 2, Claimed: cases.Claimed{Action: cases.Isolate}},
@@ -115,8 +115,8 @@ func TestHalfMadeAndReleased(t *testing.T) {
 	}
 }
 
-// TestPutOffEnds: an action that is put off for ever is tried thirty times.
-func TestPutOffEnds(t *testing.T) {
+// TestDeferredActionIsNotTriedForever: an action that is put off for ever is tried thirty times.
+func TestDeferredActionIsNotTriedForever(t *testing.T) {
 	now := time.Now()
 	k := cases.Case{Decided: cases.Decided{Decision: cases.Decision{Do: []string{cases.Evict}}}}
 	for n := range maxTries {
@@ -130,8 +130,8 @@ func TestPutOffEnds(t *testing.T) {
 	}
 }
 
-// TestButtonsAreRefusedInWords: what cannot be done now says why.
-func TestButtonsAreRefusedInWords(t *testing.T) {
+// TestRefusedClicksSayWhy: what cannot be done now says why.
+func TestRefusedClicksSayWhy(t *testing.T) {
 	held := cases.Case{Claims: []cases.Claim{{Claimed: cases.Claimed{Action: cases.Isolate}, Outcome: &cases.Outcome{Done: true}}}}
 	held.Decided.Finding.Pod.Name = "p"
 	free := cases.Case{}

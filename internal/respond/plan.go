@@ -9,7 +9,7 @@ import (
 )
 
 // track is a chain of steps that depend on each other. Tracks do not: each is taken
-// while the others are, and what fails in one holds up none of the others.
+// while the others are, and a failure in one delays none of the others.
 type track string
 
 // Tracks of a case.

@@ -50,16 +50,16 @@ type Responder struct {
 	// Contain has a recorded claim carried out by the Contain function. Required.
 	Contain func(ctx context.Context, caseID string, n int) (cases.Outcome, error)
 	// CheckHolds returns a containment measure that is no longer in effect; its Why is ""
-	// when all are as far as can be seen. nil: nobody can see.
+	// when all are as far as can be seen. nil: they cannot be checked.
 	CheckHolds func(ctx context.Context, c cases.Case) cases.Lost
 	// HasContainer reports whether the API server knows a container as one of the case's
-	// pod. nil: nobody can see, and a finding's claim is believed.
+	// pod. nil: it cannot be checked, and a finding's claim is believed.
 	HasContainer func(ctx context.Context, c cases.Case, containerID string) (bool, error)
 	// StartWorkflow starts a workflow that waits for what a case needs, and returns its
 	// execution. nil: none is configured, and the sweep alone advances cases.
 	StartWorkflow func(ctx context.Context, caseID string) (execution string, err error)
 	// PagesPerWindow bounds how many incidents are paged in ten minutes whose verdict is not
-	// malicious and that ask nobody; more are told in one digest. 0: no limit.
+	// malicious and that ask for no approval; more are listed in one digest. 0: no limit.
 	PagesPerWindow int
 	// Source is our own source's name; our escalations in it never re-enter.
 	Source string
@@ -264,8 +264,8 @@ const (
 	holdYoung      = 10 * time.Minute
 )
 
-// nextHoldCheck returns when to look whether what holds the pod is still in effect; zero
-// when nothing holds it, or nobody can see.
+// nextHoldCheck returns when to check whether what contains the pod is still in effect; zero
+// when nothing contains it, or it cannot be checked.
 func (r *Responder) nextHoldCheck(c cases.Case) (at time.Time) {
 	if r.CheckHolds == nil || c.Decided.Finding.Pod.Name == "" {
 		return at
@@ -336,15 +336,15 @@ const (
 )
 
 // AdvanceFor is Advance for a workflow's execution that drives the case and can be
-// resumed at callback; both are "" for anybody else. One execution drives a case:
+// resumed at callback; both are "" for other callers. One execution drives a case:
 // any other gets Done.
 func (r *Responder) AdvanceFor(ctx context.Context, caseID, execution, callback string) (Wait, error) {
 	if execution != "" {
-		ours, err := r.Log.ClaimExecution(ctx, caseID, execution)
+		claimed, err := r.Log.ClaimExecution(ctx, caseID, execution)
 		if err != nil {
 			return Wait{}, err
 		}
-		if !ours {
+		if !claimed {
 			return Wait{Done: true, Why: "another execution has the case"}, nil
 		}
 	}
@@ -387,14 +387,14 @@ func (r *Responder) Waits(ctx context.Context, caseID string) (Wait, error) {
 	return Wait{For: max(shortestWait, next.Sub(now))}, nil
 }
 
-// looks are the times at which a step may become due without anybody's doing.
+// looks are the times at which a step may become due with time alone.
 func (r *Responder) looks(c cases.Case) (out []time.Time) {
 	for _, claim := range c.Claims {
 		if a := claim.Outcome; a != nil {
 			out = append(out, a.RetryAt, a.Until, a.RestartsAt.Add(restartSlack))
 		}
 	}
-	// (Whether a hold still holds the sweep looks: asked for by the workflow as well it would
+	// (The sweep checks whether a hold is still in effect: done by the workflow as well it would
 	// take it to its limit of steps.)
 	if at := c.RemovalDeadline(); !at.IsZero() && r.CheckHolds != nil {
 		out = append(out, at.Add(time.Second))

@@ -505,7 +505,7 @@ func TestDeathAtEveryWrite(t *testing.T) {
 	}
 }
 
-func TestFindingsAboutTheSameJoinOneCase(t *testing.T) {
+func TestFindingsOfOneContainerJoinOneCase(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	first := w.found("c1", time.Now().Add(-time.Minute))
@@ -598,7 +598,7 @@ func TestReleaseThawsAndCloses(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotPaged(t *testing.T) {
+func TestFindingsThatAreNotPaged(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()
 	active := w.found("c1", time.Now())

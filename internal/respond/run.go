@@ -209,8 +209,8 @@ func (w *run) anythingToDo(ctx context.Context) (bool, error) {
 	return len(occurrences)+len(clicks) > 0, err
 }
 
-// leaveUnfinished gives the case back, so that whoever comes next need not wait for the
-// lease, and has it looked at even if nobody comes. It works although the invocation's
+// leaveUnfinished gives the case back, so that the next holder need not wait for the
+// lease, and has it looked at in any case. It works although the invocation's
 // own time may be over.
 func (w *run) leaveUnfinished(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -247,7 +247,7 @@ func (w *run) pause() time.Duration {
 	return min(max(w.Now().Sub(began), shortestPause), longestPause)
 }
 
-// reopen takes what came while the case was closing to its next episode: whoever brought
+// reopen takes what came while the case was closing to its next episode: the delivery that brought
 // it relied on the holder's looking.
 func (w *run) reopen(ctx context.Context) error {
 	late, _, err := w.unhandled(ctx)
@@ -322,7 +322,7 @@ func (w *run) steps(ctx context.Context) error {
 }
 
 // followTrack takes the steps of one track until none is due. A hold that was found lost
-// concerns only the first step of containment: later ones change what holds the pod.
+// concerns only the first step of containment: later ones change what contains the pod.
 func (w *run) followTrack(ctx context.Context, t track) error {
 	lost := cases.Lost{}
 	if t == trackContain {

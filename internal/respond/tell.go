@@ -33,7 +33,7 @@ type Notifier interface {
 type telling struct {
 	*Responder
 	log    *caselog.Log
-	opened bool // by this invocation: nobody can have been notified before
+	opened bool // by this invocation: no person can have been notified before
 	// known is a case as this invocation knows it, which its log may not show yet; nil: none.
 	known   *cases.Case
 	limited bool // the page is over the limit
@@ -70,7 +70,7 @@ func planNotices(i incidents.Incident, now time.Time, digest string) []notice {
 	return nil
 }
 
-// restingNotices returns the steps of an incident of which nobody has to be notified.
+// restingNotices returns the steps of an incident that notify no person.
 // Several changes in a row are one edit: only a changed status is shown at once. Pure.
 func restingNotices(i incidents.Incident, now time.Time, digest string) []notice {
 	if i.Paged == nil || i.Paged.Error != "" {
@@ -348,7 +348,7 @@ func post(ctx context.Context, t *telling, i incidents.Incident) error {
 // notPaged returns the record of a page that no channel took: it is sent again with
 // growing pauses, for days, until the cause is mended.
 func (t *telling) notPaged(ctx context.Context, i incidents.Incident, p cases.Paged, err error) cases.Paged {
-	slog.ErrorContext(ctx, "nobody was paged", "incident", i.ID, "error", err)
+	slog.ErrorContext(ctx, "no channel took the page", "incident", i.ID, "error", err)
 	p.Error = err.Error()
 	if i.Paged != nil {
 		p.Tries = i.Paged.Tries
@@ -423,13 +423,13 @@ func edit(ctx context.Context, t *telling, i incidents.Incident) error {
 	return t.recordPaged(ctx, i, p, "")
 }
 
-// resolve ends a round: a case that comes later is told in messages of its own.
+// resolve ends a round: a case that comes later gets messages of its own.
 func resolve(ctx context.Context, t *telling, _ incidents.Incident) error {
 	_, err := t.log.Append(ctx, incidents.KindResolved, nil)
 	return err
 }
 
-// notifySteps returns the steps by which a case of an earlier version is told: it is an
+// notifySteps returns the steps that notify people of a case of an earlier version: it is an
 // incident by itself.
 func (w *run) notifySteps(c cases.Case) []step {
 	if c.Incident != "" || c.Opened.IsZero() {

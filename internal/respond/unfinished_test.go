@@ -38,9 +38,9 @@ func (w *world) record(caseID, kind string, body any) int {
 	return e.N
 }
 
-// TestUnfinishedHasAnEnd: what was begun, and of which nobody knows whether it took
+// TestUnfinishedClaimIsGivenUp: what was begun, and of which nobody knows whether it took
 // effect, says so before its case ends.
-func TestUnfinishedHasAnEnd(t *testing.T) {
+func TestUnfinishedClaimIsGivenUp(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"
 	id, _ := w.begun(cases.Evict)

@@ -42,7 +42,7 @@ type misconfigured struct{ error }
 
 func (m misconfigured) Unwrap() error { return m.error }
 
-// Misconfigured marks an error as one that somebody has to mend; nil stays nil.
+// Misconfigured marks an error as one that a person has to fix; nil stays nil.
 func Misconfigured(err error) error {
 	if err == nil {
 		return nil

@@ -20,37 +20,38 @@ import (
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
-// ErrUnknown is a source's answer about a hash that it does not know.
+// ErrUnknown means that a source does not know a hash.
 var ErrUnknown = errors.New("hash is not known")
 
 // Source is one indicator source.
 type Source interface {
 	Name() string
-	// Lookup answers a verdict's Level, Label and Link, or ErrUnknown.
+	// Lookup returns a verdict's Level, Label and Link, or ErrUnknown.
 	Lookup(ctx context.Context, sha256 string) (cases.Verdict, error)
 }
 
-// Judge asks all sources at once and answers the gravest.
+// Lookup asks all sources side by side and returns the worst verdict.
 type Lookup struct{ Sources []Source }
 
-// Judge a finding. It always answers: a source that fails is named in Why, and
-// when no source could answer the level is not-looked-up, never unknown.
+// Finding returns the verdict about the program of a finding. It never fails as a whole: a
+// source that fails is named in Why, and when every source fails the level is
+// not-looked-up, never unknown.
 func (j Lookup) Finding(ctx context.Context, f finding.Finding) cases.Verdict {
 	now := time.Now().UTC()
 	if f.Process.SHA256 == "" {
 		return cases.Verdict{Level: cases.NotLookedUp, Why: whyNoHash(f), At: now}
 	}
-	answers := make([]cases.Verdict, len(j.Sources))
+	found := make([]cases.Verdict, len(j.Sources))
 	errs := make([]error, len(j.Sources))
 	var wg sync.WaitGroup
 	for i, s := range j.Sources {
-		wg.Go(func() { answers[i], errs[i] = s.Lookup(ctx, f.Process.SHA256) })
+		wg.Go(func() { found[i], errs[i] = s.Lookup(ctx, f.Process.SHA256) })
 	}
 	wg.Wait()
 	best := cases.Verdict{Level: cases.NotLookedUp, Why: "no indicator source is configured"}
 	var troubles []string
 	for i, s := range j.Sources {
-		v := answers[i]
+		v := found[i]
 		switch {
 		case errors.Is(errs[i], ErrUnknown):
 			v = cases.Verdict{Level: cases.Unknown}
@@ -81,7 +82,7 @@ func whyNoHash(f finding.Finding) string {
 	return "the finding has no hash"
 }
 
-// List is a local indicator list: it needs no key and tells nobody anything.
+// List is a local indicator list: it needs no key and sends nothing anywhere.
 type List struct{ bad map[string]string }
 
 // BuiltIn knows only the canary.

@@ -80,14 +80,14 @@ func (v *VirusTotal) Lookup(ctx context.Context, sum string) (cases.Verdict, err
 	if !sensorapi.IsSHA256(sum) { // it becomes part of a URL
 		return cases.Verdict{}, fmt.Errorf("%q is no SHA-256", sum)
 	}
-	type answer struct {
+	type result struct {
 		v   cases.Verdict
 		err error
 	}
-	got := make(chan answer, 1)
+	got := make(chan result, 1)
 	go func() {
 		out, err := v.lookup(sum)
-		got <- answer{out, err}
+		got <- result{out, err}
 	}()
 	select {
 	case a := <-got:

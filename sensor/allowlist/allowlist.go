@@ -1,7 +1,7 @@
 // Package allowlist defines exceptions: programs that may run although they are not of
 // their container's image, each with an owner, a reason and a last day. The policy file
 // and the sensor's file have the same entries. The sensor reads them so that what is
-// expected never leaves the node; Respond, so that nobody is paged.
+// expected never leaves the node; Respond, so that no person is paged.
 package allowlist
 
 import (
@@ -43,7 +43,7 @@ type Exception struct {
 	// Owner is whom to ask, Reason is why. Required.
 	Owner  string `yaml:"owner"`
 	Reason string `yaml:"reason"`
-	// Until is the last day (YYYY-MM-DD, UTC). Required: no exception lasts for ever.
+	// Until is the last day (YYYY-MM-DD, UTC). Required: every exception ends.
 	Until string `yaml:"until"`
 
 	end time.Time
@@ -221,7 +221,7 @@ func (e Exception) imageMismatch(p Program) string {
 	}
 	repository, tag, digest := splitImage(e.Image)
 	hasRepository, hasTag, hasDigest := splitImage(p.Image)
-	if strings.HasPrefix(p.Image, "sha256:") { // the ID of a local image, which anybody can build
+	if strings.HasPrefix(p.Image, "sha256:") { // the ID of a local image, which any user can build
 		hasDigest = ""
 	}
 	hasDigest = cmp.Or(p.Digest, hasDigest)

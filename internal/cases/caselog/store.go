@@ -4,7 +4,7 @@
 //
 // Keys, split by who writes them:
 //
-//	findings/<finding key>                 assigns a finding to its case, once for ever
+//	findings/<finding key>                 assigns a finding to its case, permanently
 //	findings/of/<name digest>/<case>       the cases of an SCC finding, by its name
 //	findings/pages/<slot>/<incident>       pages of a window of time, which are limited
 //	findings/expected/<workload>/...       what people have declared to be expected
@@ -266,8 +266,8 @@ func (l *Store) Click(ctx context.Context, caseID, id string, body []byte) error
 	if err := ignoreExists(l.Objects.Create(ctx, "clicks/"+caseID+"/"+id+".json", body)); err != nil {
 		return err
 	}
-	// A wake of this second may be another click's, and be taken already: whoever sees one of
-	// the next second has begun after this click was written.
+	// A wake of this second may be another click's, and be taken already: who takes one of
+	// the next second has started after this click was written.
 	return l.WakeAt(ctx, caseID, l.now().Add(time.Second))
 }
 
@@ -302,8 +302,8 @@ func entryName(key string) string { return strings.TrimSuffix(path.Base(key), ".
 const lookBack = 4
 
 // Latest reads the last open episode of a case of an earlier version, by its base ID, that
-// fits; fits nil: any. Where there is none it returns a new episode without events.
-func (l *Store) Latest(ctx context.Context, base, holder string, fits func(*Log) (bool, error)) (*Log, error) {
+// matches; matches nil: any. Where there is none it returns a new episode without events.
+func (l *Store) Latest(ctx context.Context, base, holder string, matches func(*Log) (bool, error)) (*Log, error) {
 	keys, err := l.Objects.List(ctx, "events/"+base) // "<base>/..." and "<base>-2/...": ids are of one length
 	if err != nil {
 		return nil, err
@@ -337,10 +337,10 @@ func (l *Store) Latest(ctx context.Context, base, holder string, fits func(*Log)
 		if f.IsClosed() {
 			continue
 		}
-		ok := fits == nil
+		ok := matches == nil
 		if !ok {
 			var err error
-			if ok, err = fits(f); err != nil {
+			if ok, err = matches(f); err != nil {
 				return nil, err
 			}
 		}
@@ -493,7 +493,7 @@ func (f *Log) LeasedUntil() time.Time {
 
 // Append adds an event after those that were read, and takes or keeps the lease.
 // ErrConflict means that another holder was first, ErrClosed that the log accepts no more
-// events. When the store's answer was lost and the event is there, written by this holder,
+// events. When the store's response was lost and the event is there, written by this holder,
 // that is success.
 func (f *Log) Append(ctx context.Context, kind string, body any) (Event, error) {
 	return f.AppendAt(ctx, f.store.now(), kind, body)

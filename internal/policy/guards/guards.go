@@ -45,7 +45,7 @@ type Guards struct {
 }
 
 // Budget is a number of containments, at least 1; 0: the default. A file that says 0 is
-// refused: whoever wrote it wants none, and would get the default.
+// refused: its author wants none, and would get the default.
 type Budget int
 
 // UnmarshalYAML reads a Budget.
@@ -61,7 +61,7 @@ func (b *Budget) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
-// ReleasedFirst tells whether a released pod is the first that its ReplicaSet removes.
+// ReleasedFirst reports whether a released pod is the first that its ReplicaSet removes.
 func (g Guards) ReleasedFirst() bool { return g.ReleasedPod == "first" }
 
 // Load reads the guards of a policy file; "" is those of the built-in policy. Of its
@@ -88,7 +88,7 @@ func Load(path string) (Guards, error) {
 	return f.Guards, nil
 }
 
-// Complete fills in the defaults. Every mistake is told, not the first alone.
+// Complete fills in the defaults. It reports every mistake, not only the first.
 func (g *Guards) Complete() error {
 	var errs []error
 	if g.MaxContainmentsPerHour == 0 {
@@ -102,7 +102,7 @@ func (g *Guards) Complete() error {
 	}
 	for _, n := range g.Namespaces {
 		if _, err := path.Match(n, ""); err != nil {
-			errs = append(errs, fmt.Errorf("guards.namespaces: %q is no pattern", n))
+			errs = append(errs, fmt.Errorf("guards.namespaces: %q is not a valid pattern", n))
 		}
 	}
 	if g.MinHealthyReplicas == "" {
@@ -117,7 +117,7 @@ func (g *Guards) Complete() error {
 	return errors.Join(errs...)
 }
 
-// MinHealthy answers how many of the wanted replicas must stay ready.
+// MinHealthy returns how many of the wanted replicas must stay ready.
 func (g Guards) MinHealthy(wanted int) (int, error) {
 	text, percent := strings.CutSuffix(g.MinHealthyReplicas, "%")
 	n, err := strconv.Atoi(text)
@@ -130,8 +130,8 @@ func (g Guards) MinHealthy(wanted int) (int, error) {
 	return int(math.Ceil(float64(wanted) * float64(n) / 100)), nil
 }
 
-// Refuses answers why the guards forbid to contain what a finding names, or "".
-// It asks nobody; RefusesPod asks about the pod as the cluster shows it.
+// Refuses returns why the guards forbid containing what a finding names, or "". It calls
+// nothing; RefusesPod asks about the pod as the cluster shows it.
 func (g Guards) Refuses(f finding.Finding) string {
 	switch {
 	case f.Pod.Namespace != "" && g.protects(f.Pod.Namespace):
@@ -171,9 +171,9 @@ type Pod struct {
 // replaced are the controllers that make a new pod for one that is taken away.
 var replaced = []string{"ReplicaSet", "ReplicationController", "Job"}
 
-// RefusesPod answers why the guards forbid an action on a pod, or "", and whether that
-// may be otherwise in a while: replicas come up, what is disturbed settles. Evidence and
-// a cordon take no pod from anybody; an eviction has its budget checked by the API
+// RefusesPod returns why the guards forbid an action on a pod, or "", and whether that
+// is transient: replicas become ready, a disruption ends. Evidence and a cordon remove no
+// pod; an eviction has its budget checked by the API
 // server itself.
 func (g Guards) RefusesPod(action string, p Pod) (why string, passing bool) {
 	if action == cases.Evidence {
@@ -192,7 +192,7 @@ func (g Guards) RefusesPod(action string, p Pod) (why string, passing bool) {
 	if why := g.refusesKind(action, p); why != "" {
 		return why, false
 	}
-	if p.Terminated || !p.Ready { // it serves nobody: nothing is taken from its owner
+	if p.Terminated || !p.Ready { // it serves no requests: its owner loses nothing
 		return "", false
 	}
 	if why := g.refusesReplicas(p); why != "" {
@@ -230,7 +230,7 @@ func (g Guards) refusesReplicas(p Pod) string {
 		}
 		// A bare pod, or one of a controller that we do not know: opted in, or only frozen.
 		// (Whoever makes a pod can write such an owner on it: it must not be worth more
-		// than none.) A Job's pods run to an end and serve nobody.
+		// than none.) A Job's pods run to completion and serve no requests.
 		return ""
 	}
 	least, err := g.MinHealthy(p.Wanted)
