@@ -1,4 +1,4 @@
-package functions
+package functions_test
 
 import (
 	"context"
@@ -21,12 +21,16 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"github.com/contraband-dev/contraband/functions/act"
-	"github.com/contraband-dev/contraband/functions/front"
+	"github.com/contraband-dev/contraband/functions/advance"
+	"github.com/contraband-dev/contraband/functions/contain"
+	"github.com/contraband-dev/contraband/functions/interact"
 	"github.com/contraband-dev/contraband/functions/raise"
-	"github.com/contraband-dev/contraband/functions/serve"
+	respondfunc "github.com/contraband-dev/contraband/functions/respond"
+	"github.com/contraband-dev/contraband/functions/sweep"
 	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/funcserver"
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
@@ -36,8 +40,29 @@ const (
 	topic  = "projects/p/topics/detections-prod"
 )
 
-// start wires a suite to a Pub/Sub server of its own.
-func start(t *testing.T, scc *fakescc.Server) (*Suite, *pstest.Server, map[string][]respond.Result) {
+// pipeline is the functions of one deployment.
+type pipeline struct{ *respondfunc.Suite }
+
+const signingSecret = "the app's secret"
+
+func (p *pipeline) Raise(ctx context.Context, e cloudevents.Event) error {
+	return p.Findings.Raise(ctx, e)
+}
+
+func (p *pipeline) Advance(w http.ResponseWriter, r *http.Request) {
+	advance.Function{Suite: p.Suite}.Advance(w, r)
+}
+
+func (p *pipeline) Sweep(w http.ResponseWriter, r *http.Request) {
+	sweep.Function{Base: p.Base}.Sweep(w, r)
+}
+
+func (p *pipeline) Interact(w http.ResponseWriter, r *http.Request) {
+	interact.On(p.Base, signingSecret).Interact(w, r)
+}
+
+// start opens the functions on a Pub/Sub server of their own.
+func start(t *testing.T, scc *fakescc.Server) (*pipeline, *pstest.Server, map[string][]respond.Result) {
 	t.Helper()
 	srv := pstest.NewServer()
 	plain := option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -51,15 +76,15 @@ func start(t *testing.T, scc *fakescc.Server) (*Suite, *pstest.Server, map[strin
 			t.Fatal(err)
 		}
 	}
-	cfg := Config{SlackToken: "x", SlackChannel: "C1", Front: front.Config{Store: "mem://"},
+	cfg := respondfunc.Config{SlackToken: "x", SlackChannel: "C1", Cases: casefunc.Config{Store: "mem://"},
 		Raise: raise.Config{Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", Clusters: map[string]string{topic: "shop/europe-west1/prod"}}}
 	outcomes := map[string][]respond.Result{}
-	parts := Parts{Front: front.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Result) { outcomes[id] = o }}
+	parts := respondfunc.Parts{Cases: casefunc.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Result) { outcomes[id] = o }}
 	if scc != nil {
 		cfg.Raise.SCCSource = source
 		parts.Raise.SCC = []option.ClientOption{option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), plain}
 	}
-	s, err := New(t.Context(), cfg, parts)
+	s, err := respondfunc.New(t.Context(), cfg, parts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +93,7 @@ func start(t *testing.T, scc *fakescc.Server) (*Suite, *pstest.Server, map[strin
 			t.Error(err)
 		}
 	})
-	return s, srv, outcomes
+	return &pipeline{s}, srv, outcomes
 }
 
 func event(t *testing.T, from string, data []byte) cloudevents.Event {
@@ -200,14 +225,14 @@ func TestErrorsAreNoFormats(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "CONTRABAND_CLUSTERS") {
 		t.Errorf("a topic that is not configured: %v", err)
 	}
-	if got := serve.Safe(errors.New("100% sure")).Error(); got != "100%% sure" {
+	if got := funcserver.Safe(errors.New("100% sure")).Error(); got != "100%% sure" {
 		t.Errorf("safe: %q", got)
 	}
 }
 
 func TestRequestsAreHeldToTheirForm(t *testing.T) {
 	s, _, _ := start(t, nil)
-	a, err := act.New(t.Context(), act.Config{Front: front.Config{Store: "mem://"}}, act.Parts{})
+	a, err := contain.New(t.Context(), contain.Config{Cases: casefunc.Config{Store: "mem://"}}, contain.Parts{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,14 +257,14 @@ func TestRequestsAreHeldToTheirForm(t *testing.T) {
 }
 
 func TestConfiguration(t *testing.T) {
-	if _, err := New(t.Context(), Config{Front: front.Config{Store: "mem://"}, Raise: raise.Config{Project: "p"}}, Parts{Raise: raise.Parts{PubSub: []option.ClientOption{option.WithoutAuthentication()}}}); err == nil || !strings.Contains(err.Error(), "SLACK_TOKEN") {
+	if _, err := respondfunc.New(t.Context(), respondfunc.Config{Cases: casefunc.Config{Store: "mem://"}, Raise: raise.Config{Project: "p"}}, respondfunc.Parts{Raise: raise.Parts{PubSub: []option.ClientOption{option.WithoutAuthentication()}}}); err == nil || !strings.Contains(err.Error(), "SLACK_TOKEN") {
 		t.Errorf("without Slack: %v", err)
 	}
 	t.Setenv("CONTRABAND_STORE", "gs://b")
 	t.Setenv("GOOGLE_CLOUD_PROJECT", "p")
 	t.Setenv("CONTRABAND_CLUSTERS", "projects/p/topics/a=p/l/one,projects/p/topics/b=p/l/two")
-	c, err := serve.FromEnvironment[Config](t.Context())
-	if err != nil || c.Raise.FindingsTopic != "findings" || c.Front.Store != "gs://b" || c.Raise.Clusters["projects/p/topics/b"] != "p/l/two" {
+	c, err := funcserver.FromEnvironment[respondfunc.Config](t.Context())
+	if err != nil || c.Raise.FindingsTopic != "findings" || c.Cases.Store != "gs://b" || c.Raise.Clusters["projects/p/topics/b"] != "p/l/two" {
 		t.Fatalf("%+v, %v", c, err)
 	}
 }
@@ -253,7 +278,7 @@ func TestNotificationsAreKeptOnlyIfAsked(t *testing.T) {
 		if err := s.Respond(t.Context(), event(t, "projects/p/topics/findings", raw)); err != nil {
 			t.Fatal(err)
 		}
-		keys, err := s.Front.Parts.Store.List(t.Context(), "notifications/")
+		keys, err := s.Base.Parts.Store.List(t.Context(), "notifications/")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -262,13 +287,13 @@ func TestNotificationsAreKeptOnlyIfAsked(t *testing.T) {
 	if keys := kept(); len(keys) != 0 {
 		t.Errorf("kept without being asked: %q", keys)
 	}
-	s.cfg.KeepNotifications = true
+	s.Config.KeepNotifications = true
 	kept()
 	keys := kept()
 	if len(keys) != 1 {
 		t.Fatalf("kept %q, want one", keys)
 	}
-	if body, err := s.Front.Parts.Store.Read(t.Context(), keys[0]); err != nil || string(body) != string(raw) {
+	if body, err := s.Base.Parts.Store.Read(t.Context(), keys[0]); err != nil || string(body) != string(raw) {
 		t.Errorf("%q, %v", body, err)
 	}
 }

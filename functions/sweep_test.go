@@ -1,4 +1,4 @@
-package functions
+package functions_test
 
 import (
 	"net/http"
@@ -22,11 +22,11 @@ func TestSweep(t *testing.T) {
 	t.Cleanup(contain.Close)
 	advance := httptest.NewServer(http.HandlerFunc(s.Advance))
 	t.Cleanup(advance.Close)
-	s.cfg.ContainURL, s.Config.AdvanceURL = contain.URL, advance.URL
+	s.Config.ContainURL, s.Base.Config.AdvanceURL = contain.URL, advance.URL
 	began := time.Now()
 	now := began
 	s.Log.Now = func() time.Time { return now }
-	s.responder.Now = s.Log.Now
+	s.Responder.Now = s.Log.Now
 	open := func(id string, do ...string) {
 		t.Helper()
 		f, err := s.Log.Read(t.Context(), id, "test")

@@ -1,4 +1,4 @@
-package functions
+package functions_test
 
 import (
 	"bytes"
@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/functions/serve"
+	"github.com/contraband-dev/contraband/functions/advance"
 	"github.com/contraband-dev/contraband/internal/cases"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/scc"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
@@ -34,7 +35,7 @@ const caseID = "0123456789abcdef"
 
 // desk is a suite with an open case, and Slack.
 type desk struct {
-	*Suite
+	*pipeline
 	t     *testing.T
 	slack *fakeslack.Server
 }
@@ -42,7 +43,6 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	s, _, _ := start(t, nil)
-	s.Config.SlackSigningSecret = "the app's secret"
 	f, err := s.Log.Read(t.Context(), caseID, "test")
 	if err == nil {
 		_, err = f.Append(t.Context(), cases.KindDecided, cases.Decided{Key: "k"})
@@ -50,7 +50,7 @@ func newDesk(t *testing.T) *desk {
 	if err == nil {
 		err = f.Release(t.Context())
 	}
-	d := &desk{Suite: s, t: t}
+	d := &desk{pipeline: s, t: t}
 	if err == nil {
 		d.slack, err = fakeslack.Open(filepath.Join(t.TempDir(), "slack.db"))
 	}
@@ -60,7 +60,7 @@ func newDesk(t *testing.T) *desk {
 	t.Cleanup(func() { d.slack.Close() })
 	web := httptest.NewServer(http.HandlerFunc(s.Interact))
 	t.Cleanup(web.Close)
-	d.slack.Interact = fakeslack.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
+	d.slack.Interact = fakeslack.Interactivity{URL: web.URL, SigningSecret: signingSecret}
 	return d
 }
 
@@ -90,7 +90,7 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 	w := &waiting{desk: newDesk(t)}
 	api := httptest.NewServer(w.slack.Handler())
 	t.Cleanup(api.Close)
-	w.slack.Token, w.cfg.SlackToken, w.cfg.SlackChannel, w.parts.SlackAPI = "xoxb-test", "xoxb-test", fakeslack.Channel, api.URL+"/api/"
+	w.slack.Token, w.Config.SlackToken, w.Config.SlackChannel, w.Parts.SlackAPI = "xoxb-test", "xoxb-test", fakeslack.Channel, api.URL+"/api/"
 	d, err := workflowlang.Parse(caseflow.Case)
 	if err != nil {
 		t.Fatal(err)
@@ -122,8 +122,8 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.flows.Close() })
-	w.cfg.Workflow, w.cfg.CallbackPrefix, w.Config.AdvanceURL = workflowName, w.flows.CallbackPrefix(), advance.URL
-	w.parts.Executions, w.Front.Parts.Callbacks = w.flows.Options(), w.flows.CallbackClient()
+	w.Config.Workflow, w.Config.CallbackPrefix, w.Base.Config.AdvanceURL = workflowName, w.flows.CallbackPrefix(), advance.URL
+	w.Parts.Executions, w.Base.Parts.Callbacks = w.flows.Options(), w.flows.CallbackClient()
 	return w
 }
 
@@ -155,11 +155,11 @@ func (w *waiting) resumable() bool {
 // the case; a second execution ends itself.
 func TestWorkflowDrivesACase(t *testing.T) {
 	w := newWaiting(t, "")
-	if _, err := w.drive(t.Context(), caseID); err != nil {
+	if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the workflow waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
-	if _, err := w.drive(t.Context(), caseID); err != nil {
+	if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the second ends itself", func() bool { return w.flows.States()["SUCCEEDED"] == 1 })
@@ -179,7 +179,7 @@ func TestRespondStartsIt(t *testing.T) {
 	w := newWaiting(t, "")
 	rules, err := policy.Load("")
 	if err == nil {
-		w.responder, err = w.newResponder(rules) // one that starts it
+		w.Responder, err = w.NewResponder(rules) // one that starts it
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -226,8 +226,8 @@ func TestInteractsIdentity(t *testing.T) {
 			}
 			t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
 			w := newWaiting(t, "")
-			w.Front.Parts.Callbacks = nil
-			if _, err := w.drive(t.Context(), caseID); err != nil {
+			w.Base.Parts.Callbacks = nil
+			if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 				t.Fatal(err)
 			}
 			w.eventually("the workflow waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
@@ -258,7 +258,9 @@ func TestWorkflowDies(t *testing.T) {
 		"judge":     func(w *waiting) { w.first = refuses(http.StatusServiceUnavailable) },
 		"permanent": func(w *waiting) { w.first = refuses(http.StatusNotFound) },
 		"only_time_may_pass": func(w *waiting) {
-			w.first = func(rw http.ResponseWriter, _ *http.Request) { serve.Reply(rw, advanceReply{WaitSeconds: 1}, nil) }
+			w.first = func(rw http.ResponseWriter, _ *http.Request) {
+				funcserver.Reply(rw, advance.Reply{WaitSeconds: 1}, nil)
+			}
 		},
 		"tell": func(w *waiting) {
 			w.fault = func(string, string) error { return workflowlang.Raise("ValueError", "odd", 0) }
@@ -271,7 +273,7 @@ func TestWorkflowDies(t *testing.T) {
 			if lead := leads[at]; lead != nil {
 				lead(w)
 			}
-			if _, err := w.drive(t.Context(), caseID); err != nil {
+			if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 				t.Fatal(err)
 			}
 			if at == "again" || at == "finish" { // only a press leads there
@@ -291,11 +293,11 @@ func TestWorkflowDies(t *testing.T) {
 // TestSweepSuffices: with no workflow, and Advance out of reach of the press.
 func TestSweepSuffices(t *testing.T) {
 	d := newDesk(t)
-	d.Config.AdvanceURL = "http://127.0.0.1:9/"
+	d.Base.Config.AdvanceURL = "http://127.0.0.1:9/"
 	d.press()
 	advance := httptest.NewServer(http.HandlerFunc(d.Advance)) // it is back
 	t.Cleanup(advance.Close)
-	d.Config.AdvanceURL = advance.URL
+	d.Base.Config.AdvanceURL = advance.URL
 	d.Log.Now = func() time.Time { return time.Now().Add(2 * time.Second) } // the next minute's sweep
 	sweep := httptest.NewRecorder()
 	d.Sweep(sweep, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
@@ -309,7 +311,7 @@ func TestSweepSuffices(t *testing.T) {
 func TestAdvanceRefusesStrangers(t *testing.T) {
 	w := newWaiting(t, "")
 	for _, url := range []string{"https://elsewhere.example/v1/x", "http://169.254.169.254/", w.flows.CallbackPrefix()[:10]} {
-		b, err := json.Marshal(serve.AdvanceRequest{Case: caseID, Execution: "e", Callback: url})
+		b, err := json.Marshal(funcserver.AdvanceRequest{Case: caseID, Execution: "e", Callback: url})
 		if err != nil {
 			t.Fatal(err)
 		}

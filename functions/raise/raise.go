@@ -17,9 +17,9 @@ import (
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 	"google.golang.org/api/option"
 
-	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/retry"
 	"github.com/contraband-dev/contraband/internal/scc"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
@@ -90,7 +90,7 @@ func NewWriter(ctx context.Context, cfg Config, parts Parts) (*Raiser, error) {
 
 // Register registers the function with the framework.
 func Register() {
-	p := serve.NewProgram(func(ctx context.Context, c Config) (*Raiser, error) { return New(ctx, c, Parts{}) })
+	p := funcserver.NewProgram(func(ctx context.Context, c Config) (*Raiser, error) { return New(ctx, c, Parts{}) })
 	p.Event("Raise", (*Raiser).Raise)
 }
 
@@ -112,15 +112,15 @@ func (r *Raiser) Close() error {
 func (r *Raiser) Raise(ctx context.Context, e cloudevents.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, cases.FunctionTimeout)
 	defer cancel()
-	m, err := serve.ReadMessage(e)
+	m, err := funcserver.ReadMessage(e)
 	if err != nil {
-		return serve.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
+		return funcserver.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
 	}
-	err = r.raise(ctx, serve.TopicOf(e), m.Data)
+	err = r.raise(ctx, funcserver.TopicOf(e), m.Data)
 	if retry.IsRefused(err) {
-		return serve.Safe(r.Park(ctx, m.Data, err))
+		return funcserver.Safe(r.Park(ctx, m.Data, err))
 	}
-	return serve.Safe(err)
+	return funcserver.Safe(err)
 }
 
 func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {

@@ -1,9 +1,9 @@
 // Package bundle makes the zip that Cloud Functions builds: the module's packages that
-// the functions need, their dependencies vendored, and a root package that registers
-// the functions, in five sizes. The same sources make the same bytes.
+// the functions need, their vendored dependencies, and at the root a file for each
+// program in functions/main, selected by a build tag. The same sources make the same bytes.
 //
-// What Google's Go buildpack wants of it: one package at the root, whose files import
-// the functions framework themselves, and funcframework among what is vendored.
+// Google's Go buildpack requires one package at the root, not named main, whose files
+// import the functions framework themselves, and funcframework among the vendored packages.
 package bundle
 
 import (
@@ -27,78 +27,60 @@ import (
 	"time"
 )
 
-// A program is a root package of the zip: which of them is built, a build tag says. What
-// a program does not link takes no memory when it starts.
-type program struct {
-	tag       string
-	functions []string // those that are served of it
-	packages  []string // whose functions it registers
-}
+// programs is the directory of the programs. Each has one file, which is copied to the
+// root of the zip. Code that a program does not link takes no memory when it starts.
+const programs = "functions/main"
 
-const framework = "github.com/GoogleCloudPlatform/functions-framework-go/"
+// all is the program that is built without a tag: it serves every function, so that a
+// build without GOFLAGS only takes more memory.
+const all = "all"
 
-var programs = []program{
-	{"contraband_front", []string{"Interact", "Sweep"}, []string{"functions/front"}},
-	{"contraband_book", []string{"Casebook"}, []string{"functions/book"}},
-	{"contraband_raise", []string{"Raise"}, []string{"functions/raise"}},
-	{"contraband_act", []string{"Contain"}, []string{"functions/act"}},
-	{"contraband_respond", []string{"Respond", "Advance"}, []string{"functions"}},
-}
+// tagPrefix and a program's name are the build tag that selects the program.
+const tagPrefix = "contraband_"
 
-// whole is built where no tag says which: it serves every function, and a build that
-// knows nothing of tags loses nothing but memory.
-func whole() program {
-	var p program
-	var not []string
-	for _, part := range programs {
-		p.packages = append(p.packages, part.packages...)
-		not = append(not, "!"+part.tag)
-	}
-	p.tag = strings.Join(not, " && ")
-	return p
-}
-
-// lean are tags of our dependencies: storage's gRPC transport, which is not used, and
-// gRPC's own trace pages are left out. They are half of what a program would hold.
+// lean are build tags of dependencies. They leave out storage's gRPC transport, which is
+// not used, and gRPC's trace pages: half of what a program would otherwise link.
 const lean = "disable_grpc_modules,grpcnotrace"
 
-// Flags is the GOFLAGS with which a function's program is built.
+// Flags returns the GOFLAGS with which a function is built, by the name under which it is
+// registered.
 func Flags(function string) string {
-	for _, p := range programs {
-		if slices.Contains(p.functions, function) {
-			return "-tags=" + p.tag + "," + lean
-		}
-	}
-	return "-tags=" + lean
+	return "-tags=" + tagPrefix + strings.ToLower(function) + "," + lean
 }
 
-// source of the root package: FUNCTION_TARGET says which of the registered functions is
-// served.
-func (p program) source() []byte {
-	var imports, calls strings.Builder
-	for _, name := range p.packages {
-		fmt.Fprintf(&imports, "\t%q\n", module+"/"+name)
-		fmt.Fprintf(&calls, "\t%s.Register()\n", path.Base(name))
+// copyPrograms copies the programs of the module in dir to the root of the tree, each with
+// the build constraint that selects it.
+func copyPrograms(dir, tree string) error {
+	entries, err := os.ReadDir(filepath.Join(dir, programs))
+	if err != nil {
+		return err
 	}
-	return fmt.Appendf(nil, `//go:build %s
-
-// Package function is what is deployed.
-package function
-
-import (
-	_ "%sfuncframework"
-	_ "%[2]sfunctions"
-
-%[3]s)
-
-func init() {
-%[4]s}
-`, p.tag, framework, imports.String(), calls.String())
+	var others []string
+	for _, e := range entries {
+		if e.Name() != all {
+			others = append(others, "!"+tagPrefix+e.Name())
+		}
+	}
+	for _, e := range entries {
+		constraint := tagPrefix + e.Name()
+		if e.Name() == all {
+			constraint = strings.Join(others, " && ")
+		}
+		body, err := os.ReadFile(filepath.Join(dir, programs, e.Name(), "main.go"))
+		if err != nil {
+			return err
+		}
+		body = append([]byte("//go:build "+constraint+"\n\n"), body...)
+		if err := write(filepath.Join(tree, e.Name()+".go"), body); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const module = "github.com/contraband-dev/contraband"
 
-// Made is what was made.
+// Bundle describes a zip.
 type Bundle struct {
 	SHA256 string // of the zip, lower-case hex
 	Bytes  int64
@@ -122,7 +104,7 @@ func Make(ctx context.Context, dir string, out io.Writer) (Bundle, error) {
 	return Bundle{hex.EncodeToString(sum.Sum(nil)), counted.n, n}, err
 }
 
-// assemble makes the tree that is packed.
+// assemble writes the files of the zip to the directory tree.
 func assemble(ctx context.Context, dir, tree string) error {
 	files, err := sources(ctx, dir)
 	if err != nil {
@@ -137,16 +119,10 @@ func assemble(ctx context.Context, dir, tree string) error {
 			return fmt.Errorf("package %q: %w", name, err)
 		}
 	}
-	for _, p := range append(slices.Clone(programs), whole()) {
-		name, ok := strings.CutPrefix(p.tag, "contraband_")
-		if !ok {
-			name = "function"
-		}
-		if err := write(filepath.Join(tree, name+".go"), p.source()); err != nil {
-			return err
-		}
+	if err := copyPrograms(dir, tree); err != nil {
+		return err
 	}
-	// What only builds need is not deployed.
+	// Tools are not deployed.
 	drop, err := toolsOf(ctx, tree)
 	if err != nil {
 		return err
@@ -160,9 +136,10 @@ func assemble(ctx context.Context, dir, tree string) error {
 	return err
 }
 
-// sources are the files of the module that the functions are built of, relative to dir.
+// sources returns the files of the module that the functions are built from, relative to
+// dir. The programs are not among them: they are copied to the root.
 func sources(ctx context.Context, dir string) ([]string, error) {
-	out, err := goCommand(ctx, dir, "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", "./functions/...")
+	out, err := goCommand(ctx, dir, "list", "-deps", "-json=Dir,GoFiles,EmbedFiles,Module", "./"+programs+"/...")
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +166,9 @@ func sources(ctx context.Context, dir string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		if path.Dir(filepath.ToSlash(rel)) == programs {
+			continue
+		}
 		for _, name := range slices.Concat(p.GoFiles, p.EmbedFiles) {
 			files = append(files, filepath.Join(rel, name))
 		}
@@ -199,7 +179,7 @@ func sources(ctx context.Context, dir string) ([]string, error) {
 	return files, nil
 }
 
-// toolsOf answers the flags that drop the module's tools.
+// toolsOf returns the flags that drop the module's tools.
 func toolsOf(ctx context.Context, tree string) ([]string, error) {
 	out, err := goCommand(ctx, tree, "mod", "edit", "-json")
 	if err != nil {
@@ -237,7 +217,7 @@ func write(name string, body []byte) error {
 	return os.WriteFile(name, body, 0o644)
 }
 
-// epoch is the time of every file: the first that a zip can say.
+// epoch is the time of every file: the earliest that a zip can represent.
 var epoch = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // pack zips a tree, by name, with fixed times and modes.

@@ -18,15 +18,18 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/contraband-dev/contraband/functions"
-	"github.com/contraband-dev/contraband/functions/act"
-	"github.com/contraband-dev/contraband/functions/book"
-	"github.com/contraband-dev/contraband/functions/front"
+	"github.com/contraband-dev/contraband/functions/advance"
+	"github.com/contraband-dev/contraband/functions/casebook"
+	containfunc "github.com/contraband-dev/contraband/functions/contain"
+	"github.com/contraband-dev/contraband/functions/interact"
 	"github.com/contraband-dev/contraband/functions/raise"
+	respondfunc "github.com/contraband-dev/contraband/functions/respond"
+	sweepfunc "github.com/contraband-dev/contraband/functions/sweep"
 	"github.com/contraband-dev/contraband/internal/contain"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 	"github.com/contraband-dev/contraband/internal/web"
 	"github.com/contraband-dev/contraband/internal/workflowlang"
 	deployed "github.com/contraband-dev/contraband/workflows"
@@ -57,12 +60,12 @@ func (m *Machine) startFunctions(ctx context.Context) (base string, err error) {
 func (m *Machine) functionRoutes() http.Handler {
 	mux := http.NewServeMux()
 	topics := "/projects/" + project + "/topics/"
-	mux.Handle("POST "+topics+topicDetections, pushHandler(topicDetections, m.suite.Raise))
+	mux.Handle("POST "+topics+topicDetections, pushHandler(topicDetections, m.suite.Findings.Raise))
 	mux.Handle("POST "+topics+topicFindings, pushHandler(topicFindings, m.suite.Respond))
-	mux.HandleFunc("/Advance", m.suite.Advance)
+	mux.HandleFunc("/Advance", advance.Function{Suite: m.suite}.Advance)
 	mux.HandleFunc("/Contain", m.actor.Contain)
-	mux.HandleFunc("/Sweep", m.suite.Sweep)
-	mux.HandleFunc("/Interact", m.suite.Interact)
+	mux.HandleFunc("/Sweep", sweepfunc.Function{Base: m.suite.Base}.Sweep)
+	mux.HandleFunc("/Interact", m.interact.Interact)
 	return mux
 }
 
@@ -83,37 +86,38 @@ func (m *Machine) startWorkflows(base string) error {
 func (m *Machine) openFunctions(ctx context.Context, base string) (err error) {
 	incarnation := uuid.NewString()
 	pages := m.slackConfig(base)
-	shared := front.Parts{HTTP: http.DefaultClient, Store: m.store, Callbacks: m.workflows.CallbackClient(),
+	shared := casefunc.Parts{HTTP: http.DefaultClient, Store: m.store, Callbacks: m.workflows.CallbackClient(),
 		// The directory is locked: a holder of an earlier process is dead.
 		Alive: func(holder string) bool { return strings.HasPrefix(holder, incarnation+"/") }}
-	parts := functions.Parts{
-		Executions: m.workflows.Options(), SlackAPI: pages.api, Incarnation: incarnation, Observe: m.done.put, Front: shared,
+	parts := respondfunc.Parts{
+		Executions: m.workflows.Options(), SlackAPI: pages.api, Incarnation: incarnation, Observe: m.done.put, Cases: shared,
 		Raise: raise.Parts{PubSub: m.broker.options(), SCC: m.sccOptions()},
 	}
 	place := finding.Place{Project: "local", Location: "local", Cluster: hostname()}
-	acts := act.Parts{Front: shared, Upload: m.upload.sign}
+	acts := containfunc.Parts{Cases: shared, Upload: m.upload.sign}
 	if c := m.cfg.Cluster; c != nil {
 		place, parts.Reads, acts.Clusters = c.Place, c.Reads, c.Acts
 	}
 	if m.sensor != nil {
 		acts.Orders = contain.HTTPOrders{URL: m.URL, Token: m.Token, Client: http.DefaultClient}
 	}
-	cfg := functions.Config{
-		Front: front.Config{Store: "dir://", SlackSigningSecret: pages.signingSecret, AdvanceURL: base + "/Advance"},
+	cfg := respondfunc.Config{
+		Cases: casefunc.Config{Store: "dir://", AdvanceURL: base + "/Advance"},
 		Raise: raise.Config{Project: project, FindingsTopic: topicFindings, DeadLetterTopic: topicDead, SCCSource: source,
 			Clusters: map[string]string{
 				"projects/" + project + "/topics/" + topicDetections: place.Project + "/" + place.Location + "/" + place.Cluster}},
 		Policy: m.cfg.Policy, Exceptions: m.cfg.Exceptions, Indicators: m.cfg.Indicators, VirusTotalKey: m.cfg.VirusTotalKey,
-		SlackToken: pages.token, SlackChannel: pages.channel, Workflow: workflow, CallbackPrefix: m.workflows.CallbackPrefix(),
+		SlackToken: pages.token, SlackChannel: pages.channel, Buttons: pages.signingSecret != "", Workflow: workflow, CallbackPrefix: m.workflows.CallbackPrefix(),
 		ContainURL: base + "/Contain", CasebookURL: m.URL,
 	}
-	if m.suite, err = functions.New(ctx, cfg, parts); err != nil {
+	if m.suite, err = respondfunc.New(ctx, cfg, parts); err != nil {
 		return err
 	}
-	if m.actor, err = act.New(ctx, act.Config{Policy: m.cfg.Policy}, acts); err != nil {
+	if m.actor, err = containfunc.New(ctx, containfunc.Config{Policy: m.cfg.Policy}, acts); err != nil {
 		return err
 	}
-	m.book = book.On(m.suite.Front, web.Visitors{May: m.suite.IsApprover})
+	m.interact = interact.On(m.suite.Base, pages.signingSecret)
+	m.book = casebook.On(m.suite.Base, web.Visitors{May: m.suite.IsApprover})
 	return nil
 }
 

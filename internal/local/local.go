@@ -24,9 +24,10 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/contraband-dev/contraband/functions"
-	"github.com/contraband-dev/contraband/functions/act"
-	"github.com/contraband-dev/contraband/functions/book"
+	"github.com/contraband-dev/contraband/functions/casebook"
+	containfunc "github.com/contraband-dev/contraband/functions/contain"
+	"github.com/contraband-dev/contraband/functions/interact"
+	respondfunc "github.com/contraband-dev/contraband/functions/respond"
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
@@ -91,9 +92,10 @@ type Machine struct {
 	slack  *fakeslack.Server
 	// workflows runs the deployed workflow for each case that waits.
 	workflows *fakeworkflows.Server
-	suite     *functions.Suite
-	actor     *act.Actor
-	book      *book.Book
+	suite     *respondfunc.Suite
+	actor     *containfunc.Function
+	book      *casebook.Function
+	interact  *interact.Function
 	sensor    *sensor.Sensor
 	web       *http.Server
 	functions *http.Server

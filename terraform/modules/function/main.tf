@@ -2,18 +2,6 @@
 # the workflow and other functions, each with an identity of its own. (An Eventarc
 # trigger could not dead-letter what fails.)
 
-locals {
-  program = {
-    Raise    = "raise"
-    Respond  = "respond"
-    Advance  = "respond"
-    Contain  = "act"
-    Interact = "front"
-    Sweep    = "front"
-    Casebook = "book"
-  }
-}
-
 resource "google_cloudfunctions2_function" "this" {
   project      = var.project_id
   location     = var.region
@@ -28,10 +16,10 @@ resource "google_cloudfunctions2_function" "this" {
     service_account   = var.build.service_account
     docker_repository = var.build.repository
 
-    # The zip holds a program for each of these, smaller than one for all; built without
-    # a tag it is the one for all.
+    # The zip holds one program for each function, selected by a build tag. Without a tag
+    # the program with all functions is built, which needs more memory.
     environment_variables = {
-      GOFLAGS = "-tags=contraband_${local.program[var.entry_point]},disable_grpc_modules,grpcnotrace"
+      GOFLAGS = "-tags=contraband_${lower(var.entry_point)},disable_grpc_modules,grpcnotrace"
     }
 
     source {

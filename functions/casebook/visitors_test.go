@@ -1,4 +1,4 @@
-package book
+package casebook
 
 import (
 	"crypto/ecdsa"
@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/contraband-dev/contraband/functions/front"
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 )
 
 const audience = "/projects/1/locations/europe-west1/services/casebook"
@@ -64,9 +64,9 @@ func (p proxy) token(claims map[string]any) string {
 const caseID = "0123456789abcdef"
 
 // newBook has one open case; its keys come from p.
-func newBook(t *testing.T, p proxy) (*Book, error) {
+func newBook(t *testing.T, p proxy) (*Function, error) {
 	t.Helper()
-	b, err := New(t.Context(), Config{Front: front.Config{Store: "mem://", Approvers: []string{"ann@example.com"}}, IAPAudience: audience}, Parts{IAP: &http.Client{Transport: p}})
+	b, err := New(t.Context(), Config{Cases: casefunc.Config{Store: "mem://", Approvers: []string{"ann@example.com"}}, IAPAudience: audience}, Parts{IAP: &http.Client{Transport: p}})
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func newBook(t *testing.T, p proxy) (*Book, error) {
 	return b, err
 }
 
-func clicksOf(t *testing.T, b *Book) (out []cases.Click) {
+func clicksOf(t *testing.T, b *Function) (out []cases.Click) {
 	t.Helper()
 	entries, err := b.Log.Clicks(t.Context(), caseID, nil)
 	if err != nil {

@@ -1,6 +1,6 @@
 // Package serve owns what the functions' programs have in common: registration with
 // the framework, Pub/Sub's events, and JSON over HTTP. It knows nothing of cases.
-package serve
+package funcserver
 
 import (
 	"context"

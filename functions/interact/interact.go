@@ -1,4 +1,7 @@
-package front
+// Package interact owns the function that Slack calls when a button is clicked:
+//
+//	Interact  HTTP, signed by Slack -> records the click and advances the case
+package interact
 
 import (
 	"bytes"
@@ -19,8 +22,47 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/funcserver"
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 	"github.com/contraband-dev/contraband/internal/notify"
 )
+
+// Config is read from the environment.
+type Config struct {
+	Cases casefunc.Config
+	// SlackSigningSecret verifies that a request comes from Slack. Without it every
+	// request is refused.
+	SlackSigningSecret string `env:"SLACK_SIGNING_SECRET"`
+}
+
+// Function is the deployed function.
+type Function struct {
+	*casefunc.Base
+
+	signingSecret string
+}
+
+// New opens the case store.
+func New(ctx context.Context, cfg Config, parts casefunc.Parts) (*Function, error) {
+	base, err := casefunc.New(ctx, cfg.Cases, parts)
+	if err != nil {
+		return nil, err
+	}
+	return On(base, cfg.SlackSigningSecret), nil
+}
+
+// On returns the function for an open case store.
+func On(base *casefunc.Base, signingSecret string) *Function {
+	return &Function{base, signingSecret}
+}
+
+// Register registers the function with the framework.
+func Register() {
+	p := funcserver.NewProgram(func(ctx context.Context, c Config) (*Function, error) {
+		return New(ctx, c, casefunc.Parts{})
+	})
+	p.Web("Interact", (*Function).Interact)
+}
 
 // Bounds of Interact. Slack gives three seconds, and does not come again.
 const (
@@ -33,8 +75,8 @@ const (
 // body, puts the click on record, has the case go on, and answers. Nothing runs
 // after the answer: a function has no processor then. Slack cannot present an
 // identity token, so the endpoint is public and the signature is all there is.
-func (f *Front) Interact(w http.ResponseWriter, r *http.Request) {
-	if f.Config.SlackSigningSecret == "" {
+func (f *Function) Interact(w http.ResponseWriter, r *http.Request) {
+	if f.signingSecret == "" {
 		http.Error(w, "SLACK_SIGNING_SECRET is not configured: nothing can be verified", http.StatusServiceUnavailable)
 		return
 	}
@@ -47,7 +89,7 @@ func (f *Front) Interact(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the body is too large or was cut short", http.StatusRequestEntityTooLarge)
 		return
 	}
-	if err := verified(r.Header, body, f.Config.SlackSigningSecret); err != nil {
+	if err := verified(r.Header, body, f.signingSecret); err != nil {
 		slog.Warn("an interaction was refused", "reason", err.Error())
 		http.Error(w, "the signature does not fit", http.StatusUnauthorized)
 		return
@@ -155,7 +197,7 @@ func caseForm(id string) bool {
 // take puts a click on record and has the case go on. The record is also what
 // makes a replay harmless: the same click has the same key. Where the case cannot
 // be reached in time its wake brings it on.
-func (f *Front) take(ctx context.Context, p press) error {
+func (f *Function) take(ctx context.Context, p press) error {
 	if !f.IsApprover(p.userID) { // logged, not stored: it is cheap for whoever clicks
 		slog.Warn("click refused: not an approver (CONTRABAND_APPROVERS)", "case", p.caseID, "what", p.what, "by", p.by)
 		return nil

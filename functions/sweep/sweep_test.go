@@ -1,10 +1,12 @@
-package front
+package sweep
 
 import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 )
 
 // TestWakeOfSomethingElse: a case that cannot be advanced stays due, though it will be
@@ -12,7 +14,7 @@ import (
 func TestWakeOfSomethingElse(t *testing.T) {
 	away := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "away", http.StatusServiceUnavailable) }))
 	defer away.Close()
-	f, err := New(t.Context(), Config{Store: "mem://", AdvanceURL: away.URL}, Parts{HTTP: http.DefaultClient})
+	f, err := New(t.Context(), casefunc.Config{Store: "mem://", AdvanceURL: away.URL}, casefunc.Parts{HTTP: http.DefaultClient})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package book
+package casebook
 
 import (
 	"context"
@@ -9,19 +9,19 @@ import (
 	"google.golang.org/api/idtoken"
 	"google.golang.org/api/option"
 
-	"github.com/contraband-dev/contraband/functions/front"
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 	"github.com/contraband-dev/contraband/internal/web"
 )
 
-// Identity-Aware Proxy signs who a visitor is; its plain headers anybody can write
-// who reaches the function past it.
+// Identity-Aware Proxy signs the visitor's identity. Its plain headers are not used:
+// anybody who reaches the function directly can set them.
 const (
 	iapAssertion = "X-Goog-IAP-JWT-Assertion"
 	iapIssuer    = "https://cloud.google.com/iap"
 )
 
-// visitors of the casebook.
-func visitors(ctx context.Context, f *front.Front, audience string, iap *http.Client) (web.Visitors, error) {
+// visitors returns who a visitor is and whether they may click.
+func visitors(ctx context.Context, f *casefunc.Base, audience string, iap *http.Client) (web.Visitors, error) {
 	v := web.Visitors{May: f.IsApprover}
 	if audience == "" {
 		return v, nil
@@ -37,11 +37,11 @@ func visitors(ctx context.Context, f *front.Front, audience string, iap *http.Cl
 	v.Who = func(r *http.Request) (string, error) {
 		p, err := validator.Validate(r.Context(), r.Header.Get(iapAssertion), audience)
 		if err != nil {
-			return "", fmt.Errorf("Identity-Aware Proxy does not vouch for you: %w", err) //nolint:staticcheck // a name
+			return "", fmt.Errorf("Identity-Aware Proxy assertion is invalid: %w", err) //nolint:staticcheck // a name
 		}
 		mail, _ := p.Claims["email"].(string)
 		if p.Issuer != iapIssuer || mail == "" {
-			return "", errors.New("Identity-Aware Proxy does not say who you are") //nolint:staticcheck // a name
+			return "", errors.New("Identity-Aware Proxy assertion has no e-mail address") //nolint:staticcheck // a name
 		}
 		return mail, nil
 	}

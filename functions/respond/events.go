@@ -1,4 +1,4 @@
-package functions
+package respond
 
 import (
 	"context"
@@ -9,41 +9,42 @@ import (
 
 	cloudevents "github.com/cloudevents/sdk-go/v2"
 
-	"github.com/contraband-dev/contraband/functions/serve"
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
 
-// Respond takes a notification as far as it goes now.
+// Respond opens or joins the case of each finding in a notification, and takes the steps
+// that are due.
 func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, cases.FunctionTimeout)
 	defer cancel()
-	m, err := serve.ReadMessage(e)
+	m, err := funcserver.ReadMessage(e)
 	if err != nil {
-		return serve.Safe(s.Park(ctx, e.Data(), err))
+		return funcserver.Safe(s.Findings.Park(ctx, e.Data(), err))
 	}
 	if err := s.keep(ctx, m.Data); err != nil {
-		return serve.Safe(err)
+		return funcserver.Safe(err)
 	}
 	findings, err := finding.Decode(m.Data)
 	if errors.Is(err, finding.ErrNoFinding) {
 		s.observe(m.MessageID, []respond.Result{{Acknowledged: "there is no finding in it"}})
 		return nil
 	}
-	if err != nil { // malformed, or nobody's: it will never be anything else
-		if parked := s.Park(ctx, m.Data, err); parked != nil {
-			return serve.Safe(parked)
+	if err != nil { // malformed: redelivery would not help
+		if parked := s.Findings.Park(ctx, m.Data, err); parked != nil {
+			return funcserver.Safe(parked)
 		}
 		s.observe(m.MessageID, []respond.Result{{DeadLettered: err.Error()}})
 		return nil
 	}
 	var outcomes []respond.Result
 	for _, f := range findings {
-		o, err := s.responder.Finding(ctx, f)
+		o, err := s.Responder.Finding(ctx, f)
 		if err != nil {
-			return serve.Safe(err) // transient: Pub/Sub brings it again
+			return funcserver.Safe(err) // transient: Pub/Sub will redeliver it
 		}
 		outcomes = append(outcomes, o)
 	}
@@ -51,13 +52,13 @@ func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 	return nil
 }
 
-// keep stores a notification as it came, if that is configured.
+// keep stores a notification unchanged, if that is configured.
 func (s *Suite) keep(ctx context.Context, data []byte) error {
-	if !s.cfg.KeepNotifications {
+	if !s.Config.KeepNotifications {
 		return nil
 	}
 	sum := sha256.Sum256(data)
-	err := s.Front.Parts.Store.Create(ctx, "notifications/"+hex.EncodeToString(sum[:]), data)
+	err := s.Base.Parts.Store.Create(ctx, "notifications/"+hex.EncodeToString(sum[:]), data)
 	if errors.Is(err, blobstore.ErrExists) {
 		return nil
 	}
@@ -68,7 +69,7 @@ func (s *Suite) observe(messageID string, outcomes []respond.Result) {
 	for _, o := range outcomes {
 		slog.Info("notification", "message", messageID, "case", o.Case, "acknowledged", o.Acknowledged, "deadLettered", o.DeadLettered)
 	}
-	if s.parts.Observe != nil {
-		s.parts.Observe(messageID, outcomes)
+	if s.Parts.Observe != nil {
+		s.Parts.Observe(messageID, outcomes)
 	}
 }

@@ -1,4 +1,4 @@
-package front
+package interact
 
 import (
 	"bytes"
@@ -16,13 +16,14 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
+	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 )
 
 const caseID = "0123456789abcdef"
 
 // desk is Interact, a case to press about, and Slack.
 type desk struct {
-	*Front
+	*Function
 	t        *testing.T
 	slack    *fakeslack.Server
 	advanced atomic.Int64
@@ -30,12 +31,12 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	s, err := New(t.Context(), Config{Store: "mem://", SlackSigningSecret: "the app's secret"}, Parts{HTTP: http.DefaultClient})
+	s, err := New(t.Context(), Config{Cases: casefunc.Config{Store: "mem://"}, SlackSigningSecret: "the app's secret"}, casefunc.Parts{HTTP: http.DefaultClient})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	d := &desk{Front: s, t: t}
+	d := &desk{Function: s, t: t}
 	advance := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { d.advanced.Add(1) }))
 	t.Cleanup(advance.Close)
 	s.Config.AdvanceURL = advance.URL
@@ -55,7 +56,7 @@ func newDesk(t *testing.T) *desk {
 	t.Cleanup(func() { d.slack.Close() })
 	web := httptest.NewServer(http.HandlerFunc(s.Interact))
 	t.Cleanup(web.Close)
-	d.slack.Interact = fakeslack.Interactivity{URL: web.URL, SigningSecret: s.Config.SlackSigningSecret}
+	d.slack.Interact = fakeslack.Interactivity{URL: web.URL, SigningSecret: s.signingSecret}
 	return d
 }
 
@@ -206,7 +207,7 @@ func TestInteractKnowsWhatWasShown(t *testing.T) {
 
 func TestInteractNeedsASecret(t *testing.T) {
 	d := newDesk(t)
-	d.Config.SlackSigningSecret = ""
+	d.signingSecret = ""
 	if status, err := d.slack.Send(t.Context(), body(pressOf("approve", caseID)), time.Now()); err != nil || status != http.StatusServiceUnavailable {
 		t.Errorf("%d, %v", status, err)
 	}

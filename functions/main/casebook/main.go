@@ -1,0 +1,11 @@
+// Package function is the program that is deployed as Casebook.
+package function
+
+import (
+	_ "github.com/GoogleCloudPlatform/functions-framework-go/funcframework"
+	_ "github.com/GoogleCloudPlatform/functions-framework-go/functions"
+
+	"github.com/contraband-dev/contraband/functions/casebook"
+)
+
+func init() { casebook.Register() }
