@@ -80,6 +80,7 @@ type waiting struct {
 	*desk
 	flows *fakeworkflows.Server
 	posts atomic.Int64     // to Advance
+	ended atomic.Int64     // of them, those that were answered
 	first http.HandlerFunc // answers the first of them, if it is not nil
 	fault func(execution, call string) error
 }
@@ -96,6 +97,7 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 		t.Fatal(err)
 	}
 	advance := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		defer w.ended.Add(1)
 		if w.posts.Add(1) == 1 && w.first != nil {
 			w.first(rw, r)
 			return
@@ -127,14 +129,17 @@ func newWaiting(t *testing.T, dieAt string) *waiting {
 	return w
 }
 
+// eventuallyLimit is far above what any step takes, for a busy machine.
+const eventuallyLimit = 2 * time.Minute
+
 func (w *waiting) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(eventuallyLimit); time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	w.t.Fatalf("%s: not within 20 s; executions %v", what, w.flows.States())
+	w.t.Fatalf("%s: not within %s; executions %v", what, eventuallyLimit, w.flows.States())
 }
 
 func (w *waiting) closed() bool {
@@ -145,6 +150,11 @@ func (w *waiting) closed() bool {
 	}
 	return f.IsClosed()
 }
+
+// isWaiting reports whether the first request to Advance was answered and has left a
+// callback. While it runs, it would take a click itself, and the workflow would end
+// without having waited.
+func (w *waiting) isWaiting() bool { return w.ended.Load() == 1 && w.resumable() }
 
 func (w *waiting) resumable() bool {
 	url, err := w.Log.Callback(w.t.Context(), caseID)
@@ -158,7 +168,7 @@ func TestWorkflowDrivesACase(t *testing.T) {
 	if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the workflow waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
+	w.eventually("the workflow waits", func() bool { return w.isWaiting() })
 	if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +240,7 @@ func TestInteractsIdentity(t *testing.T) {
 			if _, err := w.StartWorkflow(t.Context(), caseID); err != nil {
 				t.Fatal(err)
 			}
-			w.eventually("the workflow waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
+			w.eventually("the workflow waits", func() bool { return w.isWaiting() })
 			w.press()
 			w.eventually("the press closes the case", w.closed)
 			if ended := w.flows.States()["SUCCEEDED"] == 1; !resumed && ended {
@@ -277,7 +287,7 @@ func TestWorkflowDies(t *testing.T) {
 				t.Fatal(err)
 			}
 			if at == "again" || at == "finish" { // only a press leads there
-				w.eventually("it waits", func() bool { return w.resumable() && w.posts.Load() == 1 })
+				w.eventually("it waits", func() bool { return w.isWaiting() })
 			} else {
 				w.eventually("it has died", func() bool { return w.flows.States()["FAILED"] == 1 })
 			}
