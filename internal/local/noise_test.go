@@ -78,7 +78,7 @@ echo 'package main
 func main() { println(1) }' >main.go
 for p in a b c d e; do mkdir $p; echo "package $p" >$p/$p.go; printf 'package %s\nimport "testing"\nfunc TestX(t *testing.T) {}\n' $p >$p/x_test.go; done
 go build -o bin . && ./bin && go run . && go test ./...`},
-	{name: "configure, make, make check of GNU hello", script: `cp -r /opt/hello /tmp/hello && cd /tmp/hello && export FORCE_UNSAFE_CONFIGURE=1 && { ./configure -q || { tail -n 40 config.log; false; }; } && make -s && make -s check`},
+	{name: "configure, make, make check of GNU hello", script: `cp -a /opt/hello /tmp/hello && cd /tmp/hello && export FORCE_UNSAFE_CONFIGURE=1 && { ./configure -q || { tail -n 40 config.log; false; }; } && make -s && make -s check`},
 	{name: "an entrypoint from a ConfigMap", mounts: []string{"CONFIG"}, script: `/etc/hooks/pre.sh; /etc/hooks/pre.sh`},
 	{name: "an init container that copies two tools to an emptyDir, and their use", mounts: []string{"type=tmpfs,src=tmpfs,dst=/tools,options=mode=755"},
 		script: `cp /usr/bin/curl /usr/bin/git /tools/ && /tools/curl --version >/dev/null && /tools/git --version`},
