@@ -16,14 +16,14 @@ type Message struct {
 	MessageID  string            `json:"messageId"`
 }
 
-// ReadMessage reads a Pub/Sub CloudEvent. The framework's own error would quote the
-// payload, secrets and all.
+// ReadMessage decodes a Pub/Sub CloudEvent. Its error does not quote the payload, which
+// can contain secrets; the framework's own error would.
 func ReadMessage(e cloudevents.Event) (Message, error) {
 	var m struct {
 		Message Message `json:"message"`
 	}
 	if err := json.Unmarshal(e.Data(), &m); err != nil {
-		return m.Message, errors.New("the event is no Pub/Sub message")
+		return m.Message, errors.New("event is not a Pub/Sub message")
 	}
 	if m.Message.MessageID == "" {
 		m.Message.MessageID = e.ID()
@@ -31,15 +31,16 @@ func ReadMessage(e cloudevents.Event) (Message, error) {
 	return m.Message, nil
 }
 
-// TopicOf answers the topic that an event came from. The framework keeps it, in
-// the source, from the path to which the push subscription delivers; the
-// subscription's name it drops.
+// TopicOf returns the topic of an event. The framework takes it from the path to which
+// the push subscription delivers, and puts it into the event's source; it drops the
+// subscription's name.
 func TopicOf(e cloudevents.Event) string {
 	_, topic, _ := strings.Cut(e.Source(), "pubsub.googleapis.com/")
 	return topic
 }
 
-// Safe makes an error fit for the framework, which uses its text as a format.
+// Safe returns the error with percent signs escaped: the framework uses its text as a
+// format string.
 func Safe(err error) error {
 	if err == nil {
 		return nil

@@ -16,22 +16,23 @@ import (
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// AdvanceRequest names a case and, when a workflow drives it, where that can be
-// resumed. No decision arrives in it.
+// AdvanceRequest is the body of a request to Advance: a case, and the execution and
+// callback of the workflow that waits for it, if any. It carries no decision.
 type AdvanceRequest struct {
 	Case      string `json:"case"`
 	Execution string `json:"execution,omitempty"`
 	Callback  string `json:"callback,omitempty"`
 }
 
-// ContainRequest names a case's event that claims an action: all else is read from the
-// case.
+// ContainRequest is the body of a request to Contain: the event of a case that claims an
+// action. Everything else is read from the case.
 type ContainRequest struct {
 	Case  string `json:"case"`
 	Event int    `json:"event"`
 }
 
-// Read decodes the body of a request, or answers it with what is wrong.
+// Read decodes the body of a request into v. It reports whether that succeeded; if not,
+// it has replied with the reason.
 func Read(w http.ResponseWriter, r *http.Request, v any) bool {
 	if r.Method != http.MethodPost {
 		http.Error(w, "POST only", http.StatusMethodNotAllowed)
@@ -40,13 +41,14 @@ func Read(w http.ResponseWriter, r *http.Request, v any) bool {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		http.Error(w, "the body cannot be read: "+err.Error(), http.StatusBadRequest)
+		http.Error(w, "invalid request body: "+err.Error(), http.StatusBadRequest)
 		return false
 	}
 	return true
 }
 
-// Reply answers v, or the error: 422 for one that stays, 503 for one to try again.
+// Reply writes v as JSON, or the error: with status 422 if it is permanent, 503 if the
+// caller should retry.
 func Reply(w http.ResponseWriter, v any, err error) {
 	switch {
 	case err == nil:
@@ -55,12 +57,13 @@ func Reply(w http.ResponseWriter, v any, err error) {
 	case retry.IsRefused(err):
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 	default:
-		slog.Warn("to be tried again", "error", err.Error())
+		slog.Warn("request failed; caller will retry", "error", err.Error())
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 	}
 }
 
-// clients with our identity token, by the address that it is for.
+// clients caches HTTP clients that send the function's identity token, by the address for
+// which the token is issued.
 var clients sync.Map
 
 func clientFor(ctx context.Context, url string) (*http.Client, error) {
@@ -75,8 +78,8 @@ func clientFor(ctx context.Context, url string) (*http.Client, error) {
 	return kept.(*http.Client), nil
 }
 
-// Call posts to another function, by its name and address, and reads its reply into
-// out unless that is nil. client nil: one with our identity token.
+// Call posts in as JSON to another function, and decodes the reply into out unless out is
+// nil. The name is used in errors. If client is nil, the request carries an identity token.
 func Call(ctx context.Context, client *http.Client, name, url string, in, out any) error {
 	if url == "" {
 		return retry.Refused(fmt.Errorf("the address of %s is not configured", name))
@@ -105,7 +108,7 @@ func Call(ctx context.Context, client *http.Client, name, url string, in, out an
 	switch {
 	case err != nil:
 		return fmt.Errorf("call %s: %w", name, err)
-	case resp.StatusCode == http.StatusUnprocessableEntity: // looked at, and refused for good
+	case resp.StatusCode == http.StatusUnprocessableEntity: // refused permanently
 		return retry.Refused(fmt.Errorf("%s: %s", name, strings.TrimSpace(string(reply))))
 	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("call %s: %s: %s", name, resp.Status, strings.TrimSpace(string(reply)))

@@ -1,5 +1,6 @@
-// Package serve owns what the functions' programs have in common: registration with
-// the framework, Pub/Sub's events, and JSON over HTTP. It knows nothing of cases.
+// Package funcserver is what the functions share: registration with the functions
+// framework, Pub/Sub events, JSON over HTTP, and calls between functions. It has no
+// knowledge of cases.
 package funcserver
 
 import (
@@ -13,9 +14,9 @@ import (
 	"github.com/sethvargo/go-envconfig"
 )
 
-// Program registers functions of one T, which open makes when the first request
-// comes: a mistake in the configuration fails that request, loudly, and the next one
-// tries again.
+// Program registers functions that share one T, which is opened by the first request. If
+// that fails, because of a mistake in the configuration for example, the request fails
+// and the next one tries again.
 type Program[T any] struct {
 	open func(context.Context) (T, error)
 
@@ -23,7 +24,8 @@ type Program[T any] struct {
 	made *T
 }
 
-// NewProgram makes a T out of a configuration C that is read from the environment.
+// NewProgram returns a Program that opens T with a configuration C, read from the
+// environment.
 func NewProgram[C, T any](open func(context.Context, C) (T, error)) *Program[T] {
 	return &Program[T]{open: func(ctx context.Context) (t T, err error) {
 		c, err := FromEnvironment[C](ctx)
@@ -69,7 +71,7 @@ func (p *Program[T]) Web(name string, f func(T, http.ResponseWriter, *http.Reque
 	})
 }
 
-// FromEnvironment reads a configuration; what is missing is said by name.
+// FromEnvironment reads a configuration. Its error names the variable that is missing.
 func FromEnvironment[C any](ctx context.Context) (c C, err error) {
 	if err := envconfig.Process(ctx, &c); err != nil {
 		return c, fmt.Errorf("read configuration: %w", err)
