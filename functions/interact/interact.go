@@ -64,20 +64,20 @@ func Register() {
 	p.Web("Interact", (*Function).Interact)
 }
 
-// Bounds of Interact. Slack gives three seconds, and does not come again.
+// Bounds of Interact. Slack waits three seconds for the reply and does not retry.
 const (
 	maxInteraction = 256 << 10 // bytes of a body
 	interactTime   = 2500 * time.Millisecond
 	forwardTime    = 1500 * time.Millisecond // for waking the case, within it
 )
 
-// Interact takes what people press in Slack: it verifies the signature over the
-// body, puts the click on record, has the case go on, and answers. Nothing runs
-// after the answer: a function has no processor then. Slack cannot present an
-// identity token, so the endpoint is public and the signature is all there is.
+// Interact handles a click in Slack: it verifies the signature over the body, records the
+// click, advances the case and replies. Nothing runs after the reply, when a function has no
+// CPU. Slack cannot send an identity token, so the endpoint is public and the signature is
+// the only authentication.
 func (f *Function) Interact(w http.ResponseWriter, r *http.Request) {
 	if f.signingSecret == "" {
-		http.Error(w, "SLACK_SIGNING_SECRET is not configured: nothing can be verified", http.StatusServiceUnavailable)
+		http.Error(w, "SLACK_SIGNING_SECRET is not configured", http.StatusServiceUnavailable)
 		return
 	}
 	if r.Method != http.MethodPost {
@@ -86,12 +86,12 @@ func (f *Function) Interact(w http.ResponseWriter, r *http.Request) {
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxInteraction))
 	if err != nil {
-		http.Error(w, "the body is too large or was cut short", http.StatusRequestEntityTooLarge)
+		http.Error(w, "request body is too large or incomplete", http.StatusRequestEntityTooLarge)
 		return
 	}
 	if err := verified(r.Header, body, f.signingSecret); err != nil {
-		slog.Warn("an interaction was refused", "reason", err.Error())
-		http.Error(w, "the signature does not fit", http.StatusUnauthorized)
+		slog.Warn("interaction refused", "reason", err.Error())
+		http.Error(w, "invalid Slack signature", http.StatusUnauthorized)
 		return
 	}
 	pressed, err := interaction(body)
@@ -103,15 +103,15 @@ func (f *Function) Interact(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	for _, p := range pressed {
 		if err := f.take(ctx, p); err != nil {
-			slog.Error("a click could not be put on record", "case", p.caseID, "error", err.Error())
-			http.Error(w, "it could not be put on record: press again", http.StatusServiceUnavailable)
+			slog.Error("failed to record a click", "case", p.caseID, "error", err.Error())
+			http.Error(w, "could not record your click; try again", http.StatusServiceUnavailable)
 			return
 		}
 	}
 	w.WriteHeader(http.StatusOK)
 }
 
-// verified checks Slack's signature, whose time may be five minutes off.
+// verified checks Slack's signature, whose timestamp may be off by five minutes.
 func verified(h http.Header, body []byte, secret string) error {
 	v, err := slack.NewSecretsVerifier(h, secret)
 	if err != nil {
@@ -123,29 +123,29 @@ func verified(h http.Header, body []byte, secret string) error {
 	return v.Ensure()
 }
 
-// press is one button that somebody pressed.
+// press is a click on one button.
 type press struct {
 	caseID, what, by, userID string
-	decision                 *int   // that was shown with the button; nil: it did not say
-	id                       string // the same for the same click, however often it comes
+	decision                 *int   // that the button was shown with; nil: unknown
+	id                       string // the same for each delivery of one click
 	at                       time.Time
 }
 
-// interaction reads the signed body; the query string is not signed, and not read.
+// interaction decodes the signed body. The query string is not signed, and not read.
 func interaction(body []byte) ([]press, error) {
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		return nil, errors.New("the body is no form")
+		return nil, errors.New("request body is not a form")
 	}
 	var in slack.InteractionCallback
 	if err := json.NewDecoder(bytes.NewReader([]byte(form.Get("payload")))).Decode(&in); err != nil {
-		return nil, errors.New("the payload cannot be read")
+		return nil, errors.New("invalid payload")
 	}
 	if in.Type != slack.InteractionTypeBlockActions {
-		return nil, fmt.Errorf("an interaction of type %q is none of ours", in.Type)
+		return nil, fmt.Errorf("unknown interaction type %q", in.Type)
 	}
 	if in.User.ID == "" {
-		return nil, errors.New("the payload does not say who pressed")
+		return nil, errors.New("payload has no user")
 	}
 	var out []press
 	for _, a := range in.ActionCallback.BlockActions {
@@ -154,7 +154,7 @@ func interaction(body []byte) ([]press, error) {
 		}
 		id, decision, err := readValue(a.Value)
 		if err != nil || !cases.IsClickAction(a.ActionID) {
-			return nil, fmt.Errorf("there is no button %q with the value %q", a.ActionID, a.Value)
+			return nil, fmt.Errorf("unknown button %q with value %q", a.ActionID, a.Value)
 		}
 		name := in.User.Name
 		if name == "" {
@@ -165,16 +165,16 @@ func interaction(body []byte) ([]press, error) {
 			id: "slack-" + hex.EncodeToString(sum[:16]), at: time.Now().UTC()})
 	}
 	if len(out) == 0 {
-		return nil, errors.New("the payload names no action")
+		return nil, errors.New("payload has no action")
 	}
 	return out, nil
 }
 
-// readValue reads a button's value: the case, and the decision that was shown with it.
+// readValue decodes a button's value: the case, and the decision that it was shown with.
 func readValue(value string) (caseID string, decision *int, err error) {
 	caseID, n, said := strings.Cut(value, "/")
 	if !caseForm(caseID) {
-		return "", nil, errors.New("no case")
+		return "", nil, errors.New("invalid case ID")
 	}
 	if said {
 		i, err := strconv.ParseUint(n, 10, 31)
@@ -187,18 +187,17 @@ func readValue(value string) (caseID string, decision *int, err error) {
 	return caseID, decision, nil
 }
 
-// caseForm bounds what becomes part of a key.
+// caseForm reports whether id can be a case ID, which becomes part of a store key.
 func caseForm(id string) bool {
 	return len(id) >= 8 && len(id) <= 40 && !bytes.ContainsFunc([]byte(id), func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && r != '-'
 	})
 }
 
-// take puts a click on record and has the case go on. The record is also what
-// makes a replay harmless: the same click has the same key. Where the case cannot
-// be reached in time its wake brings it on.
+// take records a click and advances the case. A replay is harmless because it has the key
+// of the first delivery. If the case cannot be advanced in time, its wake does it.
 func (f *Function) take(ctx context.Context, p press) error {
-	if !f.IsApprover(p.userID) { // logged, not stored: it is cheap for whoever clicks
+	if !f.IsApprover(p.userID) { // logged, not stored: clicks are cheap to make
 		slog.Warn("click refused: not an approver (CONTRABAND_APPROVERS)", "case", p.caseID, "what", p.what, "by", p.by)
 		return nil
 	}
@@ -207,12 +206,12 @@ func (f *Function) take(ctx context.Context, p press) error {
 	if err != nil {
 		return err
 	}
-	known, err := f.Log.Exists(ctx, p.caseID) // and no more: a case can be long, and three seconds are not
+	known, err := f.Log.Exists(ctx, p.caseID) // the case is not read: that could take longer than three seconds
 	if err != nil {
 		return err
 	}
 	if !known {
-		slog.Warn("a button of no case was pressed", "case", p.caseID)
+		slog.Warn("click on an unknown case", "case", p.caseID)
 		return nil
 	}
 	if err := f.Log.Click(ctx, p.caseID, p.id, body); err != nil {
