@@ -1,7 +1,6 @@
 package finding
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,46 +9,39 @@ import (
 	"github.com/contraband-dev/contraband/internal/redact"
 )
 
-// ErrNoFinding means well-formed JSON in which there is no finding.
-var ErrNoFinding = errors.New("no finding here")
-
-// ErrMalformed means that the message cannot be read at all.
-var ErrMalformed = errors.New("malformed")
-
-// ErrNoProject means a finding that does not say whose it is.
-var ErrNoProject = errors.New("no project here")
+// Outcomes of decoding. Errors wrap one of them, say what was found instead and where, and
+// never quote values, which may be secrets.
+var (
+	// ErrNoFinding means well-formed JSON without a finding in it.
+	ErrNoFinding = errors.New("no finding")
+	// ErrMalformed means that the message cannot be read.
+	ErrMalformed = errors.New("malformed")
+	// ErrNoProject means a finding that does not name its project.
+	ErrNoProject = errors.New("no project")
+)
 
 // Bounds of what is decoded. Pub/Sub takes at most 10 MB a message.
 const (
 	MaxBytes    = 10 << 20
-	maxString   = 4096
+	maxString   = 4096 // bytes of one string
 	maxArgs     = 64
 	maxLabels   = 64
+	maxMentions = 16 // others, connections, files, indicators: of each
 	maxFindings = 1000
 	maxValues   = 1 << 20
 	maxDepth    = 64
 )
 
-// Decode reads a notification in any of the shapes in which findings arrive: a
-// v1 or v2 envelope, the console's JSON tab, a bare finding, a list of results.
-// Errors wrap ErrMalformed, ErrNoFinding or ErrNoProject and never quote the
-// payload, which may hold secrets.
+// Decode returns the findings in a message, in whatever shape they arrive: a v1 or v2
+// notification, the console's JSON tab, a bare finding, a list of results, a row of
+// BigQuery; each also in a Pub/Sub message (pulled, pushed or as a background event), in a
+// log entry, or one per line.
 func Decode(data []byte) ([]Finding, error) {
-	if len(data) > MaxBytes {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are taken", ErrMalformed, len(data), MaxBytes)
-	}
 	p := parsers.Get()
 	defer parsers.Put(p)
-	top, err := parse(p, bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
+	envelopes, err := unwrap(p, data)
 	if err != nil {
 		return nil, err
-	}
-	envelopes := split(top)
-	if len(envelopes) == 0 {
-		return nil, ErrNoFinding
-	}
-	if len(envelopes) > maxFindings {
-		return nil, fmt.Errorf("%w: %d findings in one message, at most %d are taken", ErrMalformed, len(envelopes), maxFindings)
 	}
 	var out []Finding
 	for _, e := range envelopes {
@@ -62,59 +54,17 @@ func Decode(data []byte) ([]Finding, error) {
 	return out, nil
 }
 
-// envelope is a finding with what lies beside it.
-type envelope struct {
-	finding, resource, properties value
-	deleted                       bool
-}
-
-func split(v value) []envelope {
-	if v.isList() {
-		var out []envelope
-		for _, e := range v.list() {
-			out = append(out, split(e)...)
-		}
-		return out
-	}
-	if r := v.get("listFindingsResults"); r.present() {
-		return split(r)
-	}
-	var found value
-	for _, name := range []string{"finding", "findings"} {
-		if f := v.get(name); f.present() {
-			if f.isList() {
-				return split(f)
-			}
-			found = f
-			break
-		}
-	}
-	if !found.present() {
-		if inner := v.get("jsonPayload"); inner.get("finding").present() || inner.get("category").present() {
-			return split(inner) // Cloud Logging's export of a notification
-		}
-		found = v // perhaps a bare one
-	}
-	if found.get("name").str() == "" || found.get("category").str() == "" {
-		return nil
-	}
-	e := envelope{finding: found, resource: v.get("resource"), properties: found.get("sourceProperties"), deleted: v.get("deletedFinding").boolean()}
-	if !e.resource.present() {
-		e.resource = found.get("resource")
-	}
-	if !e.properties.present() {
-		e.properties = v.get("sourceProperties")
-	}
-	return []envelope{e}
-}
-
+// decode returns the finding of an envelope.
 func (e envelope) decode() (Finding, error) {
 	f := Finding{
-		Name: e.finding.get("name").str(), CanonicalName: e.finding.get("canonicalName").str(), Parent: e.finding.get("parent").str(),
-		ResourceName: e.finding.get("resourceName").str(), Category: e.finding.get("category").str(), Class: e.finding.get("findingClass").str(),
-		State: e.finding.get("state").str(), Mute: e.finding.get("mute").str(), Severity: e.finding.get("severity").str(), Deleted: e.deleted,
+		Name: e.finding.get("name").str(), CanonicalName: e.finding.get("canonicalName").str(),
+		Parent: e.finding.get("parent").str(), ResourceName: e.finding.get("resourceName").str(),
+		Category: e.finding.get("category").str(), Class: e.finding.get("findingClass").enum(findingClasses),
+		State: e.finding.get("state").enum(states), Mute: e.finding.get("mute").enum(mutes),
+		Severity: e.finding.get("severity").enum(severities), Deleted: e.deleted,
 		EventTime: e.finding.get("eventTime").time(), CreateTime: e.finding.get("createTime").time(),
-		Description: e.finding.get("description").str(), ExternalURI: e.finding.get("externalUri").str(), Detector: e.finding.get("parentDisplayName").str(),
+		Description: e.finding.get("description").str(), NextSteps: e.finding.get("nextSteps").str(),
+		ExternalURI: e.finding.get("externalUri").str(), Detector: e.finding.get("parentDisplayName").str(),
 	}
 	if f.CanonicalName == "" {
 		f.CanonicalName = f.Name
@@ -125,7 +75,10 @@ func (e envelope) decode() (Finding, error) {
 	e.decodePlace(&f)
 	e.decodeWorkload(&f)
 	e.decodeProcess(&f)
+	e.decodeNetwork(&f)
+	e.decodeFiles(&f)
 	e.decodePeople(&f)
+	e.decodeTechniques(&f)
 	e.decodeSensor(&f)
 	if f.Project == "" && f.ProjectNumber == "" && f.Kind() == ContainerThreat {
 		return f, fmt.Errorf("finding %q: %w", f.Name, ErrNoProject)
@@ -133,86 +86,143 @@ func (e envelope) decode() (Finding, error) {
 	return f, nil
 }
 
-var (
-	imageDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
-)
-
 func (e envelope) decodePlace(f *Finding) {
-	if cluster := part(f.ResourceName, "clusters"); cluster != "" && strings.Contains(f.ResourceName, "container.googleapis.com/") {
-		f.Project, f.Cluster = part(f.ResourceName, "projects"), cluster
-		f.Location = or(part(f.ResourceName, "zones"), part(f.ResourceName, "regions"), part(f.ResourceName, "locations"))
+	if p, ok := parseCluster(f.ResourceName); ok {
+		f.Project, f.Location, f.Cluster = p.Project, p.Location, p.Cluster
 	}
-	first := func(where *string, candidates ...string) {
-		for _, c := range candidates {
-			if *where == "" {
-				*where = c
-			}
-		}
+	f.Service = parseService(f.ResourceName)
+	if f.Service.Kind != "" {
+		f.Location = part(f.ResourceName, "locations")
+		f.Service.Revision = or(f.Service.Revision, e.properties.get("Revision_Name").str())
 	}
 	meta := e.resource.get("gcpMetadata")
-	first(&f.Project, meta.get("projectDisplayName").str(), e.resource.get("projectDisplayName").str(), e.properties.get("ProjectId").str())
-	first(&f.Project, part(f.ResourceName, "projects"))
-	for _, s := range []string{f.CanonicalName, meta.get("project").str(), e.resource.get("project").str(), e.resource.get("projectName").str(), e.resource.get("parent").str()} {
-		if p := part(s, "projects"); strings.Trim(p, "0123456789") == "" {
-			first(&f.ProjectNumber, p)
+	f.Project = or(f.Project, meta.get("projectDisplayName").str(), e.resource.get("projectDisplayName").str(),
+		e.properties.get("ProjectId").str(), part(f.ResourceName, "projects"))
+	for _, name := range []string{
+		f.CanonicalName, meta.get("project").str(), e.resource.get("project").str(),
+		e.resource.get("projectName").str(), e.resource.get("parent").str(),
+	} {
+		if p := part(name, "projects"); strings.Trim(p, "0123456789") == "" {
+			f.ProjectNumber = or(f.ProjectNumber, p)
 		}
 	}
-	first(&f.Project, f.ProjectNumber)
-	first(&f.Location, e.resource.get("location").str())
-	f.Node = lastPart(e.finding.get("kubernetes").get("nodes").index(0).get("name").str())
-	first(&f.Node, e.properties.get("VM_Instance_Name").str())
+	f.Project = or(f.Project, f.ProjectNumber)
+	f.Location = or(f.Location, e.resource.get("location").str())
+	node := e.finding.get("kubernetes").get("nodes").index(0).get("name").str()
+	f.Node = or(lastPart(node), e.properties.get("VM_Instance_Name").str())
 }
 
+var imageDigest = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
+
+// decodeWorkload decodes the pod and the container that the finding is about: those that
+// the source properties name, else the first; the others are mentioned.
 func (e envelope) decodeWorkload(f *Finding) {
-	pod := e.finding.get("kubernetes").get("pods").index(0)
+	namespace, name := e.properties.get("Pod_Namespace").str(), e.properties.get("Pod_Name").str()
+	pods := e.finding.get("kubernetes").get("pods").list()
+	lead := leading(pods, func(p value) bool { return p.get("name").str() == name && podNamespace(p) == namespace })
+	pod := at(pods, lead)
 	f.Pod = Pod{
-		Namespace: or(pod.get("ns").str(), pod.get("namespace").str(), e.properties.get("Pod_Namespace").str()),
-		Name:      or(pod.get("name").str(), e.properties.get("Pod_Name").str()),
-		UID:       e.properties.get("Pod_Uid").str(), Labels: pod.get("labels").labels(),
+		Namespace: or(podNamespace(pod), namespace), Name: or(pod.get("name").str(), name),
+		UID: e.properties.get("Pod_Uid").str(), Labels: pod.get("labels").labels(),
 	}
-	box := e.finding.get("containers").index(0)
-	if !box.present() {
-		box = pod.get("containers").index(0)
+	for i, p := range pods {
+		if i != lead {
+			f.mention("pod", strings.Trim(podNamespace(p)+"/"+p.get("name").str(), "/"), "")
+		}
 	}
-	f.Container = Container{
-		ID:     e.properties.get("Container_Id").str(),
-		Name:   or(box.get("name").str(), e.properties.get("Container_Name").str()),
-		Image:  or(box.get("uri").str(), e.properties.get("Container_Image_Uri").str()),
-		Labels: box.get("labels").labels(),
-	}
-	f.Container.Digest = imageDigest.FindString(or(box.get("imageId").str(), e.properties.get("Container_Image_Id").str()))
+	e.decodeContainer(f, pod)
 }
 
-func (e envelope) decodeProcess(f *Finding) {
-	p := e.finding.get("processes").index(0)
-	file := p.get("binary")
-	if s := p.get("script"); s.get("path").str() != "" {
-		file = s // what is not of the image is the script
+func podNamespace(pod value) string { return or(pod.get("ns").str(), pod.get("namespace").str()) }
+
+func (e envelope) decodeContainer(f *Finding, pod value) {
+	name := e.properties.get("Container_Name").str()
+	containers := e.finding.get("containers").list()
+	if len(containers) == 0 {
+		containers = pod.get("containers").list()
 	}
-	f.Process = Process{
-		Path: or(file.get("path").str(), e.properties.get("Process_Binary_Fullpath").str()),
-		Args: redact.Args(bounded(p.get("args").strings())), PID: p.get("pid").integer(), ParentPID: p.get("parentPid").integer(),
-		Size: file.get("size").integer(),
+	lead := leading(containers, func(c value) bool { return c.get("name").str() == name })
+	c := at(containers, lead)
+	f.Container = Container{
+		ID:   e.properties.get("Container_Id").str(),
+		Name: or(c.get("name").str(), name), Image: or(c.get("uri").str(), e.properties.get("Container_Image_Uri").str()),
+		Labels: c.get("labels").labels(),
 	}
-	if len(f.Process.Args) == 0 {
-		f.Process.Args = redact.Args(bounded(e.properties.get("Process_Arguments").strings()))
+	imageID := or(c.get("imageId").str(), e.properties.get("Container_Image_Id").str())
+	f.Container.Digest = imageDigest.FindString(imageID)
+	for i, other := range containers {
+		if i != lead {
+			f.mention("container", or(other.get("name").str(), other.get("uri").str()), "")
+		}
 	}
-	if f.Process.PID == 0 {
-		f.Process.PID = e.properties.get("Pid").integer()
+}
+
+// leading returns the index of the first value that matches, else 0.
+func leading(all []value, matches func(value) bool) int {
+	for i, v := range all {
+		if matches(v) {
+			return i
+		}
 	}
-	if f.Process.ParentPID == 0 {
-		f.Process.ParentPID = e.properties.get("Parent_Pid").integer()
+	return 0
+}
+
+func at(all []value, i int) value {
+	if i < len(all) {
+		return all[i]
 	}
-	sum := strings.ToLower(file.get("sha256").str())
-	switch {
-	case !isSHA256(sum):
-	case file.get("partiallyHashed").boolean() || file.get("hashedSize").present() && file.get("hashedSize").integer() != f.Process.Size:
-		f.Process.Partial = sum // of a prefix: a look-up of it would speak of another file
-	default:
-		f.Process.SHA256 = sum
+	return value{}
+}
+
+// mention records something that the finding names beside its subject.
+func (f *Finding) mention(kind, name, sha256 string) {
+	if name == "" || len(f.Others) >= maxMentions {
+		return
 	}
-	if f.Process.SHA256 == "" && f.Process.Partial == "" {
-		f.Process.SHA256 = e.properties.get("contextUris").linkedHash(8)
+	f.Others = append(f.Others, Mention{Kind: kind, Name: name, SHA256: sha256})
+}
+
+func (e envelope) decodeNetwork(f *Finding) {
+	add := func(c Connection) {
+		if c.DestinationIP == "" || len(f.Connections) >= maxMentions {
+			return
+		}
+		for _, known := range f.Connections {
+			if known.Remote() == c.Remote() {
+				return
+			}
+		}
+		f.Connections = append(f.Connections, c)
+	}
+	for _, c := range e.finding.get("connections").list() {
+		add(Connection{
+			Protocol:      c.get("protocol").enum(protocols),
+			DestinationIP: c.get("destinationIp").str(), DestinationPort: c.get("destinationPort").integer(),
+			SourceIP: c.get("sourceIp").str(), SourcePort: c.get("sourcePort").integer(),
+		})
+	}
+	const redirected = "Reverse_Shell_Stdin_Redirection_"
+	add(Connection{
+		DestinationIP:   e.properties.get(redirected + "Dst_Ip").str(),
+		DestinationPort: e.properties.get(redirected + "Dst_Port").integer(),
+		SourceIP:        e.properties.get(redirected + "Src_Ip").str(),
+		SourcePort:      e.properties.get(redirected + "Src_Port").integer(),
+	})
+}
+
+func (e envelope) decodeFiles(f *Finding) {
+	for _, file := range e.finding.get("files").list() {
+		if path := or(file.get("path").str(), file.get("diskPath").get("relativePath").str()); path != "" && len(f.Files) < maxMentions {
+			f.Files = append(f.Files, path)
+		}
+	}
+	indicator := e.finding.get("indicator")
+	for _, name := range []string{"ipAddresses", "domains", "uris"} {
+		for _, s := range indicator.get(name).strings() {
+			if hashInLink(s) == "" && len(f.Indicators) < maxMentions { // a link to VirusTotal is no indicator
+				f.Indicators = append(f.Indicators, redact.Text(s))
+			}
+		}
 	}
 }
 
@@ -232,10 +242,22 @@ func (e envelope) decodePeople(f *Finding) {
 			}
 		}
 	}
+}
+
+func (e envelope) decodeTechniques(f *Finding) {
 	m := e.finding.get("mitreAttack")
-	f.MITRE = append(f.MITRE, nonEmpty(m.get("primaryTactic").str())...)
-	for _, name := range []string{"primaryTechniques", "additionalTactics", "additionalTechniques"} {
-		f.MITRE = append(f.MITRE, bounded(m.get(name).strings())...)
+	f.MITRE = append(f.MITRE, nonEmpty(m.get("primaryTactic").technique(mitreTactics))...)
+	for _, field := range []struct {
+		name  string
+		table map[int64]Technique
+	}{
+		{"primaryTechniques", mitreTechniques}, {"additionalTactics", mitreTactics}, {"additionalTechniques", mitreTechniques},
+	} {
+		for _, v := range m.get(field.name).list() {
+			if len(f.MITRE) < maxArgs {
+				f.MITRE = append(f.MITRE, nonEmpty(v.technique(field.table))...)
+			}
+		}
 	}
 }
 
@@ -245,13 +267,15 @@ func (e envelope) decodeSensor(f *Finding) {
 		return
 	}
 	f.Sensor = &Sensor{
-		Route: s.get("Route").str(), SameAs: s.get("Same_As").str(), Unhashed: s.get("Unhashed").str(), Missed: s.get("Missed").str(), Unattributed: s.get("Unattributed").str(),
-		Ancestors: bounded(s.get("Ancestors").strings()), User: s.get("User").integer(), Started: s.get("Started").time(),
+		Route: s.get("Route").str(), SameAs: s.get("Same_As").str(), Unhashed: s.get("Unhashed").str(),
+		Missed: s.get("Missed").str(), Unattributed: s.get("Unattributed").str(),
+		Ancestors: s.get("Ancestors").strings(), User: s.get("User").integer(), Started: s.get("Started").time(),
 		Repeats: s.get("Repeats").integer(), Executed: s.get("Executed").time(), Seen: s.get("Seen").time(),
 		Hashed: s.get("Hashed").time(), Attributed: s.get("Attributed").time(), Raised: s.get("Raised").time(),
 	}
 }
 
+// or returns the first string that is not empty.
 func or(s ...string) string {
 	for _, c := range s {
 		if c != "" {
@@ -267,23 +291,3 @@ func nonEmpty(s string) []string {
 	}
 	return []string{s}
 }
-
-func bounded(s []string) []string { return s[:min(len(s), maxArgs)] }
-
-// part is what follows a collection in a resource's name: ".../clusters/<this>/...".
-func part(name, collection string) string {
-	for rest := name; ; {
-		i := strings.Index(rest, collection+"/")
-		if i < 0 {
-			return ""
-		}
-		after := rest[i+len(collection)+1:]
-		if i == 0 || rest[i-1] == '/' {
-			value, _, _ := strings.Cut(after, "/")
-			return value
-		}
-		rest = after
-	}
-}
-
-func lastPart(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }

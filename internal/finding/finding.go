@@ -1,55 +1,60 @@
-// Package finding owns what a Security Command Center finding is to us: it
-// decodes every shape in which one arrives, encodes ours, and knows categories
-// and ids. It never calls out.
+// Package finding models a Security Command Center finding: it decodes every shape in
+// which one arrives, has the registry of finding types, and derives keys and identities.
+// It performs no I/O.
 package finding
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 )
 
-// Categories that we raise ourselves, worded as Container Threat Detection words them.
-const (
-	AddedBinary          = "Added Binary Executed"
-	AddedMaliciousBinary = "Execution: Added Malicious Binary Executed"
-	SensorBlind          = "CONTRABAND_SENSOR_BLIND" // a sensor of ours cannot be relied on
-)
-
 // Finding is one occurrence of an SCC finding. Empty fields were not in it.
 type Finding struct {
-	Name          string    `json:"name"`          // as it came; may be organisation-scoped
-	CanonicalName string    `json:"canonicalName"` // project-scoped where SCC says so, else Name
+	Name          string    `json:"name"`          // as received; may be organisation-scoped
+	CanonicalName string    `json:"canonicalName"` // project-scoped where SCC provides it, else Name
 	Parent        string    `json:"parent,omitempty"`
 	ResourceName  string    `json:"resourceName,omitempty"`
 	Category      string    `json:"category"`
 	Class         string    `json:"class,omitempty"` // THREAT, SCC_ERROR, ...
 	State         string    `json:"state,omitempty"` // ACTIVE, INACTIVE
 	Mute          string    `json:"mute,omitempty"`
-	Severity      string    `json:"severity,omitempty"`
+	Severity      string    `json:"severity,omitempty"` // the detector's
 	Deleted       bool      `json:"deleted,omitempty"`
 	EventTime     time.Time `json:"eventTime,omitzero"`
 	CreateTime    time.Time `json:"createTime,omitzero"`
 	Description   string    `json:"description,omitempty"`
+	NextSteps     string    `json:"nextSteps,omitempty"`
 	ExternalURI   string    `json:"externalUri,omitempty"`
 	Detector      string    `json:"detector,omitempty"` // parentDisplayName
+	Origin        Origin    `json:"origin,omitempty"`   // set by whoever knows the trusted sources
 
-	Project       string `json:"project,omitempty"` // id where known, else number
+	Project       string `json:"project,omitempty"` // ID where known, else number
 	ProjectNumber string `json:"projectNumber,omitempty"`
-	Location      string `json:"location,omitempty"` // zone or region of the cluster
+	Location      string `json:"location,omitempty"` // zone or region of the cluster or the service
 	Cluster       string `json:"cluster,omitempty"`
 	Node          string `json:"node,omitempty"`
+	// Service is the Cloud Run service, job or agent that the finding is about; zero for
+	// what runs in a cluster.
+	Service Service `json:"service,omitzero"`
 
 	Pod       Pod       `json:"pod,omitzero"`
 	Container Container `json:"container,omitzero"`
-	Process   Process   `json:"process,omitzero"`
-	Contacts  []Contact `json:"contacts,omitempty"`
-	Owners    []string  `json:"owners,omitempty"` // App Hub owners' e-mail addresses
-	MITRE     []string  `json:"mitre,omitempty"`  // tactics and techniques, as SCC spells them
+	Process   Process   `json:"process,omitzero"` // the subject
+	// Others are further processes, libraries, pods and containers that the finding names.
+	Others      []Mention    `json:"others,omitempty"`
+	Connections []Connection `json:"connections,omitempty"`
+	Files       []string     `json:"files,omitempty"`      // paths that the finding names
+	Indicators  []string     `json:"indicators,omitempty"` // domains, addresses, URLs
 
-	Sensor *Sensor `json:"sensor,omitempty"` // what only our own sensor tells
+	Contacts []Contact `json:"contacts,omitempty"`
+	Owners   []string  `json:"owners,omitempty"` // App Hub owners' e-mail addresses
+	MITRE    []string  `json:"mitre,omitempty"`  // tactics and techniques, as SCC spells them
+
+	Sensor *Sensor `json:"sensor,omitempty"` // only in findings of our own sensor
 }
 
 // Pod as the finding names it.
@@ -69,7 +74,8 @@ type Container struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// Process is what ran. Arguments are redacted.
+// Process is what ran: a program, a library or a script. Arguments and contents are
+// redacted.
 type Process struct {
 	Path      string   `json:"path,omitempty"`
 	Args      []string `json:"args,omitempty"`
@@ -77,10 +83,56 @@ type Process struct {
 	ParentPID int64    `json:"parentPid,omitempty"`
 	SHA256    string   `json:"sha256,omitempty"` // of the whole file; empty when only a part was hashed
 	Partial   string   `json:"partialSha256,omitempty"`
-	Size      int64    `json:"size,omitempty"`
+	Size      int64    `json:"size,omitempty"`     // bytes
+	Contents  string   `json:"contents,omitempty"` // of a script; bounded
+	// Runner loaded the library or interprets the script; nil for a program.
+	Runner *Runner `json:"runner,omitempty"`
 }
 
-// Contact is somebody whom SCC says to tell.
+// Runner is the program that loaded a library or interprets a script.
+type Runner struct {
+	Path   string `json:"path,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// Mention is something that a finding names beside its subject.
+type Mention struct {
+	Kind   string `json:"kind"` // process, library, pod, container
+	Name   string `json:"name"` // a path, namespace/name, a container's name
+	SHA256 string `json:"sha256,omitempty"`
+}
+
+// Connection is a network connection of the process.
+type Connection struct {
+	Protocol        string `json:"protocol,omitempty"` // TCP, UDP, ...
+	DestinationIP   string `json:"destinationIp,omitempty"`
+	DestinationPort int64  `json:"destinationPort,omitempty"`
+	SourceIP        string `json:"sourceIp,omitempty"`
+	SourcePort      int64  `json:"sourcePort,omitempty"`
+}
+
+// Remote returns the destination as people write it: "203.0.113.7:4444"; "" without one.
+func (c Connection) Remote() string { return address(c.DestinationIP, c.DestinationPort) }
+
+// String returns the connection: "TCP 10.0.0.9:51000 -> 203.0.113.7:4444".
+func (c Connection) String() string {
+	var parts []string
+	for _, p := range []string{c.Protocol, address(c.SourceIP, c.SourcePort)} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(append(parts, "->", c.Remote()), " ")
+}
+
+func address(ip string, port int64) string {
+	if ip == "" || port == 0 {
+		return ip
+	}
+	return net.JoinHostPort(ip, fmt.Sprint(port))
+}
+
+// Contact is a contact that SCC names.
 type Contact struct {
 	Kind  string `json:"kind"` // security, technical, ...
 	Email string `json:"email"`
@@ -90,12 +142,12 @@ type Contact struct {
 type Sensor struct {
 	Route        string    `json:"route"`
 	SameAs       string    `json:"sameAs,omitempty"`
-	Unhashed     string    `json:"unhashed,omitempty"`
+	Unhashed     string    `json:"unhashed,omitempty"`     // why there is no hash
 	Unattributed string    `json:"unattributed,omitempty"` // why the container could not be named
 	Missed       string    `json:"missed,omitempty"`       // known gaps in this window, in words
 	Repeats      int64     `json:"repeats,omitempty"`
 	Ancestors    []string  `json:"ancestors,omitempty"` // the parent first, in words: "sh (7) /bin/sh"
-	User         int64     `json:"user,omitempty"`      // id
+	User         int64     `json:"user,omitempty"`      // ID
 	Started      time.Time `json:"started,omitzero"`    // the process
 	Executed     time.Time `json:"executed,omitzero"`
 	Seen         time.Time `json:"seen,omitzero"`
@@ -104,75 +156,28 @@ type Sensor struct {
 	Raised       time.Time `json:"raised,omitzero"`
 }
 
-// Kind tells which playbook a finding leads to.
-type Kind int
+// Closed reports whether the finding is inactive or deleted in SCC.
+func (f Finding) Closed() bool { return f.Deleted || f.State == stateInactive }
 
-const (
-	Other           Kind = iota // not about a program in a container: acknowledged and counted
-	ContainerThreat             // something ran in a container
-	DetectorHealth              // a detector is blind
-)
+// Muted reports whether nobody is to be notified of the finding.
+func (f Finding) Muted() bool { return f.Mute == muteMuted }
 
-// containerDetector is the display name of Container Threat Detection's source.
-const containerDetector = "Container Threat Detection"
-
-// threats are Container Threat Detection's categories about what runs in a container.
-var threats = map[string]bool{
-	AddedBinary:            true,
-	AddedMaliciousBinary:   true,
-	"Added Library Loaded": true,
-	"Execution: Added Malicious Library Loaded":     true,
-	"Execution: Modified Malicious Binary Executed": true,
-	"Execution: Modified Malicious Library Loaded":  true,
-	"Execution: Built in Malicious Binary Executed": true,
-	"Execution: Fileless Execution in /memfd:":      true,
-	"Execution: Malicious Script Executed":          true,
-	"Malicious Script Executed":                     true,
-	"Reverse Shell":                                 true,
-	"Unexpected Child Shell":                        true,
-}
-
-// Kind of the finding.
-func (f Finding) Kind() Kind {
-	switch {
-	case threats[f.Category], f.Class == "THREAT" && f.Detector == containerDetector: // also those it learns to see later
-		return ContainerThreat
-	case f.Class == "SCC_ERROR" && (strings.HasPrefix(f.Category, "KTD_") || f.Category == SensorBlind):
-		return DetectorHealth
-	default:
-		return Other
-	}
-}
-
-// Closed tells whether SCC says that the matter is over.
-func (f Finding) Closed() bool { return f.Deleted || f.State == "INACTIVE" }
-
-// Muted findings are not to be told about.
-func (f Finding) Muted() bool { return f.Mute == "MUTED" }
-
-// Key names this occurrence: the same notification again has the same key, and
-// so have the direct copy of a finding that we raised and SCC's notification of
-// it. Writing marks or external systems changes none of its parts.
+// Key identifies this occurrence: the same notification again has the same key, and so
+// have the direct copy of a finding that we raised and SCC's notification of it. Writing
+// marks or external systems changes none of its parts.
 func (f Finding) Key() string {
 	mute := f.Mute
-	if mute == "UNDEFINED" || mute == "MUTE_UNSPECIFIED" { // as good as not said
+	if mute == "UNDEFINED" || mute == "MUTE_UNSPECIFIED" { // the same as none
 		mute = ""
 	}
 	return digest(f.CanonicalName, f.Category, f.EventTime.UTC().Format(time.RFC3339Nano), f.State, mute, fmt.Sprint(f.Deleted))
 }
 
-// Of tells whether the finding is in a source: a source's name may have its location
-// after it, or not.
-func (f Finding) Of(source string) bool {
-	const global = "/locations/global"
-	return source != "" && strings.TrimSuffix(f.Parent, global) == strings.TrimSuffix(source, global)
-}
-
-// ID is the deterministic id of a finding that we write: 32 hex digits, as SCC
-// takes 1 to 32 alphanumeric characters.
+// ID returns the deterministic ID of a finding that we write: 32 hexadecimal digits, as
+// SCC takes 1 to 32 alphanumeric characters.
 func ID(parts ...string) string { return digest(parts...)[:32] }
 
-// digest cannot be fooled by a separator inside a part.
+// digest hashes parts; a separator inside a part does not make two lists equal.
 func digest(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -181,16 +186,17 @@ func digest(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// isSHA256 says whether s is a SHA-256 in lower-case hexadecimal.
+// isSHA256 reports whether s is a SHA-256 in lower-case hexadecimal.
 func isSHA256(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// ShortName is how people call the place: namespace/pod/container or the container.
+// ShortName returns the place as people write it: namespace/pod/container, the service, or
+// the container's ID.
 func (f Finding) ShortName() string {
 	var parts []string
-	for _, p := range []string{f.Pod.Namespace, f.Pod.Name, f.Container.Name} {
-		if p != "" {
+	for _, p := range []string{f.Service.Name, f.Pod.Namespace, f.Pod.Name, f.Container.Name} {
+		if p != "" && (len(parts) == 0 || parts[len(parts)-1] != p) {
 			parts = append(parts, p)
 		}
 	}
@@ -198,17 +204,4 @@ func (f Finding) ShortName() string {
 		return f.Container.ID
 	}
 	return strings.Join(parts, "/")
-}
-
-// Place is what a detection's subscription says of its origin; a node's own
-// word does not count.
-type Place struct {
-	Project  string // id
-	Location string
-	Cluster  string
-}
-
-// ResourceName of the cluster.
-func (p Place) ResourceName() string {
-	return fmt.Sprintf("//container.googleapis.com/projects/%s/locations/%s/clusters/%s", p.Project, p.Location, p.Cluster)
 }

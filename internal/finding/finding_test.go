@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
-// TestGolden shows, for each shape, what is found in it.
-func TestGolden(t *testing.T) {
+// TestDecodesEachShape compares what is decoded of each shape with its golden file.
+func TestDecodesEachShape(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no test data: %v", err)
@@ -35,7 +35,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if bytes.Contains(text, []byte("hunter2")) {
-				t.Error("a secret is in the decoded form")
+				t.Error("a secret was decoded")
 			}
 			golden := strings.TrimSuffix(file, ".json") + ".golden"
 			if *update {
@@ -51,7 +51,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func TestOutcomesWithNames(t *testing.T) {
+func TestErrorsNameTheirOutcome(t *testing.T) {
 	for in, want := range map[string]error{
 		``:                            ErrMalformed,
 		"\xef\xbb\xbf{\"a\": 1}":      ErrNoFinding, // a byte order mark
@@ -77,8 +77,7 @@ func TestOutcomesWithNames(t *testing.T) {
 	}
 }
 
-// TestExportOfCloudLogging: the notification is the entry's payload.
-func TestExportOfCloudLogging(t *testing.T) {
+func TestDecodesPayloadOfLogEntry(t *testing.T) {
 	raw, err := os.ReadFile("testdata/v2.json")
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +92,7 @@ func TestExportOfCloudLogging(t *testing.T) {
 	}
 }
 
-func TestKeysSeparateWhatDiffers(t *testing.T) {
+func TestKeyChangesWithStateButNotWithMarks(t *testing.T) {
 	base := Finding{CanonicalName: "projects/1/f", Category: AddedBinary, State: "ACTIVE", EventTime: time.Unix(1, 0)}
 	seen := map[string]string{base.Key(): "base"}
 	for name, change := range map[string]func(*Finding){
@@ -106,18 +105,18 @@ func TestKeysSeparateWhatDiffers(t *testing.T) {
 		f := base
 		change(&f)
 		if other, taken := seen[f.Key()]; taken {
-			t.Errorf("%s: the same key as %s", name, other)
+			t.Errorf("%s: same key as %s", name, other)
 		}
 		seen[f.Key()] = name
 	}
 	marked := base
 	marked.Severity, marked.Description, marked.CreateTime = "HIGH", "changed", time.Now()
 	if marked.Key() != base.Key() {
-		t.Error("what marks and external systems touch changes the key: every update of ours would re-enter")
+		t.Error("a mark changes the key: each of our own updates would be delivered as a new finding")
 	}
 }
 
-// FuzzDecode: whatever comes in, Decode answers, and within bounds.
+// FuzzDecode checks that any input gives valid findings or an error that names its outcome.
 func FuzzDecode(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil {
@@ -134,13 +133,13 @@ func FuzzDecode(f *testing.F) {
 		all, err := Decode(in)
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrNoFinding) && !errors.Is(err, ErrNoProject) {
-				t.Errorf("an error without a name: %v", err)
+				t.Errorf("error of no known outcome: %v", err)
 			}
 			return
 		}
 		for _, f := range all {
 			if f.Name == "" || f.Category == "" || f.CanonicalName == "" {
-				t.Errorf("a finding without name or category: %+v", f)
+				t.Errorf("finding without name or category: %+v", f)
 			}
 			if f.Process.SHA256 != "" && !isSHA256(f.Process.SHA256) {
 				t.Errorf("sha256 %q", f.Process.SHA256)

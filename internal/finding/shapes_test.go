@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// object is a JSON object being bent into another shape.
+// object is a JSON object that is changed into another shape.
 type object map[string]any
 
 func (o object) at(keys ...string) object {
@@ -21,7 +21,7 @@ func (o object) at(keys ...string) object {
 
 func (o object) first(key string) object { return o[key].([]any)[0].(map[string]any) }
 
-// base is testdata/v2.json, to be bent.
+// base returns testdata/v2.json, to be changed.
 func base(t *testing.T) object {
 	t.Helper()
 	raw, err := os.ReadFile("testdata/v2.json")
@@ -49,7 +49,7 @@ var (
 	regular = fields{hash: sum, pod: "shop/web-1", cluster: "shop/europe-west1/prod", at: "2026-03-01T10:00:00.123456Z", state: "ACTIVE"}
 )
 
-// fields are what the table below looks at.
+// fields are what the table below compares.
 type fields struct {
 	hash, partial, pod, cluster, at, state string
 }
@@ -65,20 +65,20 @@ func fieldsOf(f Finding) fields {
 	return out
 }
 
-// TestShapes is the table of every shape in which a finding arrives: how it
-// differs from a v2 envelope, what becomes of it and what is found in it.
-func TestShapes(t *testing.T) {
+// TestDecodesVariantsOfNotification lists how findings differ from a v2 envelope, and what
+// is decoded.
+func TestDecodesVariantsOfNotification(t *testing.T) {
 	but := func(change func(*fields)) fields {
 		f := regular
 		change(&f)
 		return f
 	}
 	for _, c := range []struct {
-		shape string
-		bend  func(object) any
-		want  error
-		found fields
-		kind  Kind
+		shape  string
+		change func(object) any
+		want   error
+		found  fields
+		kind   Kind
 	}{
 		{"v2 envelope", func(o object) any { return o }, nil, regular, ContainerThreat},
 		{"v1 envelope: no location in names", func(o object) any {
@@ -90,16 +90,16 @@ func TestShapes(t *testing.T) {
 			return o
 		}, nil, regular, ContainerThreat},
 		{"bare finding", func(o object) any { return o["finding"] }, nil, regular, ContainerThreat},
-		{"console's JSON tab: the resource inside", func(o object) any {
+		{"console's JSON tab: resource inside the finding", func(o object) any {
 			o.at("finding")["resource"] = o["resource"]
 			return map[string]any{"finding": o["finding"]}
 		}, nil, regular, ContainerThreat},
-		{"findings, in the plural", func(o object) any {
+		{"findings instead of finding", func(o object) any {
 			return map[string]any{"findings": o["finding"], "resource": o["resource"]}
 		}, nil, regular, ContainerThreat},
 		{"listFindingsResults", func(o object) any { return map[string]any{"listFindingsResults": []any{o}} }, nil, regular, ContainerThreat},
 		{"array", func(o object) any { return []any{o} }, nil, regular, ContainerThreat},
-		{"Cloud Logging's export", func(o object) any { return map[string]any{"insertId": "1", "jsonPayload": o} }, nil, regular, ContainerThreat},
+		{"log entry", func(o object) any { return map[string]any{"insertId": "1", "jsonPayload": o} }, nil, regular, ContainerThreat},
 		{"maps as key and value pairs", func(o object) any {
 			o.at("finding")["contacts"] = pairs(o.at("finding", "contacts"))
 			o.at("finding")["sourceProperties"] = []any{map[string]any{"key": "Pod_Uid", "value": "u"}}
@@ -122,20 +122,20 @@ func TestShapes(t *testing.T) {
 			o.at("finding")["severity"], o.at("finding")["state"], o.at("finding")["new"] = "APOCALYPTIC", "DORMANT", []any{1, nil}
 			return o
 		}, nil, but(func(f *fields) { f.state = "DORMANT" }), ContainerThreat},
-		{"hash of a part, said", func(o object) any {
+		{"partial hash, declared", func(o object) any {
 			o.at("finding").first("processes").at("binary")["partiallyHashed"] = true
 			return o
 		}, nil, but(func(f *fields) { f.hash, f.partial = "", sum }), ContainerThreat},
-		{"hash of a part, by its size", func(o object) any {
+		{"partial hash, by size", func(o object) any {
 			o.at("finding").first("processes").at("binary")["hashedSize"] = "1023"
 			return o
 		}, nil, but(func(f *fields) { f.hash, f.partial = "", sum }), ContainerThreat},
-		{"no hash but in VirusTotal's link", func(o object) any {
+		{"hash only in the link to VirusTotal", func(o object) any {
 			delete(o.at("finding").first("processes").at("binary"), "sha256")
 			o.at("finding")["sourceProperties"] = map[string]any{"contextUris": linked}
 			return o
 		}, nil, but(func(f *fields) { f.hash = strings.Repeat("b", 64) }), ContainerThreat},
-		{"a hash that is none", func(o object) any {
+		{"hash that is not a SHA-256", func(o object) any {
 			o.at("finding").first("processes").at("binary")["sha256"] = "d41d8cd98f00b204e9800998ecf8427e"
 			return o
 		}, nil, but(func(f *fields) { f.hash = "" }), ContainerThreat},
@@ -152,16 +152,16 @@ func TestShapes(t *testing.T) {
 			f["sourceProperties"] = map[string]any{"Pod_Namespace": "shop", "Pod_Name": "web-1", "Pid": 53.0, "Process_Binary_Fullpath": "/tmp/x", "contextUris": linked}
 			return o
 		}, nil, but(func(f *fields) { f.hash = strings.Repeat("b", 64) }), ContainerThreat},
-		{"category that the detector learnt later", func(o object) any { o.at("finding")["category"] = "Execution: Something New"; return o }, nil, regular, ContainerThreat},
-		{"a detector is blind", func(o object) any {
+		{"category added to the detector later", func(o object) any { o.at("finding")["category"] = "Execution: Something New"; return o }, nil, regular, ContainerThreat},
+		{"detector error", func(o object) any {
 			o.at("finding")["category"], o.at("finding")["findingClass"] = "KTD_MISSING_PERMISSIONS", "SCC_ERROR"
 			return o
 		}, nil, regular, DetectorHealth},
-		{"another service's finding", func(o object) any {
+		{"finding of another service", func(o object) any {
 			o.at("finding")["category"], o.at("finding")["parentDisplayName"] = "OPEN_FIREWALL", "Security Health Analytics"
 			return o
 		}, nil, regular, Other},
-		{"no project anywhere", func(o object) any {
+		{"no project", func(o object) any {
 			f := o.at("finding")
 			f["name"], f["canonicalName"], f["resourceName"] = "organizations/1/sources/2/findings/3", "", ""
 			delete(o, "resource")
@@ -169,10 +169,10 @@ func TestShapes(t *testing.T) {
 		}, ErrNoProject, fields{}, 0},
 		{"no category", func(o object) any { delete(o.at("finding"), "category"); return o }, ErrNoFinding, fields{}, 0},
 		{"no name", func(o object) any { delete(o.at("finding"), "name"); return o }, ErrNoFinding, fields{}, 0},
-		{"another service's message", func(object) any { return map[string]any{"asset": map[string]any{"name": "x"}} }, ErrNoFinding, fields{}, 0},
+		{"message of another service", func(object) any { return map[string]any{"asset": map[string]any{"name": "x"}} }, ErrNoFinding, fields{}, 0},
 	} {
 		t.Run(c.shape, func(t *testing.T) {
-			raw, err := json.Marshal(c.bend(base(t)))
+			raw, err := json.Marshal(c.change(base(t)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,14 +193,13 @@ func TestShapes(t *testing.T) {
 				t.Errorf("kind %v, want %v", all[0].Kind(), c.kind)
 			}
 			if text, err := json.Marshal(all); err != nil || strings.Contains(string(text), "hunter2") {
-				t.Errorf("a secret came through (%v)", err)
+				t.Errorf("a secret was decoded (%v)", err)
 			}
 		})
 	}
 }
 
-// TestDeletedAndMuted are told apart from what runs.
-func TestDeletedAndMuted(t *testing.T) {
+func TestDeletedAndMutedFindings(t *testing.T) {
 	o := base(t)
 	o["deletedFinding"], o.at("finding")["mute"] = true, "MUTED"
 	raw, err := json.Marshal(o)
@@ -213,15 +212,14 @@ func TestDeletedAndMuted(t *testing.T) {
 	}
 }
 
-// TestHostileSizes: what is huge in any way is refused before it costs.
-func TestHostileSizes(t *testing.T) {
+func TestRefusesOversizedMessages(t *testing.T) {
 	for name, in := range map[string]string{
-		"50 MB of spaces":        strings.Repeat(" ", 50<<20),
-		"ten million values":     "[" + strings.Repeat("0,", 5<<20-8) + "0]",
-		"deep":                   strings.Repeat("[", 1<<20) + strings.Repeat("]", 1<<20),
-		"deep objects, cut":      strings.Repeat(`{"a":`, 1<<20),
-		"one string without end": `"` + strings.Repeat(`\"`, 5<<20-8),
-		"many findings":          `[` + strings.Repeat(`{"name":"a","category":"b"},`, 5000) + `{}]`,
+		"50 MB of spaces":     strings.Repeat(" ", 50<<20),
+		"ten million values":  "[" + strings.Repeat("0,", 5<<20-8) + "0]",
+		"deep":                strings.Repeat("[", 1<<20) + strings.Repeat("]", 1<<20),
+		"deep objects, cut":   strings.Repeat(`{"a":`, 1<<20),
+		"unterminated string": `"` + strings.Repeat(`\"`, 5<<20-8),
+		"many findings":       `[` + strings.Repeat(`{"name":"a","category":"b"},`, 5000) + `{}]`,
 	} {
 		if _, err := Decode([]byte(in)); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)

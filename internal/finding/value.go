@@ -17,15 +17,12 @@ import (
 	"github.com/contraband-dev/contraband/internal/redact"
 )
 
-// value is a piece of JSON of any kind; every accessor answers a zero value
-// where the piece is of another kind. It lives as long as its parser is not
-// used again, so the accessors copy what they answer.
+// value is a piece of JSON of any kind; every accessor returns a zero value where the
+// piece is of another kind. Accessors copy what they return.
 type value struct{ v *fastjson.Value }
 
-var parsers fastjson.ParserPool
-
-// measure counts, in one quick pass, the values in JSON and how deep they nest.
-// What is not JSON measures as something: the parser says so afterwards.
+// measure counts, in one quick pass, the values in JSON and how deep they nest. It does
+// not check that it is JSON: the parser does.
 func measure(data []byte) (values, depth int) {
 	level := 0
 	for i := 0; i < len(data); i++ {
@@ -45,7 +42,7 @@ func measure(data []byte) (values, depth int) {
 	return values + 1, depth
 }
 
-// endOfString is where the string ends that starts at data[start].
+// endOfString returns the end of the string that starts at data[start].
 func endOfString(data []byte, start int) int {
 	for i := start + 1; i < len(data); i++ {
 		quote := bytes.IndexByte(data[i:], '"')
@@ -64,15 +61,20 @@ func endOfString(data []byte, start int) int {
 	return len(data)
 }
 
+// parsers are reused: a parser's memory is most of the cost of a small message.
+var parsers fastjson.ParserPool
+
+// parse returns the value of a JSON text, which is valid until the parser is used again.
+// Its error wraps ErrMalformed.
 func parse(p *fastjson.Parser, data []byte) (value, error) {
 	values, depth := measure(data)
 	switch {
 	case values > maxValues:
-		return value{}, fmt.Errorf("%w: some %d values, at most %d are taken", ErrMalformed, values, maxValues)
+		return value{}, fmt.Errorf("%w: about %d values, at most %d are read", ErrMalformed, values, maxValues)
 	case depth > maxDepth:
-		return value{}, fmt.Errorf("%w: nested %d deep, at most %d is taken", ErrMalformed, depth, maxDepth)
+		return value{}, fmt.Errorf("%w: nested %d levels deep, at most %d are read", ErrMalformed, depth, maxDepth)
 	}
-	if fastjson.ValidateBytes(data) == nil { // Parse alone lets control characters and odd numbers pass
+	if fastjson.ValidateBytes(data) == nil { // Parse alone accepts control characters and odd numbers
 		if v, err := p.ParseBytes(data); err == nil {
 			return value{v}, nil
 		}
@@ -81,18 +83,66 @@ func parse(p *fastjson.Parser, data []byte) (value, error) {
 	if err := json.Unmarshal(data, new(any)); errors.As(err, &syntax) && syntax.Offset < int64(len(data)) {
 		return value{}, fmt.Errorf("%w: not JSON, at byte %d", ErrMalformed, syntax.Offset)
 	}
-	return value{}, fmt.Errorf("%w: the JSON is cut short", ErrMalformed)
+	return value{}, fmt.Errorf("%w: the JSON is incomplete", ErrMalformed)
 }
 
-// present says whether there is anything here but null.
+// present reports whether there is anything but null.
 func (v value) present() bool { return v.v != nil && v.v.Type() != fastjson.TypeNull }
 
 func (v value) is(t fastjson.Type) bool { return v.v != nil && v.v.Type() == t }
 
 func (v value) isList() bool { return v.is(fastjson.TypeArray) }
 
-// get is a member of an object, under its camelCase or its snake_case name; an
-// array of {key, value} pairs counts as an object.
+func (v value) isString() bool { return v.is(fastjson.TypeString) }
+
+// kind returns what a value is, in words.
+func (v value) kind() string {
+	switch {
+	case !v.present():
+		return "null"
+	case v.isList():
+		return "a list"
+	case v.is(fastjson.TypeObject):
+		return "an empty object"
+	case v.isString():
+		return "a string"
+	}
+	return "a " + v.v.Type().String()
+}
+
+// raw returns the bytes of a string, unbounded.
+func (v value) raw() []byte {
+	if !v.isString() {
+		return nil
+	}
+	return v.v.GetStringBytes()
+}
+
+// decoded returns the value of JSON that was kept as a string, as BigQuery keeps maps;
+// any other value as it is.
+func (v value) decoded() value {
+	text := bytes.TrimSpace(v.raw())
+	if len(text) == 0 || text[0] != '{' && text[0] != '[' {
+		return v
+	}
+	inner, err := parse(new(fastjson.Parser), text)
+	if err != nil {
+		return v
+	}
+	return inner
+}
+
+// unquoted returns the string that s encodes as JSON, else s.
+func unquoted(s string) string {
+	var inner string
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' || json.Unmarshal([]byte(s), &inner) != nil {
+		return s
+	}
+	return inner
+}
+
+// get returns a member of an object, under its camelCase or its snake_case name; an array
+// of {key, value} pairs counts as an object.
 func (v value) get(name string) value {
 	if found := v.member(name); found.v != nil {
 		return found
@@ -103,8 +153,8 @@ func (v value) get(name string) value {
 	return value{}
 }
 
-// camel says whether a name has a snake_case form of its own; "Pod_Name" and
-// other keys of source properties have one spelling.
+// camel reports whether a name has a snake_case form of its own; "Pod_Name" and other keys
+// of source properties have one spelling.
 func camel(name string) bool {
 	return name[0] >= 'a' && strings.ContainsAny(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 }
@@ -127,7 +177,7 @@ func (v value) member(name string) value {
 	return value{}
 }
 
-// snakes remembers the snake_case of the names that are asked for: a few dozen.
+// snakes returns the snake_case of a name, from a cache: a few dozen are used.
 func snakes(name string) string {
 	if s, ok := snakeNames.Load(name); ok {
 		return s.(string)
@@ -157,7 +207,7 @@ type named struct {
 	value
 }
 
-// members are those of an object or of an array of {key, value} pairs, by name.
+// members returns those of an object or of an array of {key, value} pairs, by name.
 func (v value) members() []named {
 	var out []named
 	switch {
@@ -199,17 +249,18 @@ func (v value) str() string {
 	switch {
 	case v.is(fastjson.TypeString):
 		return clean(v.v.GetStringBytes())
-	case v.is(fastjson.TypeNumber): // int64 values come as strings; what comes as a number is small
+	case v.is(fastjson.TypeNumber): // int64 values arrive as strings; numbers are small
 		return strconv.FormatFloat(v.v.GetFloat64(), 'f', -1, 64)
 	}
 	return ""
 }
 
-// clean is a copy of s, bounded, without what is not UTF-8.
+// clean returns a copy of s, bounded, without what is not UTF-8.
 func clean(s []byte) string {
 	return strings.ToValidUTF8(string(s[:min(len(s), maxString)]), "\uFFFD")
 }
 
+// strings returns the elements of a list, bounded.
 func (v value) strings() []string {
 	var out []string
 	for _, e := range v.list() {
@@ -221,7 +272,7 @@ func (v value) strings() []string {
 	return out
 }
 
-// integer takes 53, 53.0 and "53".
+// integer returns the value of 53, 53.0 or "53"; 0 where it is not an integer.
 func (v value) integer() int64 {
 	s := v.str()
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
@@ -236,15 +287,20 @@ func (v value) integer() int64 {
 
 func (v value) boolean() bool { return v.is(fastjson.TypeTrue) || v.str() == "true" }
 
-// time takes RFC 3339 and {seconds, nanos}; what no calendar holds is no time.
+// bigQueryTime is how BigQuery writes timestamps.
+const bigQueryTime = "2006-01-02 15:04:05.999999999 UTC"
+
+// time returns the time of RFC 3339, of BigQuery's text, of {seconds, nanos} or of a
+// number of seconds; zero where it is not within the years 1 to 9999.
 func (v value) time() time.Time {
 	var t time.Time
-	if v.is(fastjson.TypeObject) || v.isList() {
+	switch {
+	case v.is(fastjson.TypeObject), v.isList():
 		if sec := v.get("seconds").integer(); sec != 0 {
 			t = time.Unix(sec, v.get("nanos").integer()).UTC()
 		}
-	} else if parsed, err := time.Parse(time.RFC3339Nano, v.str()); err == nil {
-		t = parsed.UTC()
+	default:
+		t = parseTime(v.str())
 	}
 	if t.Year() < 1 || t.Year() > 9999 {
 		return time.Time{}
@@ -252,7 +308,20 @@ func (v value) time() time.Time {
 	return t
 }
 
-// labels takes {"k": "v"} and [{"name": "k", "value": "v"}].
+func parseTime(s string) time.Time {
+	for _, layout := range []string{time.RFC3339Nano, bigQueryTime} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC()
+		}
+	}
+	if sec, err := strconv.ParseFloat(s, 64); err == nil && sec > 0 && sec < 1e11 {
+		whole, fraction := math.Modf(sec)
+		return time.Unix(int64(whole), int64(fraction*1e9)).UTC().Truncate(time.Microsecond)
+	}
+	return time.Time{}
+}
+
+// labels returns {"k": "v"} or [{"name": "k", "value": "v"}].
 func (v value) labels() map[string]string {
 	out := map[string]string{}
 	put := func(k, val string) {
@@ -275,7 +344,7 @@ func (v value) labels() map[string]string {
 	return out
 }
 
-// linkedHash looks for a VirusTotal link in any string below, and answers its hash.
+// linkedHash returns the hash of the first link to VirusTotal in any string below.
 func (v value) linkedHash(depth int) string {
 	if depth < 0 {
 		return ""
@@ -299,7 +368,7 @@ func (v value) linkedHash(depth int) string {
 	return ""
 }
 
-// hashInLink is the SHA-256 in the path of a link to VirusTotal, if s is one.
+// hashInLink returns the SHA-256 in the path of a link to VirusTotal; "" if s is not one.
 func hashInLink(s string) string {
 	_, path, found := strings.Cut(s, "virustotal.com/")
 	if !found {

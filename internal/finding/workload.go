@@ -31,6 +31,7 @@ const (
 	KindNode        = "Node"     // the container could not be named
 	KindDetector    = "Detector" // a detector's health
 	KindFinding     = "Finding"  // nothing but the finding identifies it
+	// The kinds of services are those of ServiceKind.
 )
 
 // String returns the workload as people write it: "payments/web (Deployment)".
@@ -48,6 +49,8 @@ func (f Finding) Workload() Workload {
 	switch {
 	case f.Kind() == DetectorHealth:
 		return Workload{Kind: KindDetector, Name: f.Category + " " + f.Node}
+	case f.Service.Kind != "":
+		return Workload{Kind: string(f.Service.Kind), Name: f.Service.Name}
 	case f.Pod.Name != "":
 		w := podWorkload(f)
 		w.Namespace = f.Pod.Namespace
@@ -223,13 +226,16 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// resource identifies where the finding's workload runs: two clusters, projects or
-// services never share a key.
+// resource identifies where the finding's workload runs, by what its name means and not by
+// its spelling: two clusters, projects or services never share a key.
 func (f Finding) resource() []string {
-	if f.Cluster == "" {
-		return []string{"resource", f.Project, f.ResourceName}
+	switch {
+	case f.Cluster != "":
+		return []string{"cluster", f.Project, f.Location, f.Cluster}
+	case f.Service.Kind != "":
+		return []string{"service", f.Project, f.Location, string(f.Service.Kind), f.Service.Name}
 	}
-	return []string{"cluster", f.Project, f.Location, f.Cluster}
+	return []string{"resource", f.Project, f.ResourceName}
 }
 
 // IncidentKey identifies the workload that people are told about, 12 hexadecimal digits.

@@ -82,7 +82,7 @@ type Result struct {
 // same finding again goes on where this one ended.
 func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, error) {
 	switch {
-	case f.Category == finding.AddedMaliciousBinary && f.Of(r.Source):
+	case f.Category == finding.AddedMaliciousBinary && f.In(r.Source):
 		return Result{Acknowledged: "our own escalation"}, nil
 	case f.Kind() == finding.Other:
 		return Result{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil

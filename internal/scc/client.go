@@ -120,7 +120,7 @@ func (s *SCC) Report(ctx context.Context, c cases.Case, link string) error {
 // are not ours to change.
 func (s *SCC) Deactivate(ctx context.Context, c cases.Case) error {
 	var names []string
-	if c.Decided.Finding.Of(s.Source) {
+	if c.Decided.Finding.In(s.Source) {
 		names = append(names, c.Decided.Finding.Name)
 	}
 	if c.Escalated != nil && c.Escalated.Finding != "" {

@@ -62,7 +62,7 @@ func TestDecodeOfEncode(t *testing.T) {
 		}
 		want := finding.Finding{
 			Name: p.Name, CanonicalName: p.CanonicalName, Parent: source, ResourceName: p.ResourceName, Category: finding.AddedBinary, Class: "THREAT", State: "ACTIVE", Severity: "LOW",
-			EventTime: d.Time, Description: p.Description, ExternalURI: p.ExternalUri, Project: "shop", ProjectNumber: "77", Location: "europe-west1", Cluster: "prod", Node: d.Node,
+			EventTime: d.Time, Description: p.Description, NextSteps: p.NextSteps, ExternalURI: p.ExternalUri, Project: "shop", ProjectNumber: "77", Location: "europe-west1", Cluster: "prod", Node: d.Node,
 			Pod:       finding.Pod{Namespace: d.Pod.Namespace, Name: d.Pod.Name, UID: d.Pod.UID, Labels: redacted(d.Pod.Labels)},
 			Container: finding.Container{ID: d.Container.ID, Name: d.Container.Name, Image: d.Container.Image, Digest: d.Container.ImageDigest, Labels: redacted(d.Container.Labels)},
 			Process:   finding.Process{Path: d.Process.Path, Args: d.Process.Args, PID: int64(d.Process.PID), ParentPID: int64(d.Process.PPID), SHA256: d.File.SHA256, Size: d.File.Size},

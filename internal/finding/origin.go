@@ -1,0 +1,69 @@
+package finding
+
+import "strings"
+
+// Origin is who reports a finding. A finding of any other origin than Google's container
+// detectors and our own source may notify people, and contains nothing. The strings are
+// stored, and part of the policy language.
+type Origin string
+
+const (
+	OriginOurs   Origin = "ours"
+	OriginGoogle Origin = "google"
+	OriginOther  Origin = "other"
+)
+
+// Trusted reports whether findings of this origin may lead to containment.
+func (o Origin) Trusted() bool { return o == OriginOurs || o == OriginGoogle }
+
+// Sources are the SCC sources that are trusted.
+type Sources struct {
+	// Ours is the name of our own source; "" where none is configured.
+	Ours string
+	// Detectors are the names of the sources of Google's container detectors. Empty: they
+	// are recognised by display name and class, which an administrator of SCC sources can
+	// imitate.
+	Detectors []string
+}
+
+// localSource is the ID of the source that Raise writes where no SCC source is
+// configured. SCC gives sources numbers alone, so no other source has this ID.
+const localSource = "contraband"
+
+// OriginOf returns who reports a finding, by its source and class.
+func (s Sources) OriginOf(f Finding) Origin {
+	switch {
+	case s.Ours != "" && f.In(s.Ours), s.Ours == "" && part(f.source(), "sources") == localSource:
+		return OriginOurs
+	case f.Class != ClassThreat && f.Class != ClassError:
+		return OriginOther
+	case len(s.Detectors) == 0 && isDetector(f.Detector):
+		return OriginGoogle
+	}
+	for _, d := range s.Detectors {
+		if f.In(d) {
+			return OriginGoogle
+		}
+	}
+	return OriginOther
+}
+
+// In reports whether the finding is in a source, which may be named with or without its
+// location, and by the organisation or a project below it.
+func (f Finding) In(source string) bool {
+	id, of := part(source, "sources"), f.source()
+	if id == "" || part(of, "sources") != id {
+		return false
+	}
+	a, b := part(source, "organizations"), part(of, "organizations")
+	return a == "" || b == "" || a == b
+}
+
+// source returns the source that the finding is in.
+func (f Finding) source() string {
+	if f.Parent != "" {
+		return f.Parent
+	}
+	source, _, _ := strings.Cut(f.Name, "/findings/")
+	return source
+}
