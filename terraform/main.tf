@@ -23,9 +23,12 @@ locals {
   writes_scc   = local.makes_source || var.source_name != null
   source       = local.makes_source ? google_scc_v2_organization_source.contraband[0].name : var.source_name
 
-  # All of it, but for our own escalations: what an analyst does with any other finding
-  # of ours is to be heard.
-  filter = !local.writes_scc ? "state = \"ACTIVE\" OR state = \"INACTIVE\"" : "NOT (category=\"Execution: Added Malicious Binary Executed\" AND (parent=\"${local.source}\" OR parent=\"${local.source}/locations/global\"))"
+  # Threats and errors of detectors, without our own escalations. Any other finding of ours
+  # is wanted: an analyst may close it. Security Command Center's filters negate single
+  # restrictions only.
+  filter_classes = "(finding_class=\"THREAT\" OR finding_class=\"SCC_ERROR\")"
+  filter_ours    = local.writes_scc ? " AND (-category=\"Execution: Added Malicious Binary Executed\" OR (-parent=\"${local.source}\" AND -parent=\"${local.source}/locations/global\"))" : ""
+  filter         = "${local.filter_classes}${local.filter_ours}"
 
   apis = concat(var.casebook.iap_audience == null ? [] : ["iap"], var.owners.essential_contacts ? ["essentialcontacts"] : [], [
     "artifactregistry", "cloudbuild", "cloudfunctions", "cloudresourcemanager", "cloudscheduler", "container", "iam", "iamcredentials", "monitoring",

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -610,6 +611,33 @@ func timesNest(t *testing.T, g *googleapis.Server) {
 	}
 }
 
+// TestNotificationFilterIsTheClients compares the filter in the module with the one that
+// the client documents and that tests apply to findings.
+func TestNotificationFilterIsTheClients(t *testing.T) {
+	module, err := os.ReadFile("main.tf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := func(name string) string {
+		m := regexp.MustCompile(`(?m)^ *` + name + ` += (?:local\.writes_scc \? )?("(?:[^"\\]|\\.)*")`).FindSubmatch(module)
+		if m == nil {
+			t.Fatalf("main.tf has no local %q", name)
+		}
+		text, err := strconv.Unquote(string(m[1]))
+		if err != nil {
+			t.Fatalf("local %q: %v", name, err)
+		}
+		return strings.ReplaceAll(text, "${local.source}", "organizations/1/sources/2")
+	}
+	classes, ours := local("filter_classes"), local("filter_ours")
+	if want := scc.NotificationFilter(""); classes != want {
+		t.Errorf("filter without a source\n got %s\nwant %s", classes, want)
+	}
+	if want := scc.NotificationFilter("organizations/1/sources/2"); classes+ours != want {
+		t.Errorf("filter with a source\n got %s\nwant %s", classes+ours, want)
+	}
+}
+
 // filtered gives the deployed filter to the stand-in of SCC, which applies it.
 func filtered(t *testing.T, g *googleapis.Server) {
 	var filter, source string
@@ -638,7 +666,7 @@ func filtered(t *testing.T, g *googleapis.Server) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	client, err := scc.Open(t.Context(), source, option.WithEndpoint(server.Addr), option.WithoutAuthentication(), option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
+	client, err := scc.NewClient(t.Context(), source, option.WithEndpoint(server.Addr), option.WithoutAuthentication(), option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ type Parts struct{ PubSub, SCC []option.ClientOption }
 // Raiser has the topics, and SCC.
 type Raiser struct {
 	// SCC is nil without a source.
-	SCC *scc.SCC
+	SCC *scc.Client
 
 	cfg      Config
 	pubsub   *pubsub.Client
@@ -81,7 +81,7 @@ func NewWriter(ctx context.Context, cfg Config, parts Parts) (*Raiser, error) {
 		return r, nil
 	}
 	var err error
-	if r.SCC, err = scc.Open(ctx, cfg.SCCSource, parts.SCC...); err != nil {
+	if r.SCC, err = scc.NewClient(ctx, cfg.SCCSource, parts.SCC...); err != nil {
 		return nil, err
 	}
 	r.SCC.Scope = cfg.SCCScope

@@ -1,15 +1,12 @@
-// Package enrich owns the facts that an analyst would look up: log queries,
-// commands, research links, findings nearby, whom to tell. It reads and never
-// writes. Everything in a finding is the attacker's to choose, so each value is
-// quoted for where it goes.
+// Package enrich gathers the facts that an analyst would look up: log queries, commands,
+// research links, related findings, contacts. It reads and never writes. Everything in a
+// finding may be chosen by an attacker, so each value is quoted for where it is used.
 package enrich
 
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -20,44 +17,47 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
-// Nearby lists the findings about the same resource in a time range.
+// Nearby lists findings about the resource of a finding, in a time range.
 type Nearby interface {
-	List(ctx context.Context, resourceName string, from, to time.Time) ([]finding.Finding, error)
+	Nearby(ctx context.Context, f finding.Finding, from, to time.Time) ([]finding.Finding, error)
 }
 
-// Enricher gathers facts. A source that fails is named in Facts.Missing; the
-// others are told all the same.
+// Enricher gathers facts. A source that fails is named in Facts.Missing; the others are
+// not affected.
 type Enricher struct {
 	Nearby   Nearby // nil: not configured
-	Fallback string // whom to tell when nobody else is known: the security channel
+	Fallback string // contact of last resort: the security channel
 	// Clusters reaches the cluster that a finding names; nil: not configured.
 	Clusters cluster.Finder
 	// Owners finds who is responsible; nil: the finding's own contacts alone.
 	Owners func(context.Context, finding.Finding) (owners []cases.OwnerContact, missing []string)
 }
 
-// Facts of a finding.
+// Facts returns the facts about a finding.
 func (e Enricher) Facts(ctx context.Context, f finding.Finding) cases.Facts {
 	var (
-		workload *cases.Workload
-		missing  string
-		asked    sync.WaitGroup
+		facts                 = cases.Facts{Commands: commands(f), Research: research(f)}
+		workload              *cases.Workload
+		related               []cases.Fact
+		owners                []cases.OwnerContact
+		noWorkload, noRelated string
+		noOwners              []string
+		sources               sync.WaitGroup
 	)
-	asked.Go(func() { workload, missing = e.workload(ctx, f) })
-	facts := cases.Facts{Commands: commands(f), Research: research(f)}
-	var ownersMissing []string
+	sources.Go(func() { workload, noWorkload = e.workload(ctx, f) })
+	sources.Go(func() { related, noRelated = e.related(ctx, f) })
 	if e.Owners != nil {
-		asked.Go(func() { facts.Owners, ownersMissing = e.Owners(ctx, f) })
+		sources.Go(func() { owners, noOwners = e.Owners(ctx, f) })
 	}
-	e.nearby(ctx, f, &facts)
-	asked.Wait()
-	facts.Missing = append(facts.Missing, ownersMissing...)
-	facts.Workload = workload
-	if missing != "" {
-		facts.Missing = append(facts.Missing, missing)
+	sources.Wait()
+	facts.Workload, facts.Related, facts.Owners = workload, related, owners
+	for _, missing := range append([]string{noRelated}, append(noOwners, noWorkload)...) {
+		if missing != "" {
+			facts.Missing = append(facts.Missing, missing)
+		}
 	}
-	facts.Queries, facts.Contacts = queries(f, workload), e.tell(f, workload)
-	for _, o := range facts.Owners {
+	facts.Queries, facts.Contacts = queries(f, workload), e.contacts(f, workload)
+	for _, o := range owners {
 		if !slices.Contains(facts.Contacts, o.Name) {
 			facts.Contacts = append(facts.Contacts, o.Name)
 		}
@@ -65,51 +65,92 @@ func (e Enricher) Facts(ctx context.Context, f finding.Finding) cases.Facts {
 	return facts
 }
 
-func (e Enricher) nearby(ctx context.Context, f finding.Finding, facts *cases.Facts) {
+// nearbyRange is how long before and after a finding others count as related.
+const nearbyRange = time.Hour
+
+// related returns the findings about the same container, pod or service, and those that
+// name an address that the finding is connected to.
+func (e Enricher) related(ctx context.Context, f finding.Finding) (related []cases.Fact, missing string) {
 	if e.Nearby == nil {
-		facts.Missing = append(facts.Missing, "findings nearby: no SCC access is configured")
-		return
+		return nil, "related findings: SCC is not configured"
 	}
-	near, err := e.Nearby.List(ctx, f.ResourceName, f.EventTime.Add(-time.Hour), f.EventTime.Add(time.Hour))
+	near, err := e.Nearby.Nearby(ctx, f, f.EventTime.Add(-nearbyRange), f.EventTime.Add(nearbyRange))
 	if err != nil {
-		facts.Missing = append(facts.Missing, "findings nearby: "+err.Error())
-		return
+		return nil, "related findings: " + err.Error()
 	}
 	for _, n := range near {
-		// SCC has no filter on pods and containers: the match is made here.
-		if n.CanonicalName != f.CanonicalName && sameContainer(n, f) {
-			facts.Related = append(facts.Related, cases.Fact{Title: n.Category, Text: n.EventTime.UTC().Format(time.RFC3339) + " " + n.Process.Path})
+		if n.CanonicalName == f.CanonicalName || !finding.SameResource(n.ResourceName, f.ResourceName) {
+			continue
+		}
+		why := relation(n, f)
+		if why == "" {
+			continue
+		}
+		text := strings.TrimSpace(n.EventTime.UTC().Format(time.RFC3339) + " " + n.Process.Path)
+		related = append(related, cases.Fact{Title: n.Category, Text: text + " (" + why + ")"})
+	}
+	return related, ""
+}
+
+// relation returns how two findings about the same resource are related; "" if they are not.
+func relation(a, b finding.Finding) string {
+	if sameContainer(a, b) {
+		return "same container"
+	}
+	for _, c := range a.Connections {
+		for _, d := range b.Connections {
+			if c.DestinationIP == d.DestinationIP {
+				return "same remote address " + c.DestinationIP
+			}
 		}
 	}
+	return ""
 }
 
 func sameContainer(a, b finding.Finding) bool {
-	if a.Container.ID != "" && b.Container.ID != "" {
+	switch {
+	case b.Service.Kind != "":
+		return a.Service.Kind == b.Service.Kind && a.Service.Name == b.Service.Name
+	case a.Container.ID != "" && b.Container.ID != "":
 		return a.Container.ID == b.Container.ID
 	}
-	return a.Pod.Name != "" && a.Pod.Namespace == b.Pod.Namespace && a.Pod.Name == b.Pod.Name && a.Container.Name == b.Container.Name
+	samePod := a.Pod.Name != "" && a.Pod.Namespace == b.Pod.Namespace && a.Pod.Name == b.Pod.Name
+	return samePod && a.Container.Name == b.Container.Name
 }
 
-// queries are the three of Google's playbook, an hour around the event.
+// queries returns log queries for half an hour around the event: those of Google's
+// playbook for a pod, those of a service else.
 func queries(f finding.Finding, w *cases.Workload) []cases.Fact {
 	var out []cases.Fact
 	add := func(title string, terms ...string) {
 		q := strings.Join(terms, "\n")
 		out = append(out, cases.Fact{Title: title, Text: q, Link: logsLink(f, q)})
 	}
+	if f.Service.Kind != "" {
+		for _, q := range serviceQueries(f) {
+			add(q.Title, q.Text)
+		}
+		return out
+	}
 	if f.Pod.Name != "" {
-		add("Pod logs", `resource.type="k8s_container"`, term("resource.labels.project_id", f.Project), term("resource.labels.location", f.Location),
-			term("resource.labels.cluster_name", f.Cluster), term("resource.labels.namespace_name", f.Pod.Namespace), term("resource.labels.pod_name", f.Pod.Name))
-		add("Who touched the pod", term("logName", "projects/"+f.Project+"/logs/cloudaudit.googleapis.com%2Factivity"), `resource.type="k8s_cluster"`,
-			term("resource.labels.project_id", f.Project), term("resource.labels.location", f.Location), term("resource.labels.cluster_name", f.Cluster), quoteLog(f.Pod.Name))
+		inCluster := []string{
+			term("resource.labels.project_id", f.Project), term("resource.labels.location", f.Location),
+			term("resource.labels.cluster_name", f.Cluster),
+		}
+		add("Pod logs", append(append([]string{`resource.type="k8s_container"`}, inCluster...),
+			term("resource.labels.namespace_name", f.Pod.Namespace), term("resource.labels.pod_name", f.Pod.Name))...)
+		add("Changes to the pod", append(append([]string{auditLog(f), `resource.type="k8s_cluster"`}, inCluster...), quoteLog(f.Pod.Name))...)
 	}
 	if w != nil && w.InstanceID != "" {
 		add("Node logs", `resource.type="gce_instance"`, term("resource.labels.instance_id", w.InstanceID))
-	} else if f.Node != "" {
-		// The instance id needs the node itself; its name finds it too.
-		add("Node logs", `resource.type="gce_instance"`, term("labels.\"compute.googleapis.com/resource_name\"", f.Node))
+	} else if f.Node != "" { // the instance ID is on the node; its name finds the logs too
+		add("Node logs", `resource.type="gce_instance"`, term(`labels."compute.googleapis.com/resource_name"`, f.Node))
 	}
 	return out
+}
+
+func auditLog(f finding.Finding) string {
+	return term("logName", "projects/"+f.Project+"/logs/cloudaudit.googleapis.com%2Factivity")
 }
 
 func term(name, value string) string { return name + "=" + quoteLog(value) }
@@ -134,60 +175,24 @@ func logsLink(f finding.Finding, query string) string {
 		"?project=" + url.QueryEscape(f.Project)
 }
 
-var zone = regexp.MustCompile(`-[a-z]$`)
-
-// commands reach the running container; on a machine without Kubernetes, by the process.
-func commands(f finding.Finding) []cases.Fact {
-	if f.Pod.Name == "" {
-		if f.Process.PID == 0 {
-			return nil
-		}
-		root := fmt.Sprintf("/proc/%d/root", f.Process.PID)
-		return []cases.Fact{
-			{Title: "Copy the program (as root on the node)", Text: "cp -- " + Quote(root+f.Process.Path) + " ./evidence.bin"},
-			{Title: "A shell in the container (not while it is frozen)", Text: fmt.Sprintf("nsenter --target %d --mount --pid --net --uts --ipc -- /bin/sh", f.Process.PID)},
-		}
-	}
-	flag := "--region"
-	if zone.MatchString(f.Location) {
-		flag = "--zone"
-	}
-	box := ""
-	if f.Container.Name != "" {
-		box = " --container=" + Quote(f.Container.Name)
-	}
-	return []cases.Fact{
-		{Title: "Reach the cluster", Text: fmt.Sprintf("gcloud container clusters get-credentials %s %s %s --project %s", Quote(f.Cluster), flag, Quote(f.Location), Quote(f.Project))},
-		{Title: "Copy the program (needs tar in the image)", Text: fmt.Sprintf("kubectl cp %s ./evidence.bin%s", Quote(f.Pod.Namespace+"/"+f.Pod.Name+":"+f.Process.Path), box)},
-		{Title: "A shell in the container (not while it is frozen)", Text: fmt.Sprintf("kubectl exec --namespace=%s -ti %s%s -- /bin/sh", Quote(f.Pod.Namespace), Quote(f.Pod.Name), box)},
-	}
-}
-
-// Quote makes one word of s for a POSIX shell, whatever it holds.
-func Quote(s string) string {
-	s = strings.ReplaceAll(s, "\x00", "")
-	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:@%+=-") == "" && s[0] != '-' {
-		return s
-	}
-	return `'` + strings.ReplaceAll(s, `'`, `'\''`) + `'`
-}
-
+// research returns links about the techniques of the finding and about its file.
 func research(f finding.Finding) []cases.Fact {
-	out := []cases.Fact{
-		{Title: "MITRE ATT&CK T1105 Ingress Tool Transfer", Link: "https://attack.mitre.org/techniques/T1105/"},
-		{Title: "MITRE ATT&CK T1106 Native API", Link: "https://attack.mitre.org/techniques/T1106/"},
+	var out []cases.Fact
+	for _, t := range f.Techniques() {
+		out = append(out, cases.Fact{Title: "MITRE ATT&CK " + t.Title(), Link: t.Link()})
 	}
 	if f.Process.SHA256 != "" {
-		out = append(out, cases.Fact{Title: "VirusTotal (opens with the hash)", Link: "https://www.virustotal.com/gui/file/" + f.Process.SHA256})
+		out = append(out, cases.Fact{Title: "VirusTotal report of the hash", Link: "https://www.virustotal.com/gui/file/" + f.Process.SHA256})
 	}
 	return out
 }
 
-// ownerLabels may add a recipient; whoever controls a workload writes them, so
-// they never replace the security channel.
+// ownerLabels add contacts. Whoever controls a workload writes its labels, so they never
+// replace the security channel.
 var ownerLabels = []string{"owner", "team"}
 
-func (e Enricher) tell(f finding.Finding, w *cases.Workload) []string {
+// contacts returns whom to notify, the most responsible first.
+func (e Enricher) contacts(f finding.Finding, w *cases.Workload) []string {
 	var out []string
 	add := func(who string) {
 		if who != "" && !slices.Contains(out, who) {

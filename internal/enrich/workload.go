@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,14 +14,14 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 )
 
-// maxLabels of a node or a cluster are kept.
+// maxLabels bounds the labels that are kept of a node or a cluster.
 const maxLabels = 64
 
-// instanceAnnotation is where GKE notes the machine of a node.
+// instanceAnnotation has the ID of the machine of a GKE node.
 const instanceAnnotation = "container.googleapis.com/instance_id"
 
-// workload asks the cluster whose pod a finding names. What it cannot answer is
-// said, and the rest is told all the same.
+// workload returns what the cluster says of the pod that a finding names. missing says
+// what could not be read; the rest is returned all the same.
 func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *cases.Workload, missing string) {
 	if e.Clusters == nil || f.Pod.Name == "" || f.Cluster == "" {
 		return nil, ""
@@ -35,34 +36,34 @@ func (e Enricher) workload(ctx context.Context, f finding.Finding) (w *cases.Wor
 		return w, "the pod: " + err.Error()
 	}
 	if f.Pod.UID != "" && f.Pod.UID != string(pod.UID) {
-		return w, "the pod: it is gone, and another has its name"
+		return w, "the pod: it was replaced by another with the same name"
 	}
 	if !f.EventTime.IsZero() && pod.CreationTimestamp.After(f.EventTime.Add(clockSkew)) {
-		return w, "the pod: the one that has its name now was made after the event"
+		return w, "the pod: it was replaced by another with the same name, created after the event"
 	}
 	w.PodUID, w.Created, w.ServiceAccount = string(pod.UID), pod.CreationTimestamp.UTC(), pod.Spec.ServiceAccountName
 	w.ContainerID = containerID(pod, f)
-	var said []string
+	var unread []string
 	owner, err := cluster.RootOwner(ctx, c.Kube, pod)
 	if err != nil {
-		said = append(said, "the pod's owner: "+err.Error())
+		unread = append(unread, "the pod's owner: "+err.Error())
 	}
 	w.Owners = owner.Chain
 	n, err := c.Kube.Nodes().Get(ctx, pod.Spec.NodeName)
 	if err != nil {
-		said = append(said, "the node: "+err.Error())
+		unread = append(unread, "the node: "+err.Error())
 	} else {
 		w.InstanceID, w.NodeLabels = n.Annotations[instanceAnnotation], bounded(n.Labels)
 	}
-	return w, strings.Join(said, "; ")
+	return w, strings.Join(unread, "; ")
 }
 
 func placeOf(f finding.Finding) finding.Place {
 	return finding.Place{Project: f.Project, Location: f.Location, Cluster: f.Cluster}
 }
 
-// containerID is of the container that the finding names, if it has been the same
-// since the event.
+// containerID returns the ID of the container that the finding names, unless it was
+// started after the event.
 func containerID(pod *corev1.Pod, f finding.Finding) string {
 	for _, s := range pod.Status.ContainerStatuses {
 		if s.Name != f.Container.Name || s.State.Running == nil || s.State.Running.StartedAt.After(f.EventTime.Add(clockSkew)) {
@@ -74,9 +75,9 @@ func containerID(pod *corev1.Pod, f finding.Finding) string {
 	return ""
 }
 
-// clockSkew between who tells the event's time and who tells the pod's: seconds
-// are all that a pod's times have.
-const clockSkew = 2e9
+// clockSkew is tolerated between the clocks of the event and of the pod, whose times are
+// whole seconds.
+const clockSkew = 2 * time.Second
 
 func bounded(labels map[string]string) map[string]string {
 	if len(labels) <= maxLabels {

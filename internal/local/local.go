@@ -34,16 +34,13 @@ import (
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/scc"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
 const (
 	source   = "organizations/1/sources/1/locations/global"
 	workflow = "projects/" + project + "/locations/local/workflows/case"
-	// filter is the filter of the deployed SCC notification config: it excludes our
-	// escalations and nothing else, so that closing one of our findings in SCC still
-	// reaches its case.
-	filter = `NOT (category="` + finding.AddedMaliciousBinary + `" AND parent="` + source + `")`
 )
 
 // Config configures a Machine.
@@ -209,7 +206,7 @@ func (m *Machine) startServices(ctx context.Context) (err error) {
 	findings := m.broker.client.Publisher(topicFindings)
 	findings.PublishSettings.DelayThreshold = time.Millisecond
 	m.scc, err = fakescc.Start(fakescc.Config{
-		File: in("scc.db"), Source: source, ProjectNumber: "1", Filter: filter,
+		File: in("scc.db"), Source: source, ProjectNumber: "1", Filter: scc.NotificationFilter(source),
 		NotificationConfig: "organizations/1/locations/global/notificationConfigs/contraband",
 		Notify: func(ctx context.Context, message []byte) error {
 			_, err := findings.Publish(ctx, &pubsub.Message{Data: message}).Get(ctx)

@@ -231,7 +231,7 @@ func (w *world) process() *respond.Responder {
 	incarnations++
 	me := fmt.Sprint("p", incarnations)
 	ctx := w.t.Context()
-	scc, err := scc.Open(ctx, source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
+	scc, err := scc.NewClient(ctx, source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		w.t.Fatal(err)
@@ -303,7 +303,7 @@ func (w *world) raiseInSCC(f finding.Finding) {
 	w.t.Helper()
 	endAt := w.life.endAt
 	w.life.endAt = 0
-	client, err := scc.Open(w.t.Context(), source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
+	client, err := scc.NewClient(w.t.Context(), source, option.WithEndpoint(w.scc.Addr), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())))
 	if err != nil {
 		w.t.Fatal(err)

@@ -1,7 +1,6 @@
-// Package scc stands in for Security Command Center's API v2, which cannot be
-// had on one machine: the real gRPC protocol, the rules that our writes must
-// obey, findings kept on disk, and notifications through the same filter
-// language as in production. Nothing that is deployed imports it.
+// Package scc is a fake of Security Command Center's API v2: the real gRPC protocol, the
+// documented rules for what is written, findings kept on disk, and notifications through
+// the documented filter language. Nothing that is deployed imports it.
 package scc
 
 import (
@@ -36,21 +35,20 @@ type Config struct {
 	Address string
 	// Source is the one source that exists. Required.
 	Source string
-	// Project number of the resources, in canonical names. Required.
+	// ProjectNumber is of the resources, in canonical names. Required.
 	ProjectNumber string
-	// NotificationConfig is the name in notifications; Filter leaves out what is
-	// not to be notified.
+	// NotificationConfig is the name in notifications; Filter selects what is notified.
 	NotificationConfig, Filter string
-	// Notify publishes a notification, durably. It is repeated until it succeeds. Required.
+	// Notify publishes a notification durably. It is repeated until it succeeds. Required.
 	Notify func(ctx context.Context, message []byte) error
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
-	// Fault is asked before and after each write takes effect, and fails the call
-	// with what it answers; nil: never.
+	// Fault is called before and after each write takes effect; the call fails with the
+	// error that it returns. nil: never.
 	Fault func(method string, applied bool) error
 }
 
-// Server is a running stand-in.
+// Server is a running fake.
 type Server struct {
 	pb.UnimplementedSecurityCenterServer
 	Addr   string
@@ -70,13 +68,13 @@ var (
 
 // Start serves until Close.
 func Start(cfg Config) (*Server, error) {
-	f, err := parseFilter(cfg.Filter)
+	f, err := parseFilter(cfg.Filter, notificationFields)
 	if err != nil {
-		return nil, fmt.Errorf("scc stand-in: notification filter: %w", err)
+		return nil, fmt.Errorf("fake SCC: notification filter: %w", err)
 	}
 	db, err := bbolt.Open(cfg.File, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
 	if err != nil {
-		return nil, fmt.Errorf("scc stand-in: open %q: %w", cfg.File, err)
+		return nil, fmt.Errorf("fake SCC: open %q: %w", cfg.File, err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucketFindings)
@@ -104,7 +102,7 @@ func Start(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Close stops serving; what was not yet notified will be after the next Start.
+// Close stops serving; pending notifications are sent after the next Start.
 func (s *Server) Close() error {
 	s.grpc.Stop()
 	s.stop()
@@ -117,7 +115,7 @@ var (
 	propertyKey = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,254}$`)
 )
 
-// masked are the fields that a mask of UpdateFinding may name, with how one is copied.
+// masked are the fields that a mask of UpdateFinding may name, and how each is copied.
 var masked = map[string]func(to, from *pb.Finding){
 	"state":         func(to, from *pb.Finding) { to.State = from.State },
 	"severity":      func(to, from *pb.Finding) { to.Severity = from.Severity },
@@ -134,17 +132,21 @@ var masked = map[string]func(to, from *pb.Finding){
 	"finding_class": func(to, from *pb.Finding) { to.FindingClass = from.FindingClass },
 }
 
-// UpdateFinding creates what is missing, as the API does.
+// UpdateFinding updates a finding, or creates it where it is missing. A mask is refused on
+// creation, as the API documents.
 func (s *Server) UpdateFinding(ctx context.Context, r *pb.UpdateFindingRequest) (*pb.Finding, error) {
 	in := r.GetFinding()
 	parts := findingName.FindStringSubmatch(in.GetName())
 	switch {
 	case parts == nil:
-		return nil, status.Errorf(codes.InvalidArgument, "finding.name %q: the id must have 1 to 32 alphanumeric characters", in.GetName())
+		return nil, status.Errorf(codes.InvalidArgument, "finding.name %q: an ID of 1 to 32 alphanumeric characters is required", in.GetName())
 	case parts[1] != s.cfg.Source:
 		return nil, status.Errorf(codes.NotFound, "source %q does not exist", parts[1])
 	}
 	return s.write(ctx, "UpdateFinding", in.Name, func(old *pb.Finding) (*pb.Finding, error) {
+		if old == nil && len(r.GetUpdateMask().GetPaths()) > 0 {
+			return nil, status.Errorf(codes.InvalidArgument, "finding %q does not exist: update_mask must not be set when a finding is created", in.Name)
+		}
 		if old == nil {
 			return s.created(in, parts[1], parts[2])
 		}
@@ -152,13 +154,16 @@ func (s *Server) UpdateFinding(ctx context.Context, r *pb.UpdateFindingRequest) 
 	})
 }
 
-// CreateFinding refuses what exists.
+// CreateFinding creates a finding; one that exists is refused.
 func (s *Server) CreateFinding(ctx context.Context, r *pb.CreateFindingRequest) (*pb.Finding, error) {
 	in := proto.Clone(r.GetFinding()).(*pb.Finding)
 	in.Name = r.GetParent() + "/findings/" + r.GetFindingId()
 	parts := findingName.FindStringSubmatch(in.Name)
-	if parts == nil || parts[1] != s.cfg.Source {
-		return nil, status.Errorf(codes.InvalidArgument, "finding %q cannot be created", in.Name)
+	switch {
+	case parts == nil:
+		return nil, status.Errorf(codes.InvalidArgument, "finding_id %q: 1 to 32 alphanumeric characters are required", r.GetFindingId())
+	case parts[1] != s.cfg.Source:
+		return nil, status.Errorf(codes.NotFound, "source %q does not exist", parts[1])
 	}
 	return s.write(ctx, "CreateFinding", in.Name, func(old *pb.Finding) (*pb.Finding, error) {
 		if old != nil {
@@ -175,8 +180,27 @@ func (s *Server) created(in *pb.Finding, parent, id string) (*pb.Finding, error)
 	f := proto.Clone(in).(*pb.Finding)
 	f.Parent, f.CreateTime = parent, timestamppb.New(s.cfg.Now())
 	f.CanonicalName = "projects/" + s.cfg.ProjectNumber + parent[strings.Index(parent, "/sources/"):] + "/findings/" + id
-	f.Mute, f.SecurityMarks, f.ExternalSystems = pb.Finding_UNDEFINED, nil, nil // not a provider's to set
+	f.Mute, f.SecurityMarks, f.ExternalSystems = pb.Finding_UNDEFINED, nil, nil // a provider cannot set them
+	if err := validResource(f.ResourceName); err != nil {
+		return nil, err
+	}
 	return f, s.valid(f)
+}
+
+// clusterName is how a cluster's resource name is spelled: zonal clusters are below zones,
+// regional ones below locations.
+var clusterName = regexp.MustCompile(`^//container\.googleapis\.com/projects/[^/]+/(zones/[a-z]+-[a-z]+[0-9]+-[a-z]|locations/[^/]+)/clusters/[^/]+$`)
+
+// zonal is a location that is a zone.
+var zonal = regexp.MustCompile(`/locations/[a-z]+-[a-z]+[0-9]+-[a-z]/clusters/`)
+
+// validResource refuses a cluster's name that Cloud Asset Inventory does not know: SCC
+// would not link the finding to its project, and nothing else would show it.
+func validResource(name string) error {
+	if !strings.HasPrefix(name, "//container.googleapis.com/") || clusterName.MatchString(name) && !zonal.MatchString(name) {
+		return nil
+	}
+	return status.Errorf(codes.InvalidArgument, "resource_name %q: no such cluster (zonal clusters are below zones/)", name)
 }
 
 func (s *Server) updated(old, in *pb.Finding, mask []string) (*pb.Finding, error) {
@@ -184,7 +208,7 @@ func (s *Server) updated(old, in *pb.Finding, mask []string) (*pb.Finding, error
 		return nil, status.Error(codes.InvalidArgument, "category is immutable")
 	}
 	if len(mask) == 0 {
-		return nil, status.Error(codes.InvalidArgument, "an empty mask would replace every field: this stand-in refuses it")
+		return nil, status.Error(codes.InvalidArgument, "update_mask is empty: it would replace every field")
 	}
 	f := proto.Clone(old).(*pb.Finding)
 	for _, p := range mask {
@@ -197,7 +221,7 @@ func (s *Server) updated(old, in *pb.Finding, mask []string) (*pb.Finding, error
 		}
 		set, ok := masked[p]
 		if !ok {
-			return nil, status.Errorf(codes.InvalidArgument, "update_mask: %q is no field that can be updated", p)
+			return nil, status.Errorf(codes.InvalidArgument, "update_mask: %q is not a field that can be updated", p)
 		}
 		set(f, in)
 	}
@@ -215,18 +239,18 @@ func (s *Server) valid(f *pb.Finding) error {
 	}
 	for k := range f.SourceProperties {
 		if !propertyKey.MatchString(k) {
-			return status.Errorf(codes.InvalidArgument, "source_properties: %q is no key", k)
+			return status.Errorf(codes.InvalidArgument, "source_properties: invalid key %q", k)
 		}
 	}
 	return nil
 }
 
-// UpdateExternalSystem upserts one.
+// UpdateExternalSystem creates or updates an external system of a finding.
 func (s *Server) UpdateExternalSystem(ctx context.Context, r *pb.UpdateExternalSystemRequest) (*pb.ExternalSystem, error) {
 	in := r.GetExternalSystem()
 	name, id, ok := strings.Cut(in.GetName(), "/externalSystems/")
 	if !ok || id == "" {
-		return nil, status.Errorf(codes.InvalidArgument, "external_system.name %q names no external system", in.GetName())
+		return nil, status.Errorf(codes.InvalidArgument, "external_system.name %q does not name an external system", in.GetName())
 	}
 	var out *pb.ExternalSystem
 	_, err := s.write(ctx, "UpdateExternalSystem", name, func(old *pb.Finding) (*pb.Finding, error) {
@@ -243,7 +267,7 @@ func (s *Server) UpdateExternalSystem(ctx context.Context, r *pb.UpdateExternalS
 		for _, p := range r.GetUpdateMask().GetPaths() {
 			from := in.ProtoReflect().Descriptor().Fields().ByTextName(p)
 			if from == nil {
-				return nil, status.Errorf(codes.InvalidArgument, "update_mask: %q is no field", p)
+				return nil, status.Errorf(codes.InvalidArgument, "update_mask: unknown field %q", p)
 			}
 			out.ProtoReflect().Set(from, in.ProtoReflect().Get(from))
 		}
@@ -289,8 +313,8 @@ func (s *Server) SetFindingState(ctx context.Context, r *pb.SetFindingStateReque
 	})
 }
 
-// write changes one finding, under its name or its canonical one, and queues
-// its notification in the same transaction.
+// write changes one finding, under its name or its canonical one, and queues its
+// notification in the same transaction.
 func (s *Server) write(_ context.Context, method, name string, change func(old *pb.Finding) (*pb.Finding, error)) (*pb.Finding, error) {
 	if err := s.fault(method, false); err != nil {
 		return nil, err
@@ -371,7 +395,7 @@ func (s *Server) publish(ctx context.Context) {
 		case <-time.After(time.Second):
 		}
 		if err := s.drain(ctx); err != nil && ctx.Err() == nil {
-			slog.Warn("scc stand-in: a notification waits", "error", err)
+			slog.Warn("fake SCC: notification is retried", "error", err)
 		}
 	}
 }
@@ -396,9 +420,9 @@ func (s *Server) drain(ctx context.Context) error {
 	}
 }
 
-// ListFindings answers newest first.
+// ListFindings returns the newest first.
 func (s *Server) ListFindings(_ context.Context, r *pb.ListFindingsRequest) (*pb.ListFindingsResponse, error) {
-	match, err := parseFilter(r.GetFilter())
+	match, err := parseFilter(r.GetFilter(), listFields)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "filter: %v", err)
 	}
@@ -417,7 +441,7 @@ func (s *Server) ListFindings(_ context.Context, r *pb.ListFindingsRequest) (*pb
 	}
 	if r.GetPageToken() != "" {
 		if from, err = strconv.Atoi(r.GetPageToken()); err != nil || from < 0 || from > len(all) {
-			return nil, status.Error(codes.InvalidArgument, "page_token is not one of ours")
+			return nil, status.Error(codes.InvalidArgument, "invalid page_token")
 		}
 	}
 	out := &pb.ListFindingsResponse{TotalSize: int32(len(all))}
@@ -430,7 +454,7 @@ func (s *Server) ListFindings(_ context.Context, r *pb.ListFindingsRequest) (*pb
 	return out, nil
 }
 
-// Findings are all that it holds.
+// Findings returns all findings.
 func (s *Server) Findings() ([]*pb.Finding, error) {
 	var all []*pb.Finding
 	err := s.db.View(func(tx *bbolt.Tx) error {

@@ -67,11 +67,16 @@ func write(c *sccapi.Client, f *pb.Finding, mask ...string) (*pb.Finding, error)
 	return c.UpdateFinding(context.Background(), &pb.UpdateFindingRequest{Finding: f, UpdateMask: &fieldmaskpb.FieldMask{Paths: mask}})
 }
 
-func TestRules(t *testing.T) {
+func create(c *sccapi.Client, f *pb.Finding) (*pb.Finding, error) {
+	parent, id, _ := strings.Cut(f.Name, "/findings/")
+	return c.CreateFinding(context.Background(), &pb.CreateFindingRequest{Parent: parent, FindingId: id, Finding: f})
+}
+
+func TestRefusesWhatTheAPIDocumentsAsRefused(t *testing.T) {
 	c, _, _ := start(t, filepath.Join(t.TempDir(), "scc.db"), "")
-	f, err := write(c, aFinding("a1"), "state")
+	f, err := create(c, aFinding("a1"))
 	if err != nil || f.CanonicalName != "projects/77/sources/2/locations/global/findings/a1" || f.CreateTime == nil {
-		t.Fatalf("create by update: %v, %v", f, err)
+		t.Fatalf("create: %v, %v", f, err)
 	}
 	changed := aFinding("a1")
 	changed.SourceProperties = map[string]*structpb.Value{"A": structpb.NewStringValue("9")}
@@ -79,22 +84,29 @@ func TestRules(t *testing.T) {
 		t.Errorf("a mask of one property: %v, %v", f.GetSourceProperties(), err)
 	}
 	for name, attempt := range map[string]func() error{
-		"a long id":         func() error { _, err := write(c, aFinding(strings.Repeat("a", 33)), "state"); return err },
-		"an id with a dash": func() error { _, err := write(c, aFinding("a-1"), "state"); return err },
-		"an empty mask":     func() error { _, err := write(c, aFinding("a1")); return err },
-		"an unknown field":  func() error { _, err := write(c, aFinding("a1"), "create_time"); return err },
-		"another category":  func() error { g := aFinding("a1"); g.Category = "X"; _, err := write(c, g, "state"); return err },
-		"an event to come": func() error {
+		"long ID":                 func() error { _, err := create(c, aFinding(strings.Repeat("a", 33))); return err },
+		"ID with a dash":          func() error { _, err := create(c, aFinding("a-1")); return err },
+		"empty mask on update":    func() error { _, err := write(c, aFinding("a1")); return err },
+		"mask on creation":        func() error { _, err := write(c, aFinding("a3"), "state"); return err },
+		"unknown field in a mask": func() error { _, err := write(c, aFinding("a1"), "create_time"); return err },
+		"changed category":        func() error { g := aFinding("a1"); g.Category = "X"; _, err := write(c, g, "state"); return err },
+		"event time in the future": func() error {
 			g := aFinding("a2")
 			g.EventTime = timestamppb.New(time.Now().Add(time.Hour))
-			_, err := write(c, g, "state")
+			_, err := create(c, g)
 			return err
 		},
-		"no resource": func() error { g := aFinding("a2"); g.ResourceName = ""; _, err := write(c, g, "state"); return err },
-		"a property's key": func() error {
+		"no resource": func() error { g := aFinding("a2"); g.ResourceName = ""; _, err := create(c, g); return err },
+		"zonal cluster below locations": func() error {
+			g := aFinding("a2")
+			g.ResourceName = "//container.googleapis.com/projects/p/locations/europe-west1-b/clusters/c"
+			_, err := create(c, g)
+			return err
+		},
+		"invalid property key": func() error {
 			g := aFinding("a2")
 			g.SourceProperties["1 x"] = structpb.NewStringValue("")
-			_, err := write(c, g, "state")
+			_, err := create(c, g)
 			return err
 		},
 	} {
@@ -102,25 +114,33 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %v, want InvalidArgument", name, err)
 		}
 	}
+	if _, err := create(c, aFinding("a1")); status.Code(err) != codes.AlreadyExists {
+		t.Errorf("created twice: %v", err)
+	}
 	g := aFinding("a1")
 	g.Name = "organizations/1/sources/9/findings/a1"
-	if _, err := write(c, g, "state"); status.Code(err) != codes.NotFound {
-		t.Errorf("a source that is not: %v", err)
+	if _, err := create(c, g); status.Code(err) != codes.NotFound {
+		t.Errorf("unknown source: %v", err)
+	}
+	zonal := aFinding("z1")
+	zonal.ResourceName = "//container.googleapis.com/projects/p/zones/europe-west1-b/clusters/c"
+	if _, err := create(c, zonal); err != nil {
+		t.Errorf("zonal cluster: %v", err)
 	}
 }
 
-func TestListAndFilter(t *testing.T) {
+func TestListsByDocumentedFilter(t *testing.T) {
 	c, _, _ := start(t, filepath.Join(t.TempDir(), "scc.db"), "")
 	for i, category := range []string{"A", "B", "C"} {
 		f := aFinding("f" + category)
 		f.Category, f.EventTime = category, timestamppb.New(time.Date(2026, 1, 1, i, 0, 0, 0, time.UTC))
-		if _, err := write(c, f, "state"); err != nil {
+		if _, err := create(c, f); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for filter, want := range map[string]string{
-		``: "CBA", `category="A"`: "A", `NOT category="A"`: "CB", `category="A" OR category="B" AND event_time>="2026-01-01T01:00:00Z"`: "B", // OR binds tighter
-		`event_time>="2026-01-01T01:00:00Z"`: "CB", `-category="C" AND state="ACTIVE"`: "BA", `resource_name:"//"`: "CBA", `source_properties.A="1"`: "CBA", `state="INACTIVE"`: "",
+		``: "CBA", `category="A"`: "A", `-category="A"`: "CB", `category="A" OR category="B" AND event_time>="2026-01-01T01:00:00Z"`: "B", // OR binds tighter
+		`event_time>="2026-01-01T01:00:00Z"`: "CB", `-category="C" AND state="ACTIVE"`: "BA", `resource_name:"//"`: "CBA", `event_time>=1767229200000`: "CB", `(category="A" OR category:"C") AND -state="INACTIVE"`: "CA", `state="INACTIVE"`: "",
 	} {
 		got := ""
 		it := c.ListFindings(t.Context(), &pb.ListFindingsRequest{Parent: "organizations/1/sources/-", Filter: filter, PageSize: 2})
@@ -138,21 +158,25 @@ func TestListAndFilter(t *testing.T) {
 			t.Errorf("%s: %q, want %q", filter, got, want)
 		}
 	}
-	it := c.ListFindings(t.Context(), &pb.ListFindingsRequest{Parent: "organizations/1/sources/-", Filter: `kubernetes.pods.name="x"`})
-	if _, err := it.Next(); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("a field without a filter: %v", err)
+	for _, refused := range []string{
+		`kubernetes.pods.name="x"`, `finding_class="THREAT"`, `source_properties.A="1"`, `NOT category="A"`, `-(category="A" OR category="B")`,
+		`category!="A"`, `category="A" category="B"`, `category=A`, `name:"x"`, `category>"A"`, `event_time>="yesterday"`, `category="A`,
+		`(category="A"`, `category="A")`, `category`, `category=`, `"A"=category`, `category="A" AND`, `state="ACTIVE" and category="A"`,
+	} {
+		it := c.ListFindings(t.Context(), &pb.ListFindingsRequest{Parent: "organizations/1/sources/-", Filter: refused})
+		if _, err := it.Next(); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("filter %s: %v, want it refused", refused, err)
+		}
 	}
 }
 
-// TestNotifications: what the filter lets through is notified, once it is
-// written and again after a restart if it was not yet; what it leaves out never.
-func TestNotifications(t *testing.T) {
+func TestNotifiesWhatTheFilterSelects(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "scc.db")
-	c, n, stop := start(t, file, `NOT (category="Escalated" AND parent="`+source+`")`)
+	c, n, stop := start(t, file, `-category="Escalated" OR -parent="`+source+`"`)
 	hidden := aFinding("h")
 	hidden.Category = "Escalated"
 	for _, f := range []*pb.Finding{hidden, aFinding("s")} {
-		if _, err := write(c, f, "state"); err != nil {
+		if _, err := create(c, f); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,7 +195,7 @@ func TestNotifications(t *testing.T) {
 	}
 	for _, m := range n.got {
 		if strings.Contains(m, "Escalated") {
-			t.Errorf("an escalation of ours was notified: %s", m)
+			t.Errorf("notified although the filter excludes it: %s", m)
 		}
 	}
 }
