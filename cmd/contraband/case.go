@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -94,11 +95,15 @@ func showCase(out io.Writer, v local.CaseView) error {
 	k := v.Case
 	f := k.Decided.Finding
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, row := range [][2]string{
+	rows := [][2]string{
 		{"case", k.ID}, {"state", k.Status()}, {"program", f.Process.Path}, {"sha-256", f.Process.SHA256},
 		{"verdict", string(k.Decided.Verdict.Level) + " " + k.Decided.Verdict.Label + " " + k.Decided.Verdict.Why},
 		{"where", f.Project + " " + f.Location + " " + f.Cluster + " " + f.ShortName()}, {"node", f.Node}, {"image", f.Container.Image + " " + f.Container.Digest},
-	} {
+	}
+	for _, field := range casetext.FindingFields(f) {
+		rows = append(rows, [2]string{strings.ToLower(field.Name), field.Value})
+	}
+	for _, row := range rows {
 		fmt.Fprintf(w, "%s\t%s\n", row[0], oneLine(row[1]))
 	}
 	if err := w.Flush(); err != nil {

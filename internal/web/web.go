@@ -79,7 +79,7 @@ func Handler(log *caselog.Store, visitors Visitors, clicked func(ctx context.Con
 	sum := sha256.Sum256([]byte(style))
 	b := &book{log: log, clicked: clicked, visitors: visitors,
 		page: template.Must(template.New("casebook").Funcs(template.FuncMap{
-			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": casetext.Steps, "actions": casetext.Actions,
+			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": casetext.Steps, "actions": casetext.Actions, "named": casetext.FindingFields,
 		}).Parse(pages)),
 		// Nothing from elsewhere, no script at all, one style by its hash.
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

@@ -61,6 +61,7 @@ func fields(c cases.Case) []notify.Field {
 		{Name: "SHA-256", Value: f.Process.SHA256, Code: true},
 		{Name: "Rule", Value: c.Decided.Decision.Rule},
 	}
+	out = append(out, FindingFields(f)...)
 	if c.Joined > 0 {
 		out = append(out, notify.Field{Name: "Findings", Value: roundedCount(c.Joined + 1)})
 	}
