@@ -32,11 +32,18 @@ import (
 // Image is the name of the image that the containers run.
 const Image = "localhost/contraband-demo:1"
 
+// maxSocketPath is the longest path of a socket that containerd accepts, in bytes.
+const maxSocketPath = 104
+
+// startTimeout bounds the wait for containerd to serve requests.
+const startTimeout = time.Minute
+
 // Runtime is a running containerd.
 type Runtime struct {
 	Socket     string
 	dir        string
 	daemon     *exec.Cmd
+	exited     chan struct{} // closed when the daemon has exited
 	containers []*Container
 }
 
@@ -100,7 +107,11 @@ func start(ctx context.Context, dir, plugins string) (*Runtime, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, err
 	}
-	r := &Runtime{Socket: filepath.Join(dir, "containerd.sock"), dir: dir}
+	r := &Runtime{Socket: filepath.Join(dir, "containerd.sock"), dir: dir, exited: make(chan struct{})}
+	ttrpc := filepath.Join(dir, "ttrpc")
+	if over := len(r.Socket) - maxSocketPath; over > 0 {
+		return nil, fmt.Errorf("directory %q is %d bytes too long for containerd's sockets; set TMPDIR to a shorter one", dir, over)
+	}
 	config := fmt.Sprintf(`version = 2
 root = %q
 state = %q
@@ -109,7 +120,7 @@ state = %q
   address = %q
 [ttrpc]
   address = %q
-`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), plugins, r.Socket, r.Socket+".ttrpc")
+`, filepath.Join(dir, "root"), filepath.Join(dir, "state"), plugins, r.Socket, ttrpc)
 	if err := os.WriteFile(filepath.Join(dir, "containerd.toml"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}
@@ -124,23 +135,51 @@ state = %q
 	if err := r.daemon.Start(); err != nil {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
+	go func() {
+		r.daemon.Wait() // its log says why it ended
+		close(r.exited)
+	}()
+	if err := r.ready(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	if err := r.importImage(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-func (r *Runtime) importImage(ctx context.Context) error {
-	for range 100 {
-		if _, err := r.ctr(ctx, nil, "version"); err == nil {
-			break
+// ready waits until containerd serves requests. It fails at once when containerd exits:
+// ctr would wait for a socket that never comes.
+func (r *Runtime) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := r.ctr(attempt, nil, "version")
+		cancel()
+		if err == nil {
+			return nil
 		}
 		select {
+		case <-r.exited:
+			return fmt.Errorf("containerd exited:\n%s", r.lastLog())
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("containerd is not ready after %s: %w\n%s", startTimeout, err, r.lastLog())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// lastLog returns the end of containerd's log.
+func (r *Runtime) lastLog() string {
+	log, err := os.ReadFile(filepath.Join(r.dir, "containerd.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(log[max(0, len(log)-2000):]))
+}
+
+func (r *Runtime) importImage(ctx context.Context) error {
 	file := filepath.Join(r.dir, "image.tar")
 	if err := WriteImage(file); err != nil {
 		return err
@@ -312,11 +351,11 @@ func (r *Runtime) Close() error {
 	for _, c := range slices.Clone(r.containers) {
 		errs = append(errs, c.Remove(ctx))
 	}
-	errs = append(errs, r.daemon.Process.Signal(syscall.SIGTERM))
-	ended := make(chan error, 1)
-	go func() { ended <- r.daemon.Wait() }()
+	if err := r.daemon.Process.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+		errs = append(errs, err)
+	}
 	select {
-	case <-ended: // its exit status after a signal means nothing
+	case <-r.exited: // its exit status after a signal means nothing
 	case <-ctx.Done():
 		errs = append(errs, r.daemon.Process.Kill(), ctx.Err())
 	}
