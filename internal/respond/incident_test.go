@@ -334,7 +334,7 @@ rules:
 		t.Errorf("the malware's finding: %v", err)
 	}
 	messages, err := w.slack.Messages()
-	for end := time.Now().Add(2 * time.Second); len(messages) < 2 && time.Now().Before(end); messages, err = w.slack.Messages() {
+	for end := time.Now().Add(time.Minute); len(messages) < 2 && time.Now().Before(end); messages, err = w.slack.Messages() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if err != nil || len(messages) != 2 {

@@ -53,8 +53,8 @@ run "an_organization" {
   command = apply
 
   assert {
-    condition     = google_scc_v2_organization_notification_config.findings[0].streaming_config[0].filter == "NOT (category=\"Execution: Added Malicious Binary Executed\" AND (parent=\"organizations/123456789/sources/42\" OR parent=\"organizations/123456789/sources/42/locations/global\"))"
-    error_message = "The filter must leave out our own escalations, and nothing else."
+    condition     = google_scc_v2_organization_notification_config.findings[0].streaming_config[0].filter == "(finding_class=\"THREAT\" OR finding_class=\"SCC_ERROR\") AND (-category=\"Execution: Added Malicious Binary Executed\" OR (-parent=\"organizations/123456789/sources/42\" AND -parent=\"organizations/123456789/sources/42/locations/global\"))"
+    error_message = "The filter takes threats and detector errors, without our own escalations."
   }
   assert {
     condition     = output.source == "organizations/123456789/sources/42" && length(google_scc_v2_organization_source.contraband) == 1
