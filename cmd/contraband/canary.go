@@ -27,19 +27,20 @@ func canaryCommand() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "canary",
-		Short: "Run a harmless program in a container and measure kernel to page",
-		Long: `Drops the canary, a harmless program whose hash the built-in indicator list
-knows, into a container, runs it, and waits for its page.
+		Short: "Run a harmless program and measure the time to its page",
+		Long: `Writes the canary, a harmless program that the built-in indicator list contains,
+to a container, runs it, and waits for its page.
 
-Without --in it starts a container of its own (root, containerd, runc, busybox).
-With --in it uses yours: give the command that runs a program in it with standard
-input attached. It needs sh, cat, mkdir, chmod and rm there.
+By default it starts a container (needs root, containerd, runc and busybox).
+With --in it uses an existing one: pass the command that runs a program in it
+with standard input attached. The container needs sh, cat, mkdir, chmod and rm.
 
-It asks the running "contraband up"; for a real deployment give --casebook and
-put an identity token into CONTRABAND_TOKEN. Exit status 1 when no page came.`,
+Queries the running "contraband up". For a deployment, set --casebook and put an
+identity token into CONTRABAND_TOKEN. Exits with status 1 if no page was sent.`,
 		Example: `  contraband canary
   contraband canary --in "docker exec -i web"
-  contraband canary --in "kubectl exec -i -n shop deploy/web --" --casebook https://casebook-xyz.run.app`,
+  contraband canary --in "kubectl exec -i -n shop deploy/web --" \
+    --casebook https://casebook-xyz.run.app`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
@@ -60,36 +61,36 @@ put an identity token into CONTRABAND_TOKEN. Exit status 1 when no page came.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&in, "in", "", `command that runs a program in your container ("docker exec -i web")`)
+	f.StringVar(&in, "in", "", "`command` that runs a program in an existing container")
 	f.StringVar(&casebookURL, "casebook", "", casebookFlag)
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	f.DurationVar(&timeout, "timeout", 60*time.Second, "how long to wait for the page")
+	f.DurationVar(&timeout, "timeout", 60*time.Second, "`time` to wait for the page")
 	return cmd
 }
 
 type canaryResult struct {
 	Case       string  `json:"case"`
 	Verdict    string  `json:"verdict"`
-	DetectedMS float64 `json:"detected_ms"` // exec to the sensor's user space; 0 when the finding does not say
-	PagedMS    float64 `json:"paged_ms"`    // exec to the page (or, in a case already open, to its edit)
+	DetectedMS float64 `json:"detected_ms"` // exec to the sensor's user space; 0 if the finding does not say
+	PagedMS    float64 `json:"paged_ms"`    // exec to the page, or to its edit if the incident was paged before
 }
 
-const casebookFlag = "address of a deployed casebook (default: the running `contraband up`)"
+const casebookFlag = "`URL` of a deployed casebook (default: the running \"contraband up\")"
 
-// casebookOf is where cases are asked for: a deployed casebook, or what runs here.
+// casebookOf returns a client of a deployed casebook, or of the running pipeline.
 func casebookOf(url string) (local.Client, error) {
 	if url != "" {
 		return local.Client{URL: strings.TrimSuffix(url, "/"), Token: os.Getenv("CONTRABAND_TOKEN"), Remote: true}, nil
 	}
 	c, err := local.Find(local.RuntimeFile())
 	if err != nil {
-		return c, fmt.Errorf("%w: start it with `sudo contraband up`, or give --casebook", err)
+		return c, fmt.Errorf("%w: start it with `sudo contraband up`, or set --casebook", err)
 	}
 	return c, nil
 }
 
-// runCanary lets the program run once. A file name of its own tells this run
-// from others; the program's path in the case does the same for a new case.
+// runCanary runs the canary once and waits for its page. A unique file name distinguishes
+// this run from others.
 func runCanary(ctx context.Context, c local.Client, in []string) (r canaryResult, err error) {
 	program, err := canary.Here(time.Second)
 	if err != nil {
@@ -104,32 +105,48 @@ func runCanary(ctx context.Context, c local.Client, in []string) (r canaryResult
 		joined[k.ID] = k.Joined + 1
 	}
 	path := "/tmp/contraband-canary-" + uuid.NewString()
-	script := `mkdir -p /tmp && cat > "$0" && chmod +x "$0" && "$0"; status=$?; rm -f "$0"; exit $status`
-	if len(in) == 0 {
-		rt, err := containers.Start(ctx, filepath.Dir(ownContainerd))
-		if err != nil {
+	await := func() (canaryResult, error) { return awaitPage(ctx, c, canary.SHA256(program), path, joined) }
+	if len(in) > 0 {
+		if err := execIn(ctx, in, program, path); err != nil {
 			return r, err
 		}
-		defer func() { err = errors.Join(err, rt.Close()) }()
-		ctr, err := rt.Run(ctx, "canary-"+uuid.NewString(), nil)
-		if err != nil {
-			return r, err
-		}
-		if _, err := ctr.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", script, path); err != nil {
-			return r, err
-		}
-	} else {
-		run := exec.CommandContext(ctx, in[0], append(in[1:], "sh", "-c", script, path)...)
-		run.Stdin = bytes.NewReader(program)
-		if out, err := run.CombinedOutput(); err != nil {
-			return r, fmt.Errorf("run the canary with %q: %w: %s", strings.Join(in, " "), err, bytes.TrimSpace(out))
-		}
+		return await()
 	}
-	return awaitPage(ctx, c, canary.SHA256(program), path, joined)
+	return inOwnContainer(ctx, program, path, await)
 }
 
-// awaitPage waits for a case of the canary's hash that is new or has grown, and
-// whose page shows it.
+// canaryScript writes standard input to a file, runs it and removes it.
+const canaryScript = `mkdir -p /tmp && cat > "$0" && chmod +x "$0" && "$0"; status=$?; rm -f "$0"; exit $status`
+
+// inOwnContainer runs the canary in a new container, which exists until await returns.
+func inOwnContainer(ctx context.Context, program []byte, path string, await func() (canaryResult, error)) (r canaryResult, err error) {
+	rt, err := containers.Start(ctx, filepath.Dir(ownContainerd))
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, rt.Close()) }()
+	ctr, err := rt.Run(ctx, "canary-"+uuid.NewString(), nil)
+	if err != nil {
+		return r, err
+	}
+	if _, err := ctr.Exec(ctx, bytes.NewReader(program), "/bin/sh", "-c", canaryScript, path); err != nil {
+		return r, err
+	}
+	return await()
+}
+
+// execIn runs the canary in an existing container, with the command that runs programs in it.
+func execIn(ctx context.Context, command []string, program []byte, path string) error {
+	run := exec.CommandContext(ctx, command[0], append(command[1:], "sh", "-c", canaryScript, path)...)
+	run.Stdin = bytes.NewReader(program)
+	if out, err := run.CombinedOutput(); err != nil {
+		return fmt.Errorf("run the canary with %q: %w: %s", strings.Join(command, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// awaitPage waits for a case of the canary's hash that is new or has grown, and whose page
+// shows the run.
 func awaitPage(ctx context.Context, c local.Client, sum, path string, joined map[string]int) (canaryResult, error) {
 	for {
 		all, err := c.Cases(ctx)
@@ -138,23 +155,25 @@ func awaitPage(ctx context.Context, c local.Client, sum, path string, joined map
 		}
 		for _, k := range all {
 			f := k.Decided.Finding
-			if f.Process.SHA256 != sum || k.Paged == nil || k.Joined+1 <= joined[k.ID] || joined[k.ID] == 0 && f.Process.Path != path {
+			grown := k.Joined+1 > joined[k.ID]
+			known := joined[k.ID] > 0
+			if f.Process.SHA256 != sum || k.Paged == nil || !grown || !known && f.Process.Path != path {
 				continue
 			}
 			if k.Paged.Error != "" {
-				return canaryResult{}, fmt.Errorf("case %s: the page could not be sent: %s", k.ID, k.Paged.Error)
+				return canaryResult{}, fmt.Errorf("case %s: page not sent: %s", k.ID, k.Paged.Error)
 			}
 			v, err := c.Case(ctx, k.ID)
 			if err != nil {
 				return canaryResult{}, err
 			}
-			if r := measure(v); r.PagedMS > 0 { // else the page is the incident's, and does not show this run yet
+			if r := measure(v); r.PagedMS > 0 { // else the incident's page does not show this run yet
 				return r, nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return canaryResult{}, errors.New("no page came: the canary ran and nobody was told. Is the sensor on this node? See `contraband doctor`")
+			return canaryResult{}, errors.New("the canary ran but no page was sent: does a sensor watch this node? See `contraband doctor`")
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -171,7 +190,7 @@ func measure(v local.CaseView) canaryResult {
 		switch {
 		case m.Stage == "seen" && v.Case.Joined == 0:
 			r.DetectedMS = ms
-		case (m.Stage == "paged" || m.Stage == "page-edited") && ms > 0 && r.PagedMS == 0: // an edit where the incident was told before
+		case (m.Stage == "paged" || m.Stage == "page-edited") && ms > 0 && r.PagedMS == 0: // an edit if the incident was paged before
 			r.PagedMS = ms
 		}
 	}

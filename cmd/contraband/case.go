@@ -21,12 +21,13 @@ func caseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "case [ID]",
 		Short: "List the cases, or show one",
-		Long: `Without an ID it lists all cases, the newest first. It asks the running "contraband
-up" over loopback; for a real deployment give --casebook and put an identity token
-into CONTRABAND_TOKEN.`,
+		Long: `Without an ID it lists all cases, newest first. Queries the running "contraband
+up". For a deployment, set --casebook and put an identity token into
+CONTRABAND_TOKEN.`,
 		Example: `  contraband case
   contraband case 0123456789abcdef
-  CONTRABAND_TOKEN=$(gcloud auth print-identity-token) contraband case --casebook https://contraband-casebook-xyz.run.app`,
+  CONTRABAND_TOKEN=$(gcloud auth print-identity-token) \
+    contraband case --casebook https://contraband-casebook-xyz.run.app`,
 		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			c, err := casebookOf(casebookURL)
@@ -57,7 +58,7 @@ into CONTRABAND_TOKEN.`,
 			}
 			v, err := c.Case(cmd.Context(), args[0])
 			if errors.Is(err, local.ErrNotFound) {
-				return fmt.Errorf("there is no case %q: `contraband case` lists them", args[0])
+				return fmt.Errorf("case %q: %w; `contraband case` lists all cases", args[0], err)
 			}
 			if err != nil {
 				return err

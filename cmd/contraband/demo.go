@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -35,20 +34,21 @@ func demoCommand() *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "See it work: an added program in a real container is found, paged and frozen",
-		Long: `Starts a containerd of its own, "contraband up" with a policy that acts on the
-demo's container alone, and a container; drops a harmless program into it, runs
-it, and shows what happens, each line with the milliseconds since the exec. It
-ends by itself: exit status 0 when every stage was reached, else 1 and the stage
-that was not. Needs root, containerd, runc and busybox ("make demo" installs them).`,
+		Short: "Show the whole pipeline on a container of its own",
+		Long: `Starts a private containerd, "contraband up" with a policy that acts on the
+demo's container only, and a container. Then it runs a harmless added program in
+the container and prints each stage with the milliseconds since the exec. Exits
+with status 1 if a stage is not reached within a minute, and names it.
+
+Needs root, containerd, runc and busybox ("make demo" installs them).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &demo{out: cmd.OutOrStdout(), keep: keep, dir: dir}
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "directory of the demo (default: a temporary one, removed at the end)")
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave everything running until Ctrl-C, to look around")
+	cmd.Flags().StringVar(&dir, "dir", "", "`directory` of the demo (default: a temporary one)")
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep everything running until Ctrl-C")
 	return cmd
 }
 
@@ -67,8 +67,11 @@ type demo struct {
 
 func (d *demo) say(format string, a ...any) { fmt.Fprintf(d.out, format+"\n", a...) }
 
-// stages that must be reached, in the words of the timeline.
-var stages = []string{"executed", "seen", "hashed", "attributed", "raised", "verdict", "decided", "escalated", "paged", "frozen", "evidence", "reported"}
+// stages are the stages of the timeline that must be reached.
+var stages = []string{
+	"executed", "seen", "hashed", "attributed", "raised", "verdict", "decided", "escalated", "paged", "frozen", "evidence",
+	"reported",
+}
 
 func (d *demo) run(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
@@ -88,10 +91,10 @@ func (d *demo) run(ctx context.Context) (err error) {
 		what string
 		do   func(context.Context) error
 	}{
-		{"starting a containerd of our own", d.startRuntime},
+		{"starting a private containerd", d.startRuntime},
 		{"starting `contraband up`", d.startUp},
 		{"starting a container from a local image", d.startContainer},
-		{"dropping a harmless program into it and running it", d.drop},
+		{"running a harmless added program in it", d.drop},
 	} {
 		d.say("* %s", part.what)
 		if err := part.do(ctx); err != nil {
@@ -106,7 +109,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	d.summary()
 	if d.keep {
-		d.say("\nleft running; open %s\nstop with Ctrl-C", d.client.Key())
+		d.say("\nstill running: open %s\npress Ctrl-C to stop", d.client.Key())
 		<-ctx.Done()
 	}
 	return nil
@@ -117,7 +120,7 @@ func (d *demo) startRuntime(ctx context.Context) (err error) {
 	return err
 }
 
-// startUp starts a process of its own, so that it is the same as a user's.
+// startUp starts `contraband up` as a separate process, as a user would.
 func (d *demo) startUp(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -134,10 +137,11 @@ func (d *demo) startUp(ctx context.Context) error {
 	defer log.Close()
 	announced := filepath.Join(d.dir, "up.json")
 	os.Remove(announced) // of an earlier run in the same directory
-	d.up = exec.Command(self, "up", "--dir", filepath.Join(d.dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy, "--containerd", d.runtime.Socket)
+	d.up = exec.Command(self, "up", "--dir", filepath.Join(d.dir, "state"), "--listen", "127.0.0.1:0", "--policy", policy,
+		"--containerd", d.runtime.Socket)
 	d.up.Env = append(os.Environ(), "CONTRABAND_RUNTIME="+announced)
 	d.up.Stdout, d.up.Stderr = log, log
-	d.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is the demo's; it stops this in its turn
+	d.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C must reach the demo only, which stops this process
 	if err := d.up.Start(); err != nil {
 		return err
 	}
@@ -153,17 +157,18 @@ func (d *demo) startUp(ctx context.Context) error {
 		case err := <-exited:
 			d.up = nil
 			text, _ := os.ReadFile(log.Name())
-			return fmt.Errorf("it ended: %v\n%s", err, text)
+			return fmt.Errorf("exited: %v\n%s", err, text)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("it does not answer: %w", err)
+	return fmt.Errorf("not reachable after 30 seconds: %w", err)
 }
 
 func (d *demo) startContainer(ctx context.Context) (err error) {
-	d.container, err = d.runtime.Run(ctx, fmt.Sprintf("demo-%d", time.Now().UnixNano()), map[string]string{demoLabel: "true", "owner": "you"})
+	labels := map[string]string{demoLabel: "true", "owner": "you"}
+	d.container, err = d.runtime.Run(ctx, fmt.Sprintf("demo-%d", time.Now().UnixNano()), labels)
 	return err
 }
 
@@ -178,8 +183,8 @@ func (d *demo) drop(ctx context.Context) (err error) {
 	return d.container.Start(ctx, "/tmp/.x/kdevtmpfsi")
 }
 
-// follow prints each new line of the case's timeline until every stage was
-// reached, and says which was not when that takes longer than a minute.
+// follow prints the case's timeline as it grows until every stage is reached. It returns an
+// error that names a stage that is not reached within a minute.
 func (d *demo) follow(ctx context.Context) error {
 	d.say("\n%10s  %-11s %s", "ms", "stage", "")
 	shown, reached := map[casetext.TimelineEntry]bool{}, map[string]bool{}
@@ -226,7 +231,7 @@ func (d *demo) log() string {
 	return string(text[max(0, len(text)-4000):])
 }
 
-// findCase answers the case about a container, or ErrNotFound.
+// findCase returns the case about a container, or local.ErrNotFound.
 func findCase(ctx context.Context, c local.Client, container string, since time.Time) (cases.Case, error) {
 	all, err := c.Cases(ctx)
 	if err != nil {
@@ -241,10 +246,10 @@ func findCase(ctx context.Context, c local.Client, container string, since time.
 	return cases.Case{}, local.ErrNotFound
 }
 
-// verify asks the kernel and the stores, not the timeline.
+// verify checks the results in the kernel and in the stores.
 func (d *demo) verify(ctx context.Context) error {
 	if !d.container.Frozen() {
-		return errors.New("stage \"frozen\": the kernel says that the container is not frozen")
+		return errors.New("stage \"frozen\": the kernel does not report the container as frozen")
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.client.URL+"/cases/"+d.view.Case.ID+"/evidence", nil)
 	if err != nil {
@@ -258,14 +263,14 @@ func (d *demo) verify(ctx context.Context) error {
 	defer resp.Body.Close()
 	saved, err := io.ReadAll(resp.Body)
 	if err != nil || !bytes.Equal(saved, d.bin) {
-		return fmt.Errorf("stage \"evidence\": the %d bytes saved are not the %d that ran (%v)", len(saved), len(d.bin), err)
+		return fmt.Errorf("stage \"evidence\": the %d saved bytes differ from the %d that ran (%v)", len(saved), len(d.bin), err)
 	}
 	s, err := d.client.Status(ctx)
 	if err != nil {
 		return err
 	}
 	if s.Dead != 0 {
-		return fmt.Errorf("nothing was to be lost, and there are dead letters: %q", s.DeadReasons)
+		return fmt.Errorf("unexpected dead letters: %q", s.DeadReasons)
 	}
 	return nil
 }
@@ -284,7 +289,7 @@ func (d *demo) summary() {
 		{"hashed", "hashed", d.view.Case.Decided.Finding.Process.SHA256},
 		{"escalated", "escalated", "Execution: Added Malicious Binary Executed"},
 		{"paged", "paged", d.view.Case.Paged.Link},
-		{"frozen", "frozen", "the kernel says so too"},
+		{"frozen", "frozen", "confirmed by the kernel"},
 		{"evidence", "evidence", "SHA-256 " + canary.SHA256(d.bin) + ", compared byte for byte"},
 	} {
 		d.say("  %-10s %8.1f ms  %s", s.word, float64(at[s.stage].Sub(start).Microseconds())/1000, s.more)
@@ -294,7 +299,7 @@ func (d *demo) summary() {
 func (d *demo) stop() error {
 	var errs []error
 	if d.up != nil {
-		// The process group is not signalled: only the process that we started.
+		// Only the process that the demo started is signalled.
 		if err := d.up.Process.Signal(syscall.SIGTERM); err == nil {
 			errs = append(errs, waitGone(d.up.Process.Pid))
 		}
@@ -305,7 +310,7 @@ func (d *demo) stop() error {
 	return errors.Join(errs...)
 }
 
-// waitGone waits until a child that somebody else reaps has ended.
+// waitGone waits until a process that another goroutine reaps has ended.
 func waitGone(pid int) error {
 	for range 500 {
 		if err := syscall.Kill(pid, 0); err != nil {
@@ -313,15 +318,5 @@ func waitGone(pid int) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	return fmt.Errorf("process %d (`contraband up`) does not end; see its log", pid)
-}
-
-// oneLine makes text from a case fit for a terminal: no control characters.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return '?'
-		}
-		return r
-	}, s)
+	return fmt.Errorf("process %d (`contraband up`) did not exit; see its log", pid)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,10 +20,10 @@ import (
 	"github.com/contraband-dev/contraband/sensor"
 )
 
-// check is one thing that doctor looks at.
+// check is the result of one check.
 type check struct {
 	Name   string `json:"name"`
-	State  string `json:"state"` // ok, warn (something is missing that not everybody needs), fail
+	State  string `json:"state"` // ok, warn (something optional is missing), fail
 	What   string `json:"what"`
 	Advice string `json:"advice,omitempty"`
 }
@@ -31,21 +32,22 @@ func doctorCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "What works here, and what to do about the rest",
-		Long: `Looks at this machine: the kernel, the container runtimes, the rights, and the
-configuration of "contraband up". What the kernel can do is found out by doing it. Exit status 1 when "contraband
-up" cannot watch this machine.`,
+		Short: "Check this machine and suggest fixes",
+		Long: `Checks the kernel, the container runtimes, the privileges, and the configuration
+of "contraband up" on this machine. What the kernel supports is found out by
+loading the sensor's programs. Exits with status 1 if "contraband up" cannot
+watch this machine.`,
 		Example: `  sudo contraband doctor
   sudo contraband doctor --json | jq '.[] | select(.state != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			checks := examine(cmd.Context())
-			if err := tell(cmd.OutOrStdout(), checks, asJSON); err != nil {
+			checks := runChecks(cmd.Context())
+			if err := printChecks(cmd.OutOrStdout(), checks, asJSON); err != nil {
 				return err
 			}
 			for _, c := range checks {
 				if c.State == "fail" {
-					return fmt.Errorf("this machine cannot be watched yet: %s", c.Name)
+					return fmt.Errorf("cannot watch this machine: check %q failed", c.Name)
 				}
 			}
 			return nil
@@ -55,7 +57,7 @@ up" cannot watch this machine.`,
 	return cmd
 }
 
-func tell(out io.Writer, checks []check, asJSON bool) error {
+func printChecks(out io.Writer, checks []check, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(out).Encode(checks)
 	}
@@ -70,8 +72,9 @@ func tell(out io.Writer, checks []check, asJSON bool) error {
 	return nil
 }
 
-func examine(ctx context.Context) []check {
-	return append(append([]check{rights(), kernel()}, programs()...), append(append([]check{cgroups()}, runtimes()...), demoCheck(), running(ctx), slackCheck(), virusTotal())...)
+func runChecks(ctx context.Context) []check {
+	return slices.Concat([]check{privileges(), kernel()}, programs(), []check{cgroups()}, runtimes(),
+		[]check{demoCheck(), running(ctx), slackCheck(), virusTotal()})
 }
 
 func ok(name, what string) check { return check{Name: name, State: "ok", What: what} }
@@ -82,11 +85,12 @@ func fail(name, what, advice string) check {
 	return check{Name: name, State: "fail", What: what, Advice: advice}
 }
 
-func rights() check {
+func privileges() check {
 	if os.Geteuid() != 0 {
-		return fail("rights", fmt.Sprintf("running as user %d", os.Geteuid()), "run as root: the sensor loads BPF programs and opens other processes' files")
+		return fail("privileges", fmt.Sprintf("running as user %d", os.Geteuid()),
+			"run as root: the sensor loads BPF programs and opens files of other processes")
 	}
-	return ok("rights", "root")
+	return ok("privileges", "root")
 }
 
 func kernel() check {
@@ -96,12 +100,13 @@ func kernel() check {
 	}
 	release := unix.ByteSliceToString(u.Release[:])
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		return fail("kernel", release+", without BTF", "use a kernel with CONFIG_DEBUG_INFO_BTF (Debian 12, Ubuntu 22.04, COS 97 and later have it)")
+		return fail("kernel", release+", without BTF",
+			"use a kernel with CONFIG_DEBUG_INFO_BTF (Debian 12, Ubuntu 22.04, COS 97 and later have it)")
 	}
 	return ok("kernel", release+", with BTF")
 }
 
-// programs finds out by loading and by running programs of its own: no file tells.
+// programs loads the BPF programs and runs the sensor's self-test.
 func programs() []check {
 	dir, err := os.MkdirTemp("", "contraband-doctor-")
 	if err != nil {
@@ -109,26 +114,29 @@ func programs() []check {
 	}
 	defer os.RemoveAll(dir)
 	publish := func(context.Context, []byte) error { return errors.New("doctor publishes nothing") }
-	s, err := sensor.New(sensor.Config{Node: "doctor", StateDir: dir, Publish: publish, CRI: []string{}, Containerd: []string{}, Docker: []string{},
-		Log: slog.New(slog.DiscardHandler)})
+	s, err := sensor.New(sensor.Config{
+		Node: "doctor", StateDir: dir, Publish: publish, CRI: []string{}, Containerd: []string{}, Docker: []string{},
+		Log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
-		return []check{fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "), "root (or CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE) is needed, and a kernel of 5.12 or later with BTF")}
+		return []check{fail("bpf programs", strings.ReplaceAll(err.Error(), "\n", "; "),
+			"run as root (or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE) on Linux 5.12 or later with BTF")}
 	}
 	wrong, err := s.Check(10 * time.Second)
 	if err := errors.Join(err, s.Close()); err != nil {
-		return []check{fail("bpf programs", err.Error(), "please report this with your kernel's version")}
+		return []check{fail("bpf programs", err.Error(), "please report this with your kernel version")}
 	}
 	out := []check{ok("bpf programs", "loaded and attached: "+s.Coverage().Tiers())}
 	if wrong != "" {
-		out = append(out, fail("self-test", wrong, "this kernel's answers are wrong: please report this with its version"))
+		out = append(out, fail("self-test", wrong, "please report this with your kernel version"))
 	} else {
-		out = append(out, ok("self-test", "this kernel's answers about overlay files are right"))
+		out = append(out, ok("self-test", "the origin of overlay files is recognized correctly"))
 	}
-	return append(out, sees(s.Coverage()))
+	return append(out, coverage(s.Coverage()))
 }
 
-// sees is what is covered here, said before anybody relies on it.
-func sees(c sensor.Coverage) check {
+// coverage reports which routes are detected on this kernel.
+func coverage(c sensor.Coverage) check {
 	var seen, unseen []string
 	for _, r := range sensor.AllRoutes {
 		if c.Routes()[r] != "" {
@@ -137,24 +145,24 @@ func sees(c sensor.Coverage) check {
 			unseen = append(unseen, string(r))
 		}
 	}
-	what := "seen: " + strings.Join(seen, ", ") + "; never: `sh script`, code without a file"
+	what := "detected: " + strings.Join(seen, ", ") + "; never detected: `sh script`, code without a file"
 	if len(unseen) == 0 {
 		return ok("coverage", what)
 	}
-	return warn("coverage", what+"; NOT on this kernel: "+strings.Join(unseen, ", "), strings.Join(c.Missing, "; ")+". Do not take silence about these for their absence")
+	return warn("coverage", what+"; NOT detected on this kernel: "+strings.Join(unseen, ", "), strings.Join(c.Missing, "; "))
 }
 
 func cgroups() check {
 	var s unix.Statfs_t
 	for _, dir := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
 		if unix.Statfs(dir, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC {
-			return ok("cgroups", "the unified hierarchy is at "+dir+": containers can be frozen")
+			return ok("cgroups", "version 2, mounted at "+dir+": containers can be frozen")
 		}
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err == nil {
 		return ok("cgroups", "version 1 with a freezer: containers can be frozen")
 	}
-	return fail("cgroups", "nothing that can freeze is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
+	return fail("cgroups", "no cgroup hierarchy that can freeze is mounted", "mount -t cgroup2 none /sys/fs/cgroup")
 }
 
 func runtimes() []check {
@@ -165,14 +173,15 @@ func runtimes() []check {
 		}
 	}
 	if len(out) == 0 {
-		out = append(out, warn("runtime", "no containerd, Docker or Podman socket is in its usual place", "containers are detected all the same, without name, image and labels; give --containerd if yours is elsewhere"))
+		out = append(out, warn("runtime", "no containerd, Docker or Podman socket found in the usual places",
+			"programs are still detected, but without the container's name, image and labels; set --containerd"))
 	}
 	return out
 }
 
 func demoCheck() check {
 	if err := containers.Missing(); err != nil {
-		return warn("demo and canary", err.Error(), "only `contraband demo` and `contraband canary` without --in need it")
+		return warn("demo and canary", err.Error(), "needed only by `contraband demo` and by `contraband canary` without --in")
 	}
 	return ok("demo and canary", "containerd, runc and busybox are installed")
 }
@@ -182,7 +191,8 @@ func running(ctx context.Context) check {
 	if err == nil {
 		var s local.Status
 		if s, err = c.Status(ctx); err == nil {
-			state := ok("contraband up", fmt.Sprintf("running at %s: %d findings, %d waiting, %d dead letters", c.URL, s.Findings, s.Waiting, s.Dead))
+			state := ok("contraband up",
+				fmt.Sprintf("running at %s: %d findings, %d undelivered messages, %d dead letters", c.URL, s.Findings, s.Waiting, s.Dead))
 			if s.Dead > 0 {
 				state = warn("contraband up", state.What, "dead letters: "+oneLine(strings.Join(s.DeadReasons, "; ")))
 			}
@@ -197,14 +207,16 @@ func slackCheck() check {
 	case token != "" && channel != "":
 		return ok("slack", "pages go to channel "+channel)
 	case token != "":
-		return warn("slack", "SLACK_TOKEN without SLACK_CHANNEL", "set SLACK_CHANNEL to the id of the channel that is to be paged")
+		return warn("slack", "SLACK_TOKEN is set but SLACK_CHANNEL is not", "set SLACK_CHANNEL to the ID of the channel to page")
 	}
-	return warn("slack", "no SLACK_TOKEN: pages are shown by a stand-in, nobody is woken", "set SLACK_TOKEN (chat:write, channels:history) and SLACK_CHANNEL")
+	return warn("slack", "no SLACK_TOKEN: pages are only shown by a built-in server",
+		"set SLACK_TOKEN (chat:write, channels:history) and SLACK_CHANNEL")
 }
 
 func virusTotal() check {
 	if os.Getenv("VT_API_KEY") != "" {
 		return ok("virustotal", "hashes are looked up; nothing is uploaded")
 	}
-	return warn("virustotal", "no VT_API_KEY: only the local indicator list is asked", "bring a key whose terms allow business workflows, or give --indicators")
+	return warn("virustotal", "no VT_API_KEY: only the local indicator list is used",
+		"set VT_API_KEY to a key whose terms allow business workflows, or set --indicators")
 }

@@ -18,10 +18,11 @@ func exceptionsCommand() *cobra.Command {
 	var casebook string
 	cmd := &cobra.Command{
 		Use:   "exceptions",
-		Short: "List what people have declared as expected; revoke it, or draft it for the policy file",
-		Long: `Lists the exceptions that people have declared by closing a case as expected, the
-newest first. It asks the running "contraband up", or the casebook that --casebook
-names. Those of the policy file are printed by "contraband policy FILE".`,
+		Short: "List, revoke or draft declared exceptions",
+		Long: `Lists the exceptions that people have declared by closing a case as expected,
+newest first. They are read from the running "contraband up", or from the
+casebook that --casebook names. "contraband policy FILE" prints those of the
+policy file.`,
 		Example: `  contraband exceptions
   contraband exceptions revoke 0123456789ab
   contraband exceptions draft --policy policy.yaml 0123456789ab | patch -p1`,
@@ -66,7 +67,7 @@ func draftCommand(casebook *string) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "draft ID",
-		Short: "Print the entry for the policy file, as a diff where --policy names the file",
+		Short: "Print the policy file entry, or a diff with --policy",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := casebookOf(*casebook)

@@ -47,10 +47,10 @@ func previewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "preview CASE|FILE",
 		Short: "Show who would be notified, why, and of what",
-		Long: `Prints which channels would be notified about a case, which route or source names
-each, and the message. CASE is a case of the running "contraband up", or of the
-casebook that --casebook names; FILE is a recorded finding, which is decided by
---policy and looked up nowhere. Nothing is sent.`,
+		Long: `Prints which channels would be notified about a case, which route or source
+names each, and the message. CASE is a case of the running "contraband up", or
+of the casebook that --casebook names; FILE is a recorded finding, which is
+decided by --policy and looked up nowhere. Nothing is sent.`,
 		Example: `  contraband page preview 0123456789abcdef
   contraband page preview --policy policy.yaml --channel slack finding.json
   contraband page preview --html page.html finding.json`,
@@ -67,10 +67,10 @@ casebook that --casebook names; FILE is a recorded finding, which is decided by
 			return previewCase(cmd.OutOrStdout(), c, rules, o)
 		},
 	}
-	cmd.Flags().StringVar(&o.channel, "channel", "", "print what this kind of channel is sent: slack, chat, email, pagerduty or webhook")
-	cmd.Flags().StringVar(&o.policy, "policy", "", "policy file with the routes; default: the built-in policy")
+	cmd.Flags().StringVar(&o.channel, "channel", "", "print what this `kind` of channel is sent: slack, chat, email, pagerduty or webhook")
+	cmd.Flags().StringVar(&o.policy, "policy", "", "policy `file` with the routes (default: the built-in policy)")
 	cmd.Flags().StringVar(&o.casebook, "casebook", "", casebookFlag)
-	cmd.Flags().StringVar(&o.html, "html", "", "write what Slack would show to this file")
+	cmd.Flags().StringVar(&o.html, "html", "", "write what Slack would show to this `file`")
 	return cmd
 }
 

@@ -21,7 +21,7 @@ func policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy [FILE]",
 		Short: "Check a policy file and print what it does",
-		Long: `Reads a policy file as the functions do: every mistake is reported, each with its
+		Long: `Reads a policy file as the functions do and reports every mistake with its
 place. Then it prints the rules in their order, of which the first that matches
 decides, the exceptions and the guards. Without a file it prints the built-in
 policy, to begin one of your own with.
@@ -93,9 +93,9 @@ func explainCommand() *cobra.Command {
 		Use:   "explain CASE|FILE",
 		Short: "Print which exception matches a finding, and why the others do not",
 		Long: `Compares a finding with each exception of the policy file and of the file of
-exceptions. FILE is a recorded finding, which is looked up nowhere; CASE is a case
-of the running "contraband up", or of the casebook that --casebook names. Then it
-prints what the policy does about the finding.`,
+exceptions. FILE is a recorded finding, which is looked up nowhere; CASE is a
+case of the running "contraband up", or of the casebook that --casebook names.
+Then it prints what the policy does about the finding.`,
 		Example: `  contraband policy explain --policy policy.yaml finding.json
   contraband policy explain --exceptions exceptions.yaml 0123456789abcdef`,
 		Args: cobra.ExactArgs(1),

@@ -19,14 +19,14 @@ func replayCommand() *cobra.Command {
 	var policy string
 	cmd := &cobra.Command{
 		Use:   "replay FILE...",
-		Short: "Publish recorded notifications and tell what became of each",
-		Long: `Publishes each file's bytes as one notification, waits, and prints one line a
-file: the case it led to, or that it was acknowledged and why, or dead-lettered
-and why. Needs no root and no kernel support. With "contraband up" running the
-files go there; with --policy, or without one running, a pipeline is started for
-them in a temporary directory, and ends with the command.
+		Short: "Publish recorded notifications and print the outcome of each",
+		Long: `Publishes each file as one notification, waits, and prints one line per file:
+the case that it joined, or why it was acknowledged or dead-lettered. Needs
+neither root nor kernel support. If "contraband up" is running, the files are
+published there. With --policy, or if it is not running, a pipeline is started
+for the files in a temporary directory and stopped at the end.
 
-Exit status 0 when each has an outcome, 1 when one has none.`,
+Exits with status 1 if a file has no outcome.`,
 		Example: `  contraband replay finding.json
   contraband replay --policy policy.yaml findings/*.json`,
 		Args: cobra.MinimumNArgs(1),
@@ -51,11 +51,12 @@ Exit status 0 when each has an outcome, 1 when one has none.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&policy, "policy", "", "policy file: a pipeline with it is started for the files, also where one runs")
+	cmd.Flags().StringVar(&policy, "policy", "", "policy `file`; starts a temporary pipeline even if one is running")
 	return cmd
 }
 
-// someMachine is the running one, else, or with a policy, one for this command alone.
+// someMachine returns the running pipeline, or starts one for this command if none is running
+// or a policy is given.
 func someMachine(ctx context.Context, policy string) (local.Client, func(), error) {
 	var c local.Client
 	if policy == "" {
@@ -66,7 +67,7 @@ func someMachine(ctx context.Context, policy string) (local.Client, func(), erro
 		if err == nil {
 			return c, func() {}, nil
 		}
-		slog.Info("a pipeline is started for these files alone: " + err.Error())
+		slog.Info("starting a temporary pipeline for these files: " + err.Error())
 	}
 	dir, err := os.MkdirTemp("", "contraband-replay")
 	if err != nil {
@@ -90,7 +91,7 @@ func replay(ctx context.Context, c local.Client, file string) (string, error) {
 	}
 	outcomes, err := c.Outcome(ctx, id)
 	if errors.Is(err, local.ErrNotFound) {
-		return "", errors.New("nothing came of it within half a minute: see the log of `contraband up`")
+		return "", errors.New("no outcome within 30 seconds: see the log of `contraband up`")
 	}
 	if err != nil {
 		return "", err

@@ -31,17 +31,17 @@ const (
 	topicDead       = "dead-letters"
 )
 
-// broker is Pub/Sub on one machine: pstest speaks the protocol, and what it
-// lacks is added: a journal on disk that a publish reaches before it is
-// acknowledged, and push delivery, repeated until the function answers 2xx.
+// broker is Pub/Sub on one machine. pstest speaks the protocol; broker adds a journal on
+// disk, written before a publish is acknowledged, and push delivery, which is retried until
+// the function returns 2xx.
 type broker struct {
 	server *pstest.Server
 	client *pubsub.Client
 	db     *bbolt.DB
 }
 
-// The journal: sequence -> entry, until the message is delivered; what is
-// published to the dead-letter topic stays.
+// Buckets of the journal, keyed by sequence number. Entries are deleted when the message is
+// delivered; messages to the dead-letter topic are kept.
 var (
 	bucketJournal = []byte("journal")
 	bucketDead    = []byte("dead")
@@ -53,7 +53,7 @@ type entry struct {
 	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
-// journalled marks a message with its sequence in the journal; it is taken off
+// journalled is the attribute with a message's sequence number in the journal; it is removed
 // before delivery.
 const journalled = "contraband-journal"
 
@@ -81,7 +81,7 @@ func startBroker(ctx context.Context, file string) (*broker, error) {
 			return nil, errors.Join(err, b.close())
 		}
 		if name == topicDead {
-			continue // nobody is pushed a dead letter
+			continue // dead letters are not delivered
 		}
 		if _, err := b.client.SubscriptionAdminClient.CreateSubscription(ctx, &pubsubpb.Subscription{
 			Name: "projects/" + project + "/subscriptions/" + name, Topic: topic, AckDeadlineSeconds: 600,
@@ -100,7 +100,7 @@ func (b *broker) close() error {
 	return errors.Join(append(errs, b.server.Close(), b.db.Close())...)
 }
 
-// options reach this broker from any Pub/Sub client.
+// options returns the options with which a Pub/Sub client connects to this broker.
 func (b *broker) options() []option.ClientOption {
 	return []option.ClientOption{
 		option.WithEndpoint(b.server.Addr), option.WithoutAuthentication(),
@@ -108,8 +108,8 @@ func (b *broker) options() []option.ClientOption {
 	}
 }
 
-// React journals what is published, and refuses it when it cannot be journalled:
-// an acknowledged publish is on disk.
+// React journals published messages. A publish that cannot be journalled is refused, so every
+// acknowledged message is on disk.
 func (b *broker) React(request any) (handled bool, ret any, err error) {
 	r, ok := request.(*pubsubpb.PublishRequest)
 	if !ok {
@@ -147,7 +147,8 @@ func (b *broker) React(request any) (handled bool, ret any, err error) {
 
 func key(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// replay publishes again what was not delivered before the process ended.
+// replay publishes the messages that were not delivered before the process ended, and returns
+// their number.
 func (b *broker) replay() (int, error) {
 	type left struct {
 		seq uint64
@@ -172,14 +173,16 @@ func (b *broker) replay() (int, error) {
 	return len(all), err
 }
 
-// push delivers a subscription's messages to a function as Pub/Sub does: a POST
-// of {message, subscription} to a path that ends in the topic's name. A message
-// is acknowledged on 2xx and tried again, with growing pauses, on anything else.
+// push delivers a subscription's messages to a function as Pub/Sub does: a POST of {message,
+// subscription} to a path that ends in the topic's name. A message is acknowledged on 2xx, else
+// delivered again after a growing pause.
 func (b *broker) push(ctx context.Context, name, base string) error {
 	sub := b.client.Subscriber(name)
-	sub.ReceiveSettings.MaxOutstandingMessages = 1000 // one that fails must not hold up the others
-	// The journal, not the subscription, remembers what is not delivered: nothing waits at the end.
-	sub.ReceiveSettings.ShutdownOptions = &pubsub.ShutdownOptions{Behavior: pubsub.ShutdownBehaviorNackImmediately, Timeout: time.Second}
+	sub.ReceiveSettings.MaxOutstandingMessages = 1000 // a failing message must not block others
+	// The journal remembers undelivered messages, so shutdown does not wait for the subscription.
+	sub.ReceiveSettings.ShutdownOptions = &pubsub.ShutdownOptions{
+		Behavior: pubsub.ShutdownBehaviorNackImmediately, Timeout: time.Second,
+	}
 	url := base + "/projects/" + project + "/topics/" + name
 	atOnce := make(chan struct{}, 8)
 	return sub.Receive(ctx, func(ctx context.Context, m *pubsub.Message) {
@@ -190,17 +193,18 @@ func (b *broker) push(ctx context.Context, name, base string) error {
 			if err == nil {
 				break
 			}
-			slog.Warn("to be delivered again", "topic", name, "message", m.ID, "error", err.Error(), "pause", pause)
+			slog.Warn("delivery failed; will retry", "topic", name, "message", m.ID, "error", err.Error(), "pause", pause)
 			select {
 			case <-ctx.Done():
-				m.Nack() // it stays in the journal
+				m.Nack() // it remains in the journal
 				return
 			case <-time.After(pause):
 			}
 		}
 		if seq, err := strconv.ParseUint(m.Attributes[journalled], 10, 64); err == nil {
-			if err := b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketJournal).Delete(key(seq)) }); err != nil {
-				slog.Error("the journal cannot be written: the message will come again after a restart", "error", err)
+			err := b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketJournal).Delete(key(seq)) })
+			if err != nil {
+				slog.Error("failed to update the journal; the message will be delivered again after a restart", "error", err)
 			}
 		}
 		m.Ack()
@@ -214,10 +218,11 @@ func deliver(ctx context.Context, url, subscription string, m *pubsub.Message) e
 			attributes[k] = v
 		}
 	}
+	published := m.PublishTime.UTC().Format(time.RFC3339Nano)
 	body, err := json.Marshal(map[string]any{
 		"message": map[string]any{
 			"data": m.Data, "attributes": attributes, "messageId": m.ID, "message_id": m.ID,
-			"publishTime": m.PublishTime.UTC().Format(time.RFC3339Nano), "publish_time": m.PublishTime.UTC().Format(time.RFC3339Nano),
+			"publishTime": published, "publish_time": published,
 		},
 		"subscription": "projects/" + project + "/subscriptions/" + subscription,
 	})
@@ -242,7 +247,7 @@ func deliver(ctx context.Context, url, subscription string, m *pubsub.Message) e
 	return err
 }
 
-// counts of what waits and what is dead.
+// counts returns the numbers of undelivered messages and of dead letters.
 func (b *broker) counts() (waiting, dead int, err error) {
 	err = b.db.View(func(tx *bbolt.Tx) error {
 		waiting, dead = tx.Bucket(bucketJournal).Stats().KeyN, tx.Bucket(bucketDead).Stats().KeyN
@@ -251,7 +256,7 @@ func (b *broker) counts() (waiting, dead int, err error) {
 	return waiting, dead, err
 }
 
-// deadLetters are the reasons, newest last.
+// deadLetters returns the reasons of the dead letters, newest last.
 func (b *broker) deadLetters() ([]string, error) {
 	var out []string
 	err := b.db.View(func(tx *bbolt.Tx) error {

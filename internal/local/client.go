@@ -24,20 +24,26 @@ import (
 type Client struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`
-	// Remote is a deployment's casebook, which has the cases and nothing else.
+	// Remote is true for a deployed casebook, which serves cases only.
 	Remote bool `json:"-"`
 }
 
-// ErrNotRunning means that no `contraband up` was found.
+// ErrNotRunning is returned if no `contraband up` was found.
 var ErrNotRunning = errors.New("no `contraband up` is running here")
 
-// ErrNotFound means that what was asked for is not there, or not yet.
+// ErrUnreachable is returned if a deployed casebook cannot be reached.
+var ErrUnreachable = errors.New("the casebook cannot be reached")
+
+// ErrRefused is returned if the service refuses what was asked for; the error has the reason.
+var ErrRefused = errors.New("refused")
+
+// ErrNotFound is returned if the requested object does not exist, or does not exist yet.
 var ErrNotFound = errors.New("not found")
 
 const rootsFile = "/run/contraband/up.json"
 
-// RuntimeFile is where a running Machine announces itself: $CONTRABAND_RUNTIME,
-// else a place that only this user can read.
+// RuntimeFile returns the path at which a running Machine announces itself:
+// $CONTRABAND_RUNTIME, else a file that only this user can read.
 func RuntimeFile() string {
 	if f := os.Getenv("CONTRABAND_RUNTIME"); f != "" {
 		return f
@@ -51,12 +57,12 @@ func RuntimeFile() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("contraband-%d", os.Getuid()), "up.json")
 }
 
-// Find finds the running Machine.
+// Find returns a client of the Machine that announced itself in a file.
 func Find(file string) (Client, error) {
 	body, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist) && mayBeRoots(file):
-		return Client{}, fmt.Errorf("%w that you can reach (root may have one: ask with sudo)", ErrNotRunning)
+		return Client{}, fmt.Errorf("%w that you can access (one may be running as root: try sudo)", ErrNotRunning)
 	case errors.Is(err, fs.ErrNotExist):
 		return Client{}, ErrNotRunning
 	case err != nil:
@@ -69,13 +75,13 @@ func Find(file string) (Client, error) {
 	return c, nil
 }
 
-// mayBeRoots tells whether root's Machine may run, seen by another user.
+// mayBeRoots reports whether a Machine of root may be running that this user cannot access.
 func mayBeRoots(file string) bool {
 	_, err := os.Stat(rootsFile)
 	return file != rootsFile && os.Getenv("CONTRABAND_RUNTIME") == "" && !errors.Is(err, fs.ErrNotExist)
 }
 
-// Key is the address of the pages for a browser.
+// Key returns the address at which a browser opens the pages.
 func (c Client) Key() string { return c.URL + "/?key=" + c.Token }
 
 func (c Client) do(ctx context.Context, method, path string, body []byte, out any) error {
@@ -87,7 +93,7 @@ func (c Client) do(ctx context.Context, method, path string, body []byte, out an
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		if c.Remote {
-			return fmt.Errorf("ask the casebook: %w", err)
+			return fmt.Errorf("%w: query casebook %q: %w", ErrUnreachable, c.URL, err)
 		}
 		return fmt.Errorf("%w (%v)", ErrNotRunning, err)
 	}
@@ -102,24 +108,24 @@ func (c Client) do(ctx context.Context, method, path string, body []byte, out an
 	return json.NewDecoder(resp.Body).Decode(out)
 }
 
-// Publish puts a notification on the findings topic and answers its id.
+// Publish publishes a notification to the findings topic and returns its message ID.
 func (c Client) Publish(ctx context.Context, body []byte) (id string, err error) {
 	var out struct{ ID string }
 	err = c.do(ctx, http.MethodPost, "/v1/publish", body, &out)
 	return out.ID, err
 }
 
-// Outcome waits up to half a minute for what became of a message.
+// Outcome waits up to 30 seconds for the outcome of a message.
 func (c Client) Outcome(ctx context.Context, id string) (out []respond.Result, err error) {
 	return out, c.do(ctx, http.MethodGet, "/v1/outcomes/"+id, nil, &out)
 }
 
-// Status of the machine.
+// Status returns the status of the pipeline.
 func (c Client) Status(ctx context.Context) (out Status, err error) {
 	return out, c.do(ctx, http.MethodGet, "/v1/status", nil, &out)
 }
 
-// Cases, the newest first.
+// Cases returns all cases, newest first.
 func (c Client) Cases(ctx context.Context) (out []cases.Case, err error) {
 	return out, c.do(ctx, http.MethodGet, "/api/cases", nil, &out)
 }
@@ -150,7 +156,7 @@ type CaseView struct {
 	Raw      json.RawMessage          `json:"-"`
 }
 
-// Case reads one.
+// Case returns one case.
 func (c Client) Case(ctx context.Context, id string) (out CaseView, err error) {
 	if err := c.do(ctx, http.MethodGet, "/api/cases/"+id, nil, &out.Raw); err != nil {
 		return out, err

@@ -24,13 +24,13 @@ import (
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
-// handler serves the pages and the API. Everything needs the token, as a
-// bearer, as the cookie that /?key=TOKEN sets, or (uploads) in a signature.
+// handler serves the pages and the API. Every request needs the token: as a bearer
+// token, in the cookie that /?key=TOKEN sets, or, for uploads, in a signature.
 func (m *Machine) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /upload/{key...}", m.upload.serve)
 	if m.slack != nil {
-		mux.Handle("/slack-api/", http.StripPrefix("/slack-api", m.slack.Handler())) // asks for the token itself
+		mux.Handle("/slack-api/", http.StripPrefix("/slack-api", m.slack.Handler())) // checks the token itself
 		mux.Handle("/slack/", m.guarded(http.StripPrefix("/slack", m.slack.Page())))
 	}
 	if m.sensor != nil {
@@ -39,12 +39,14 @@ func (m *Machine) handler() http.Handler {
 	mux.Handle("POST /v1/publish", m.guarded(http.HandlerFunc(m.publish)))
 	mux.Handle("GET /v1/outcomes/{id}", m.guarded(http.HandlerFunc(m.outcome)))
 	mux.Handle("GET /v1/status", m.guarded(http.HandlerFunc(m.status)))
-	mux.Handle("/", m.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { m.book.Casebook(w, r) })))
+	mux.Handle("/", m.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.book.Casebook(w, r)
+	})))
 	return onlyLoopback(mux)
 }
 
-// onlyLoopback refuses a name that merely resolves to this machine: that is how
-// a web page elsewhere would reach us.
+// onlyLoopback rejects requests for a host name that only resolves to this machine, which
+// is how a foreign web page would reach it (DNS rebinding).
 func onlyLoopback(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := strings.Cut(r.Host, ":")
@@ -52,7 +54,7 @@ func onlyLoopback(next http.Handler) http.Handler {
 			host, _, _ = strings.Cut(r.Host[1:], "]")
 		}
 		if !isLoopback(host) {
-			http.Error(w, "this is a loopback service", http.StatusMisdirectedRequest)
+			http.Error(w, "this service is available on loopback addresses only", http.StatusMisdirectedRequest)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -64,7 +66,9 @@ const cookie = "contraband"
 func (m *Machine) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if given := r.URL.Query().Get("key"); given != "" && m.isToken(given) {
-			http.SetCookie(w, &http.Cookie{Name: cookie, Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
+			http.SetCookie(w, &http.Cookie{
+				Name: cookie, Value: given, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
+			})
 			clean := *r.URL
 			q := clean.Query()
 			q.Del("key")
@@ -75,7 +79,7 @@ func (m *Machine) guarded(next http.Handler) http.Handler {
 		c, err := r.Cookie(cookie)
 		bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !m.isToken(bearer) && (err != nil || !m.isToken(c.Value)) {
-			http.Error(w, "open the address that `contraband up` printed: it carries the key", http.StatusUnauthorized)
+			http.Error(w, "missing key: open the address that `contraband up` printed", http.StatusUnauthorized)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -86,7 +90,7 @@ func (m *Machine) isToken(s string) bool {
 	return subtle.ConstantTimeCompare([]byte(s), []byte(m.Token)) == 1
 }
 
-// publish puts a body on the findings topic as a notification.
+// publish publishes the request body to the findings topic.
 func (m *Machine) publish(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<20))
 	if err != nil {
@@ -104,7 +108,7 @@ func (m *Machine) publish(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]string{"id": id})
 }
 
-// outcome waits for what became of a message.
+// outcome waits for the outcome of a message.
 func (m *Machine) outcome(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
 	defer cancel()
@@ -116,14 +120,14 @@ func (m *Machine) outcome(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, o)
 }
 
-// Status is what `contraband up` knows of itself.
+// Status is the status of a running pipeline.
 type Status struct {
-	Waiting     int      `json:"waiting"` // published, not yet delivered
+	Waiting     int      `json:"waiting"` // published messages that are not delivered yet
 	Dead        int      `json:"dead"`
 	DeadReasons []string `json:"deadReasons,omitempty"`
-	Findings    int      `json:"findings"` // that the SCC stand-in holds
+	Findings    int      `json:"findings"` // stored in the in-process SCC server
 	Escalated   int      `json:"escalated"`
-	Pages       int      `json:"pages"` // messages in the Slack stand-in; -1 with a real Slack
+	Pages       int      `json:"pages"` // messages in the in-process Slack server; -1 with a real Slack
 	Sensor      any      `json:"sensor,omitempty"`
 }
 
@@ -162,7 +166,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-// outcomes keeps what became of the latest messages, for those who wait.
+// outcomes keeps the outcomes of the latest messages for clients that wait for them.
 type outcomes struct {
 	mu    sync.Mutex
 	known map[string][]respond.Result
@@ -209,18 +213,19 @@ func (o *outcomes) wait(ctx context.Context, id string) ([]respond.Result, bool)
 	}
 }
 
-// uploads are the loopback form of a signed URL: one key, create only, capped,
-// for ten minutes.
+// uploads accepts uploads to signed URLs, each of which creates one key, with a size limit,
+// within ten minutes.
 type uploads struct {
 	key   []byte
 	base  string
 	store blobstore.Store
 }
 
-func (u uploads) sign(_ context.Context, key string, max int64) (*sensorapi.Upload, error) {
+func (u uploads) sign(_ context.Context, key string, maxBytes int64) (*sensorapi.Upload, error) {
 	until := time.Now().Add(10 * time.Minute).Unix()
-	q := url.Values{"max": {fmt.Sprint(max)}, "until": {fmt.Sprint(until)}, "sig": {u.mac(key, fmt.Sprint(max), fmt.Sprint(until))}}
-	return &sensorapi.Upload{URL: u.base + key + "?" + q.Encode(), MaxBytes: max}, nil
+	q := url.Values{"max": {fmt.Sprint(maxBytes)}, "until": {fmt.Sprint(until)}}
+	q.Set("sig", u.mac(key, q.Get("max"), q.Get("until")))
+	return &sensorapi.Upload{URL: u.base + key + "?" + q.Encode(), MaxBytes: maxBytes}, nil
 }
 
 func (u uploads) mac(parts ...string) string {
@@ -231,24 +236,25 @@ func (u uploads) mac(parts ...string) string {
 
 func (u uploads) serve(w http.ResponseWriter, r *http.Request) {
 	q, key := r.URL.Query(), r.PathValue("key")
-	max, err1 := strconv.ParseInt(q.Get("max"), 10, 64)
+	maxBytes, err1 := strconv.ParseInt(q.Get("max"), 10, 64)
 	until, err2 := strconv.ParseInt(q.Get("until"), 10, 64)
-	if !hmac.Equal([]byte(u.mac(key, q.Get("max"), q.Get("until"))), []byte(q.Get("sig"))) || err1 != nil || err2 != nil {
-		http.Error(w, "the signature does not fit", http.StatusForbidden)
+	signed := hmac.Equal([]byte(u.mac(key, q.Get("max"), q.Get("until"))), []byte(q.Get("sig")))
+	if !signed || err1 != nil || err2 != nil {
+		http.Error(w, "invalid signature", http.StatusForbidden)
 		return
 	}
 	if time.Now().Unix() > until {
-		http.Error(w, "the address has expired", http.StatusForbidden)
+		http.Error(w, "upload URL has expired", http.StatusForbidden)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, max))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBytes))
 	if err != nil {
-		http.Error(w, "the body is too large or was cut short", http.StatusRequestEntityTooLarge)
+		http.Error(w, "request body is too large or incomplete", http.StatusRequestEntityTooLarge)
 		return
 	}
 	switch err := u.store.Create(r.Context(), key, body); {
 	case errors.Is(err, blobstore.ErrExists):
-		http.Error(w, "it is there already", http.StatusPreconditionFailed)
+		http.Error(w, "object already exists", http.StatusPreconditionFailed)
 	case err != nil:
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	default:
