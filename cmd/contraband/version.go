@@ -22,7 +22,7 @@ type build struct {
 	Kernel  string `json:"kernel"`
 }
 
-// supportedKernel is what docs/coverage.md states and tests.
+// supportedKernel is what README.md states; `make test-kernels` runs the kernels it names.
 const supportedKernel = "Linux 5.12 or later with BTF; tested on 6.1, 6.12, 6.18 and 7.3"
 
 func buildVersion() build {
