@@ -83,6 +83,7 @@ const (
 // runSelfTest tests until the answers are right, and tells wrong ones as an error, and as a
 // finding when they stay so. Where the kernel turns out not to hash, fanotify takes its place.
 func (s *Sensor) runSelfTest(ctx context.Context) error {
+	since := time.Now().UTC() // of the first failure
 	for failures := 1; ; failures++ {
 		err := s.test.run(ctx, filepath.Join(s.cfg.StateDir, "selftest"), s.kernel.Tiers.IMA && !s.noIMA.Load())
 		if ctx.Err() != nil {
@@ -107,7 +108,7 @@ func (s *Sensor) runSelfTest(ctx context.Context) error {
 		s.test.result.Store(&wrong)
 		s.cfg.Log.Error("SELF-TEST FAILED: this sensor cannot be relied on here", "error", err, "again in", testAgain)
 		if failures == tellAfter {
-			d := sensorapi.Detection{Time: time.Now().UTC(), Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
+			d := sensorapi.Detection{Time: since, Node: cut(s.cfg.Node), Health: "the sensor's self-test failed: " + wrong}
 			if _, err := s.spool.add(d, home{}, nil); err != nil {
 				return fmt.Errorf("tell that the self-test failed: %w", err)
 			}
@@ -141,7 +142,7 @@ func (t *selfTest) run(ctx context.Context, dir string, hashes bool) (err error)
 			return err
 		}
 	}
-	program, err := canary.Here(time.Second)
+	program, err := canary.SelfTest()
 	if err != nil {
 		return err
 	}
@@ -165,10 +166,14 @@ func (t *selfTest) run(ctx context.Context, dir string, hashes bool) (err error)
 		return err
 	}
 	for _, name := range []string{"/image", "/added", "/copied"} {
-		if err := execInside(ctx, root, name); err != nil {
-			return fmt.Errorf("run %s on the overlay: %w", name, err)
+		end, failed := execInside(ctx, root, name)
+		if failed != nil {
+			return fmt.Errorf("run %s on the overlay: %w", name, failed)
 		}
+		defer func() { err = errors.Join(err, end()) }()
 	}
+	// Another sensor recognises the programs by their hash, and needs a moment to read them.
+	defer time.Sleep(hashable)
 	want := ""
 	if hashes {
 		sum := sha256.Sum256(program)
@@ -177,9 +182,12 @@ func (t *selfTest) run(ctx context.Context, dir string, hashes bool) (err error)
 	return t.compare(ctx, want)
 }
 
-// execInside runs a program in a mount namespace of its own, with root as its
-// root directory, as a container's programs run.
-func execInside(ctx context.Context, root, program string) error {
+// hashable is how long the programs stay after the test.
+const hashable = 100 * time.Millisecond
+
+// execInside runs a program in a mount namespace of its own, with root as its root
+// directory, as a container's programs run. end kills it.
+func execInside(ctx context.Context, root, program string) (end func() error, err error) {
 	for try := 0; ; try++ {
 		cmd := exec.CommandContext(ctx, program)
 		cmd.Dir = "/"
@@ -190,9 +198,14 @@ func execInside(ctx context.Context, root, program string) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return errors.Join(cmd.Process.Kill(), reap(cmd)) // it has run: that is all
+		return func() error {
+			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return err
+			}
+			return reap(cmd)
+		}, nil
 	}
 }
 

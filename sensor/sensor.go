@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/redact"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
@@ -135,6 +136,7 @@ type Stats struct {
 	Detected     uint64       `json:"detected"`
 	Unhashed     uint64       `json:"unhashed"`   // of those detected
 	Unresolved   uint64       `json:"unresolved"` // scripts, known by name alone, of which nothing could be found any more
+	SelfTests    uint64       `json:"selfTests"`  // programs of another sensor's self-test: counted, not reported
 	Allowed      uint64       `json:"allowed"`    // by an exception: counted, not told
 	Unattributed uint64       `json:"unattributed"`
 	Unread       uint64       `json:"unread"` // sent by the kernel, not yet read by us
@@ -419,6 +421,10 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 	origin := judge(c.Event, layers, sum, changed)
 	if origin.image || origin.route == sensorapi.Nested && c.Is(bpf.OnRoot) && isRootless(home.CgroupPath) {
 		s.count(func(st *Stats) { st.Image++ })
+		return
+	}
+	if canary.IsSelfTest(sum) {
+		s.count(func(st *Stats) { st.SelfTests++ })
 		return
 	}
 	if e := s.allowed.find(func() allowlist.Program { return s.programOf(home, c.Event, sum) }); e != nil {

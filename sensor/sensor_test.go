@@ -462,6 +462,42 @@ func TestSelfTest(t *testing.T) {
 	}
 }
 
+// TestSelfTestOfAnotherSensor: what a sensor in a container runs as its self-test, "contraband
+// doctor" in a pod for one, is recognised by its bytes and reported to nobody.
+func TestSelfTestOfAnotherSensor(t *testing.T) {
+	bed := containertest.Start(t)
+	p := newPublished()
+	s, _ := startSensor(t, bed, t.TempDir(), p)
+	box := runBox(t, bed, nil)
+	own, err := canary.SelfTest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, bytes := range map[string][]byte{"/tmp/added": own, "/tmp/x": program(t, 60*time.Second)} {
+		if err := box.Drop(t.Context(), path, bytes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{"/tmp/added", "/tmp/x"} {
+		if err := box.Start(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.waitFor(t, "/tmp/x")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		st, err := s.Stats()
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		if st.SelfTests == 1 {
+			break
+		}
+	}
+	if got := p.paths(); len(got) != 1 {
+		t.Errorf("reported %q, want /tmp/x alone", got)
+	}
+}
+
 // TestAfterSelfTest: the self-test's overlay is gone, and the kernel gives its device
 // number to the next container, which is watched as any other.
 func TestAfterSelfTest(t *testing.T) {

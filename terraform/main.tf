@@ -301,14 +301,15 @@ resource "google_secret_manager_secret_iam_member" "reads" {
   member    = local.member[each.value.who]
 }
 
-# The policy and the indicator list are no secrets, but are mounted like them: a version
-# of each is what runs.
+# The policy, the indicator list and the exceptions are no secrets, but are mounted like
+# them: a version of each is what runs.
 locals {
-  file_texts = { policy = var.policy, indicators = var.indicators }
+  file_texts = { policy = var.policy, indicators = var.indicators, exceptions = var.exceptions }
   files      = toset([for name, text in local.file_texts : name if text != null])
   file_readers = {
     policy     = ["respond", "advance", "contain"]
     indicators = ["respond", "advance"]
+    exceptions = ["respond", "advance"]
   }
 }
 
@@ -466,7 +467,8 @@ locals {
     var.owners.essential_contacts ? { CONTRABAND_ESSENTIAL_CONTACTS = "true" } : {},
     var.owners.project_owners ? { CONTRABAND_PROJECT_OWNERS = "true" } : {},
   )
-  case_environment = merge(local.common, local.topics, local.scc, local.secrets_are, local.owner_sources, {
+  detector_sources = length(var.detector_sources) == 0 ? {} : { CONTRABAND_DETECTOR_SOURCES = join(",", var.detector_sources) }
+  case_environment = merge(local.common, local.topics, local.scc, local.secrets_are, local.owner_sources, local.detector_sources, {
     CONTRABAND_CONTAIN_URL  = local.url.contain
     CONTRABAND_CASEBOOK_URL = local.casebook_url
     CONTRABAND_WORKFLOW     = local.workflow

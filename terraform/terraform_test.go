@@ -186,6 +186,8 @@ const common = `
   channels   = true
   owners     = { essential_contacts = true, project_owners = true }
   indicators = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner"
+  exceptions = "exceptions: []"
+  detector_sources = ["organizations/123456789/sources/5", "organizations/123456789/sources/6"]
   casebook   = { viewers = ["group:security@example.com"] }
   deletion_protection = false
   clusters = {

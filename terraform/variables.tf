@@ -69,6 +69,17 @@ variable "source_name" {
   }
 }
 
+variable "detector_sources" {
+  description = "The sources of Google's container detectors: organizations/N/sources/N, as gcloud scc sources list shows them (Container Threat Detection, Cloud Run Threat Detection). Findings of other sources than these and Contraband's own notify people and contain nothing. Without it Google's are recognised by display name and class, which whoever may create a source can imitate."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for s in var.detector_sources : can(regex("^organizations/[0-9]+/sources/[0-9]+$", s))])
+    error_message = "detector_sources has the form organizations/NUMBER/sources/NUMBER: gcloud scc sources list."
+  }
+}
+
 variable "listen" {
   description = "Listen for Security Command Center's findings in scope. false where it is not switched on: the sensors' findings then come the direct way alone."
   type        = bool
@@ -142,6 +153,22 @@ variable "indicators" {
   validation {
     condition     = alltrue([for line in split("\n", coalesce(var.indicators, "#")) : can(regex("^\\s*(#.*|[0-9a-fA-F]{64}(\\s.*)?)?$", line))])
     error_message = "indicators has a line that is neither \"SHA-256 label\" nor a comment (#)."
+  }
+}
+
+variable "exceptions" {
+  description = "Text of a file of exceptions beside those of the policy, as the sensors read it: file(\"exceptions.yaml\")."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = length(coalesce(var.exceptions, "-")) <= 65536
+    error_message = "exceptions is longer than a secret can be (64 KiB)."
+  }
+
+  validation {
+    condition     = can(yamldecode(coalesce(var.exceptions, "[]")))
+    error_message = "exceptions is not YAML. `contraband policy explain` reports every mistake with its place."
   }
 }
 

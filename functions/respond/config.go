@@ -12,6 +12,10 @@ type Config struct {
 
 	Cases casefunc.Config
 	Raise raise.Config
+	// DetectorSources are the names of the SCC sources of Google's container detectors:
+	// organizations/N/sources/M[,...]. Findings of other sources than these and our own
+	// contain nothing. Empty: Google's are recognised by display name and class.
+	DetectorSources []string `env:"CONTRABAND_DETECTOR_SOURCES"`
 	// Policy is the path of the policy file. Empty: the built-in policy, which only notifies.
 	Policy string `env:"CONTRABAND_POLICY"`
 	// Exceptions is the path of a file with exceptions beside those of the policy file, in

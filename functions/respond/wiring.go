@@ -22,6 +22,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
 	"github.com/contraband-dev/contraband/internal/enrich"
+	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 	"github.com/contraband-dev/contraband/internal/notify"
@@ -127,7 +128,8 @@ func (s *Suite) NewResponder(rules *policy.Policy) (*respond.Responder, error) {
 		sources = append(sources, vt)
 	}
 	r := &respond.Responder{
-		Log: s.Log, Verdicts: verdict.Lookup{Sources: sources}, Policy: rules, Contain: s.callContain, Source: s.Config.Raise.SCCSource,
+		Log: s.Log, Verdicts: verdict.Lookup{Sources: sources}, Policy: rules, Contain: s.callContain,
+		Sources:    finding.Sources{Ours: s.Config.Raise.SCCSource, Detectors: s.Config.DetectorSources},
 		LeaseOwner: func() string { return s.Parts.Incarnation + "/" + uuid.NewString() }, Link: s.casePage, Now: time.Now,
 		Notifier: pages, PagesPerWindow: pagesPerWindow,
 	}

@@ -618,7 +618,7 @@ func (c Case) ClickActions() []string {
 	if c.InForce(Freeze) || c.InForce(Isolate) {
 		out = append(out, ActionExtend)
 	}
-	if c.Decided.Finding.Pod.Name != "" && !c.PodRemoved() && c.Done(Evidence) != nil {
+	if c.Decided.Finding.Pod.Name != "" && c.Decided.Finding.ContainmentUnsupported() == "" && !c.PodRemoved() && c.Done(Evidence) != nil {
 		out = append(out, ActionEvict)
 	}
 	if !c.InForce(Freeze) && !c.InForce(Isolate) {

@@ -12,12 +12,28 @@ import (
 // service, or on a machine without either the process.
 func commands(f finding.Finding) []cases.Fact {
 	switch {
+	case f.Kind() == finding.DetectorHealth:
+		return healthCommands(f)
 	case f.Service.Kind != "":
 		return serviceCommands(f)
 	case f.Pod.Name != "":
 		return podCommands(f)
 	}
 	return processCommands(f)
+}
+
+// healthCommands show what the detector itself says. Of Google's, the finding has the steps.
+func healthCommands(f finding.Finding) []cases.Fact {
+	if f.Category != finding.SensorBlind || f.Node == "" {
+		return nil
+	}
+	return []cases.Fact{
+		command("Find the sensor of the node", nil, "kubectl get pods --namespace=contraband --selector=app.kubernetes.io/name=contraband-sensor --field-selector=%s",
+			quoteShell("spec.nodeName="+f.Node)),
+		command("Read its log (replace POD)", nil, "kubectl logs --namespace=contraband POD --since=1h"),
+		command("What the node's kernel supports (replace POD)", nil, "kubectl exec --namespace=contraband POD -- contraband doctor"),
+		command("Move its pods to nodes with a sensor that works", map[string]string{"node": f.Node}, "kubectl drain %s --ignore-daemonsets", quoteShell(f.Node)),
+	}
 }
 
 func processCommands(f finding.Finding) []cases.Fact {

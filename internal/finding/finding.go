@@ -30,7 +30,7 @@ type Finding struct {
 	NextSteps     string    `json:"nextSteps,omitempty"`
 	ExternalURI   string    `json:"externalUri,omitempty"`
 	Detector      string    `json:"detector,omitempty"` // parentDisplayName
-	Origin        Origin    `json:"origin,omitempty"`   // set by whoever knows the trusted sources
+	Origin        Origin    `json:"origin,omitempty"`   // set by package respond, which knows the trusted sources
 
 	Project       string `json:"project,omitempty"` // ID where known, else number
 	ProjectNumber string `json:"projectNumber,omitempty"`

@@ -1,6 +1,9 @@
 package finding
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Origin is who reports a finding. A finding of any other origin than Google's container
 // detectors and our own source may notify people, and contains nothing. The strings are
@@ -13,8 +16,9 @@ const (
 	OriginOther  Origin = "other"
 )
 
-// Trusted reports whether findings of this origin may lead to containment.
-func (o Origin) Trusted() bool { return o == OriginOurs || o == OriginGoogle }
+// Trusted reports whether findings of this origin may lead to containment. Cases of
+// earlier versions recorded none, and were decided without it.
+func (o Origin) Trusted() bool { return o != OriginOther }
 
 // Sources are the SCC sources that are trusted.
 type Sources struct {
@@ -46,6 +50,21 @@ func (s Sources) OriginOf(f Finding) Origin {
 		}
 	}
 	return OriginOther
+}
+
+// maxReporter bounds a source's name in messages, in bytes.
+const maxReporter = 120
+
+// Reporter returns who reports the finding, as people know it: the display name of its
+// source, quoted where the source is not trusted, as anybody may choose any name.
+func (f Finding) Reporter() string {
+	name := or(f.Detector, f.source(), "an unnamed source")
+	name = strings.ToValidUTF8(name[:min(len(name), maxReporter)], "")
+	if f.Origin.Trusted() {
+		return name
+	}
+	id := f.source()
+	return fmt.Sprintf("%q (%.*s)", name, maxReporter, id)
 }
 
 // In reports whether the finding is in a source, which may be named with or without its

@@ -138,13 +138,16 @@ func (f Finding) ResourceNames() []string {
 	return out
 }
 
-// ContainmentUnsupported returns why nothing can be contained for the finding whatever the
-// policy asks for; "" where it can.
+// ContainmentUnsupported returns why nothing is contained for the finding whatever the
+// policy asks for; "" where something may be.
 func (f Finding) ContainmentUnsupported() string {
-	if f.Service.Kind == "" {
-		return ""
+	switch {
+	case !f.Origin.Trusted():
+		return fmt.Sprintf("it was reported by %s, a source that may notify people but contain nothing", f.Reporter())
+	case f.Service.Kind != "":
+		return fmt.Sprintf("a %s has no pod to contain: the case has the commands for a person", f.Service.Kind)
 	}
-	return fmt.Sprintf("a %s has no pod to contain: the case has the commands for a person", f.Service.Kind)
+	return ""
 }
 
 // part returns the segment that follows a collection in a resource name:

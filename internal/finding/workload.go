@@ -226,6 +226,15 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
+// keyParts begin every key: the resource, and that the finding's source is not trusted. Its
+// findings have cases of their own, so that they neither change nor end another's.
+func (f Finding) keyParts() []string {
+	if f.Origin.Trusted() {
+		return f.resource()
+	}
+	return append(f.resource(), "reported by", f.source())
+}
+
 // resource identifies where the finding's workload runs, by what its name means and not by
 // its spelling: two clusters, projects or services never share a key.
 func (f Finding) resource() []string {
@@ -241,14 +250,14 @@ func (f Finding) resource() []string {
 // IncidentKey identifies the workload that people are told about, 12 hexadecimal digits.
 func (f Finding) IncidentKey() string {
 	w := f.Workload()
-	return digest(append(f.resource(), "incident", w.Kind, w.Namespace, w.Name)...)[:12]
+	return digest(append(f.keyParts(), "incident", w.Kind, w.Namespace, w.Name)...)[:12]
 }
 
 // CaseKey identifies the container that the finding is about, 16 hexadecimal digits: by
 // its name within its pod, so that a restarted container stays the same case.
 func (f Finding) CaseKey() string {
 	w := f.Workload()
-	parts := append(f.resource(), "container", w.Kind, w.Namespace, w.Name, f.Pod.Name)
+	parts := append(f.keyParts(), "container", w.Kind, w.Namespace, w.Name, f.Pod.Name)
 	if f.Pod.Name != "" {
 		return digest(append(parts, f.Container.Name)...)[:16]
 	}

@@ -139,6 +139,13 @@ type (
 		Node     string `cel:"node"`
 		Route    string `cel:"route"`
 		SameAs   string `cel:"same_as"`
+		Origin   string `cel:"origin"`
+		Detector string `cel:"detector"`
+	}
+	serviceVar struct {
+		Kind     string `cel:"kind"`
+		Name     string `cel:"name"`
+		Revision string `cel:"revision"`
 	}
 	podVar struct {
 		Namespace string            `cel:"namespace"`
@@ -153,8 +160,17 @@ type (
 		Labels map[string]string `cel:"labels"`
 	}
 	processVar struct {
-		Path   string `cel:"path"`
-		SHA256 string `cel:"sha256"`
+		Path   string   `cel:"path"`
+		SHA256 string   `cel:"sha256"`
+		Args   []string `cel:"args"`
+		Runner string   `cel:"runner"`
+	}
+	connectionVar struct {
+		Protocol        string `cel:"protocol"`
+		DestinationIP   string `cel:"destination_ip"`
+		DestinationPort int64  `cel:"destination_port"`
+		SourceIP        string `cel:"source_ip"`
+		SourcePort      int64  `cel:"source_port"`
 	}
 	verdictVar struct {
 		Level  string `cel:"level"`
@@ -237,16 +253,24 @@ func Parse(body []byte) (*Policy, error) {
 	return &Policy{f.Rules, f.Exceptions, f.Routes, f.Guards, warnings}, errors.Join(errs...)
 }
 
+// variableTypes are the variables of a rule by name. connection is the first of
+// connections, and zero where there is none.
+var variableTypes = map[string]any{
+	"finding": findingVar{}, "service": serviceVar{}, "pod": podVar{}, "container": containerVar{},
+	"process": processVar{}, "connection": connectionVar{}, "verdict": verdictVar{},
+}
+
 func environment() (*cel.Env, error) {
 	types := []any{ext.ParseStructTags(true)}
-	options := []cel.EnvOption{}
-	for name, v := range map[string]any{"finding": findingVar{}, "pod": podVar{}, "container": containerVar{}, "process": processVar{}, "verdict": verdictVar{}} {
-		t := reflect.TypeOf(v)
-		types = append(types, t)
-		options = append(options, cel.Variable(name, cel.ObjectType(strings.ReplaceAll(t.String(), "*", ""))))
+	options := []cel.EnvOption{cel.Variable("connections", cel.ListType(celType(connectionVar{})))}
+	for name, v := range variableTypes {
+		types = append(types, reflect.TypeOf(v))
+		options = append(options, cel.Variable(name, celType(v)))
 	}
 	return cel.NewEnv(append([]cel.EnvOption{ext.NativeTypes(types...)}, options...)...)
 }
+
+func celType(v any) *cel.Type { return cel.ObjectType(reflect.TypeOf(v).String()) }
 
 func (r *Rule) compile(env *cel.Env) error {
 	if r.Name == "" || len(r.Do) == 0 {
@@ -317,6 +341,9 @@ func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
 		if out.Value() == true {
 			d := cases.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
 				Fallback: slices.Clone(r.Fallback), HoldFor: r.HoldFor, RequireApproval: r.RequireApproval, FallbackOnExpiry: r.OnExpiry == onExpiryFallback}
+			if f.Type().Malicious { // Security Command Center says so already
+				d.Do = slices.DeleteFunc(d.Do, func(action string) bool { return action == cases.Escalate })
+			}
 			return p.guarded(d, f)
 		}
 	}
@@ -328,7 +355,8 @@ func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
 // guards run again before anything is done.
 func (p *Policy) guarded(d cases.Decision, f finding.Finding) cases.Decision {
 	touches := func(action string) bool {
-		return action != cases.Evidence && slices.Contains(cases.Containments, action)
+		reads := action == cases.Evidence && f.Service.Kind == "" // of a service there is nothing to read
+		return !reads && slices.Contains(cases.Containments, action)
 	}
 	if !slices.ContainsFunc(d.Do, touches) {
 		return d
@@ -343,15 +371,25 @@ func (p *Policy) guarded(d cases.Decision, f finding.Finding) cases.Decision {
 }
 
 func variables(f finding.Finding, v cases.Verdict) map[string]any {
-	fv := findingVar{f.Category, f.Severity, f.Project, f.Location, f.Cluster, f.Node, "", ""}
+	fv := findingVar{Category: f.Category, Severity: f.Severity, Project: f.Project, Location: f.Location, Cluster: f.Cluster, Node: f.Node,
+		Origin: string(f.Origin), Detector: f.Detector}
 	if f.Sensor != nil {
 		fv.Route, fv.SameAs = f.Sensor.Route, f.Sensor.SameAs
 	}
+	process := processVar{Path: f.Process.Path, SHA256: f.Process.SHA256, Args: f.Process.Args}
+	if f.Process.Runner != nil {
+		process.Runner = f.Process.Runner.Path
+	}
+	connections := make([]connectionVar, 0, len(f.Connections))
+	for _, c := range f.Connections {
+		connections = append(connections, connectionVar{c.Protocol, c.DestinationIP, c.DestinationPort, c.SourceIP, c.SourcePort})
+	}
 	return map[string]any{
-		"finding": fv, "pod": podVar{f.Pod.Namespace, f.Pod.Name, notNil(f.Pod.Labels)},
+		"finding": fv, "service": serviceVar{string(f.Service.Kind), f.Service.Name, f.Service.Revision},
+		"pod":       podVar{f.Pod.Namespace, f.Pod.Name, notNil(f.Pod.Labels)},
 		"container": containerVar{f.Container.ID, f.Container.Name, f.Container.Image, f.Container.Digest, notNil(f.Container.Labels)},
-		"process":   processVar{f.Process.Path, f.Process.SHA256},
-		"verdict":   verdictVar{string(v.Level), v.Label, v.Source},
+		"process":   process, "connection": append(connections, connectionVar{})[0], "connections": connections,
+		"verdict": verdictVar{string(v.Level), v.Label, v.Source},
 	}
 }
 

@@ -98,6 +98,9 @@ func withProgram(c cases.Case, p cases.Program) finding.Finding {
 	f := c.Decided.Finding
 	if p.SHA256 != f.Process.SHA256 || p.Path != f.Process.Path {
 		f.Process.SHA256, f.Process.Path, f.Process.Args, f.Process.PID = p.SHA256, p.Path, nil, 0
+		if f.Type().Malicious { // the detector has recognised the case's program, not this one
+			f.Category = finding.AddedBinary
+		}
 		if len(p.Findings) > 0 {
 			f.CanonicalName = p.Findings[0]
 		}

@@ -428,6 +428,8 @@ func refuses(c cases.Case, k cases.Click) string {
 		return "nothing is frozen or isolated"
 	case k.What == cases.ActionExtend:
 		return ""
+	case k.What == cases.ActionEvict && c.Decided.Finding.ContainmentUnsupported() != "":
+		return c.Decided.Finding.ContainmentUnsupported()
 	case k.What == cases.ActionEvict && (c.PodRemoved() || c.Decided.Finding.Pod.Name == ""):
 		return "there is no pod to evict"
 	case k.What == cases.ActionEvict && c.Done(cases.Evidence) == nil:

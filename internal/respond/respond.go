@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/finding"
@@ -61,8 +62,8 @@ type Responder struct {
 	// PagesPerWindow bounds how many incidents are paged in ten minutes whose verdict is not
 	// malicious and that ask for no approval; more are listed in one digest. 0: no limit.
 	PagesPerWindow int
-	// Source is our own source's name; our escalations in it never re-enter.
-	Source string
+	// Sources are the SCC sources that are trusted. Our escalations never re-enter.
+	Sources finding.Sources
 	// Holder names one invocation. Required.
 	LeaseOwner func() string
 	// Link is the casebook's page of a case. Required.
@@ -81,9 +82,12 @@ type Result struct {
 // Finding takes a finding as far as it goes now. An error is transient: the
 // same finding again goes on where this one ended.
 func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, error) {
+	f.Origin = r.Sources.OriginOf(f)
 	switch {
-	case f.Category == finding.AddedMaliciousBinary && f.In(r.Source):
+	case f.Category == finding.AddedMaliciousBinary && f.In(r.Sources.Ours):
 		return Result{Acknowledged: "our own escalation"}, nil
+	case f.Type().Subject == finding.SubjectProgram && canary.IsSelfTest(f.Process.SHA256):
+		return Result{Acknowledged: "the self-test of a Contraband sensor"}, nil
 	case f.Kind() == finding.Other:
 		return Result{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil
 	case f.Closed():

@@ -254,7 +254,7 @@ func (w *world) process() *respond.Responder {
 	return &respond.Responder{
 		Log: log, Facts: enrich.Enricher{Fallback: "#security"}, Verdicts: verdict.Lookup{Sources: []verdict.Source{list, bad{}}}, Policy: rules,
 		Notifier: w.pager(link),
-		SCC:      scc, Contain: box.Execute, Source: source, Link: link, Now: time.Now,
+		SCC:      scc, Contain: box.Execute, Sources: finding.Sources{Ours: source}, Link: link, Now: time.Now,
 		LeaseOwner: func() string {
 			mu.Lock()
 			defer mu.Unlock()

@@ -425,7 +425,7 @@ func (y *year) responder() *respond.Responder {
 			}
 			return y.act(ctx, caseID, n)
 		},
-		Source: source, Link: func(string) string { return "" }, Now: func() time.Time { return y.now },
+		Sources: finding.Sources{Ours: source}, Link: func(string) string { return "" }, Now: func() time.Time { return y.now },
 		LeaseOwner:   func() string { n++; return fmt.Sprintf("h%d-%d", y.events, n) },
 		HasContainer: func(context.Context, cases.Case, string) (bool, error) { return y.dice.chance("has", 0.8), nil },
 		CheckHolds: func(_ context.Context, c cases.Case) cases.Lost {

@@ -79,8 +79,8 @@ func blind(d sensorapi.Detection, p finding.Place, source string, now time.Time)
 	return id, &pb.Finding{
 		Name: source + "/findings/" + id, Parent: source, ResourceName: p.ResourceName(),
 		State: pb.Finding_ACTIVE, Category: finding.SensorBlind, Severity: pb.Finding_HIGH, FindingClass: pb.Finding_SCC_ERROR,
-		EventTime: timestamppb.New(at), Description: fmt.Sprintf("Node %q: %s", d.Node, d.Health),
-		NextSteps:        "Until this is mended, programs that are not of their image may run there unseen. See the sensor's log on that node.",
+		EventTime: timestamppb.New(at), Description: fmt.Sprintf("Node %q: %s. What runs in containers of this node is not reliably seen by any route: programs and libraries that were added, changed, on volumes, or only in memory.", d.Node, d.Health),
+		NextSteps:        "Read the sensor's log on the node and run contraband doctor there: the case has the commands. Until this is mended, let no pods run there that matter.",
 		SourceProperties: map[string]*structpb.Value{"VM_Instance_Name": structpb.NewStringValue(d.Node)},
 		Kubernetes:       &pb.Kubernetes{Nodes: []*pb.Kubernetes_Node{{Name: d.Node}}},
 	}

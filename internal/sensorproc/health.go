@@ -131,7 +131,7 @@ func (h *health) Collect(out chan<- prometheus.Metric) {
 	for label, n := range map[string]uint64{"quiet": st.Kernel.Quiet, "sent": st.Kernel.Sent, "repeated": st.Kernel.Repeated, "dropped": st.Kernel.Dropped} {
 		counter(execs, n, label)
 	}
-	for label, n := range map[string]uint64{"image": st.Image, "detected": st.Detected, "allowed": st.Allowed, "not_container": st.NotContainer} {
+	for label, n := range map[string]uint64{"image": st.Image, "detected": st.Detected, "allowed": st.Allowed, "self_test": st.SelfTests, "not_container": st.NotContainer} {
 		counter(candidates, n, label)
 	}
 	for label, n := range map[string]uint64{"ring_buffer": st.Kernel.Dropped, "spool_full": st.Overflowed, "hash": st.Unhashed, "container": st.Unattributed,

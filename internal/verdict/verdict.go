@@ -33,10 +33,32 @@ type Source interface {
 // Lookup asks all sources side by side and returns the worst verdict.
 type Lookup struct{ Sources []Source }
 
-// Finding returns the verdict about the program of a finding. It never fails as a whole: a
-// source that fails is named in Why, and when every source fails the level is
-// not-looked-up, never unknown.
+// Finding returns the verdict about the program of a finding: the worst of what the
+// sources and the detector say. It never fails as a whole: a source that fails is named in
+// Why, and when every source fails the level is not-looked-up, never unknown.
 func (j Lookup) Finding(ctx context.Context, f finding.Finding) cases.Verdict {
+	found := j.lookUp(ctx, f)
+	if said := detectorVerdict(f); said.Level.WorseThan(found.Level) {
+		said.Link, said.Why, said.At = found.Link, found.Why, found.At
+		return said
+	}
+	return found
+}
+
+// detectorVerdict returns what the detector itself says about the subject of its finding.
+// That of a source that is not trusted makes nothing malicious: anybody can write one.
+func detectorVerdict(f finding.Finding) cases.Verdict {
+	switch {
+	case !f.Type().Malicious:
+		return cases.Verdict{}
+	case !f.Origin.Trusted():
+		return cases.Verdict{Level: cases.Suspicious, Label: "called malicious by a source that is not trusted", Source: f.Reporter()}
+	}
+	return cases.Verdict{Level: cases.Malicious, Label: "recognised by the detector", Source: f.Reporter()}
+}
+
+// lookUp returns the worst of what the sources say about the hash.
+func (j Lookup) lookUp(ctx context.Context, f finding.Finding) cases.Verdict {
 	now := time.Now().UTC()
 	if f.Process.SHA256 == "" {
 		return cases.Verdict{Level: cases.NotLookedUp, Why: whyNoHash(f), At: now}

@@ -202,16 +202,30 @@ run "nobody_could_press" {
 run "files_of_your_own" {
   command = plan
   variables {
-    policy     = "rules: [{name: all, do: [page]}]"
-    indicators = "# ours\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner\n"
+    policy           = "rules: [{name: all, do: [page]}]"
+    exceptions       = "exceptions: []"
+    detector_sources = ["organizations/1/sources/5", "organizations/1/sources/6"]
+    indicators       = "# ours\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner\n"
   }
   assert {
-    condition     = keys(google_secret_manager_secret_iam_member.file) == ["indicators advance", "indicators respond", "policy advance", "policy contain", "policy respond"]
+    condition     = keys(google_secret_manager_secret_iam_member.file) == ["exceptions advance", "exceptions respond", "indicators advance", "indicators respond", "policy advance", "policy contain", "policy respond"]
     error_message = "Each file is read by those who need it, and by nobody else."
   }
   assert {
-    condition     = keys(local.function.respond.files) == ["indicators", "policy"] && keys(local.function.advance.files) == ["indicators", "policy"] && keys(local.function.contain.files) == ["policy"]
+    condition     = keys(local.function.respond.files) == ["exceptions", "indicators", "policy"] && keys(local.function.advance.files) == ["exceptions", "indicators", "policy"] && keys(local.function.contain.files) == ["policy"]
     error_message = "Each file is mounted where it is read."
+  }
+  assert {
+    condition     = local.function.respond.environment["CONTRABAND_DETECTOR_SOURCES"] == "organizations/1/sources/5,organizations/1/sources/6" && local.function.advance.environment["CONTRABAND_DETECTOR_SOURCES"] == local.function.respond.environment["CONTRABAND_DETECTOR_SOURCES"]
+    error_message = "Whoever decides knows the trusted sources."
+  }
+}
+
+run "a_detector_source_of_another_form" {
+  command         = plan
+  expect_failures = [var.detector_sources]
+  variables {
+    detector_sources = ["Container Threat Detection"]
   }
 }
 

@@ -10,25 +10,54 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/finding"
 )
 
-// Headline returns the case in one line: verdict, place, program, and what started it.
+// Headline returns the case in one line: what happened, where, to which program, and what started it.
 func Headline(c cases.Case) string {
 	f := c.Decided.Finding
-	where := f.ShortName()
+	where := shortened(f.ShortName(), maxPlace)
 	if where == "" {
 		where = "an unknown container"
 	}
-	if f.Process.Path == "" {
-		return f.Category + " in " + where
-	}
 	if f.Cluster != "" {
-		where += " (" + f.Cluster + ")"
+		where += " (" + shortened(f.Cluster, maxPlace) + ")"
 	}
-	line := fmt.Sprintf("%s program ran in %s: %s", VerdictWord(c.Decided.Verdict.Level), where, f.Process.Path)
+	line := happened(f, c.Decided.Verdict.Level) + " in " + where + subject(f)
 	if f.Sensor != nil && len(f.Sensor.Ancestors) > 0 {
 		parent, _, _ := strings.Cut(f.Sensor.Ancestors[0], " (")
-		line += ", started by " + parent
+		line += ", started by " + shortened(parent, maxPlace)
+	}
+	return line
+}
+
+// Bounds of parts of a headline, in bytes.
+const (
+	maxPlace = 150
+	maxPath  = 200
+)
+
+// happened returns what a finding reports: of a program or a library that was added, with
+// its verdict; of behaviour, the detector's name for it.
+func happened(f finding.Finding, level cases.Level) string {
+	switch {
+	case f.Process.Path == "":
+	case f.Category == finding.AddedBinary || f.Category == finding.AddedMaliciousBinary:
+		return VerdictWord(level) + " program ran"
+	case f.Type().Subject == finding.SubjectLibrary:
+		return VerdictWord(level) + " library loaded"
+	}
+	return shortened(f.Category, maxPlace)
+}
+
+// subject returns the path that a finding is about, and where it is connected to.
+func subject(f finding.Finding) string {
+	if f.Process.Path == "" {
+		return ""
+	}
+	line := ": " + shortened(f.Process.Path, maxPath)
+	if f.Type().Subject == finding.SubjectConnection && len(f.Connections) > 0 {
+		line += " -> " + f.Connections[0].Remote()
 	}
 	return line
 }

@@ -2,6 +2,7 @@ package casetext
 
 import (
 	"strings"
+	"time"
 
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/notify"
@@ -13,11 +14,15 @@ const maxListed = 10
 // maxValue bounds a value in a field, in bytes. The case's page shows paths whole.
 const maxValue = 300
 
+// maxProse bounds a detector's own sentences, in bytes.
+const maxProse = 1000
+
 // FindingFields returns what a finding names beside program, place and verdict: the
 // service, what loaded a library or interprets a script, connections, files, indicators,
 // and, of a detector's error, what to do. Fields without a value are left out.
 func FindingFields(f finding.Finding) []notify.Field {
 	out := []notify.Field{
+		{Name: "Reported by", Value: reporterLine(f)},
 		{Name: "Service", Value: serviceLine(f.Service), Code: true},
 		{Name: runnerName(f), Value: runnerLine(f.Process.Runner), Code: true},
 		{Name: "Connections", Value: listed(f.Connections, finding.Connection.String), Code: true},
@@ -27,7 +32,8 @@ func FindingFields(f finding.Finding) []notify.Field {
 		{Name: "SHA-256 of the first part", Value: f.Process.Partial, Code: true},
 	}
 	if f.Kind() == finding.DetectorHealth {
-		out = append(out, notify.Field{Name: "Not seen", Value: cut(f.Description)}, notify.Field{Name: "What to do", Value: cut(f.NextSteps)})
+		out = append(out, notify.Field{Name: "Not seen", Value: shortened(f.Description, maxProse)},
+			notify.Field{Name: "Since", Value: since(f.EventTime)}, notify.Field{Name: "What to do", Value: shortened(f.NextSteps, maxProse)})
 	}
 	var set []notify.Field
 	for _, field := range out {
@@ -36,6 +42,29 @@ func FindingFields(f finding.Finding) []notify.Field {
 		}
 	}
 	return set
+}
+
+// reporterLine returns the detector with its severity. Our own sensor's is fixed, and says
+// nothing.
+func reporterLine(f finding.Finding) string {
+	if f.Origin == finding.OriginOurs || f.Detector == "" && f.Origin.Trusted() {
+		return ""
+	}
+	line := f.Reporter()
+	if f.Severity != "" {
+		line += ", severity " + cut(f.Severity)
+	}
+	if !f.Origin.Trusted() {
+		line += "; not a trusted source: nothing is contained"
+	}
+	return line
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return stamp(t)
 }
 
 func serviceLine(s finding.Service) string {
@@ -87,12 +116,16 @@ func listed[T any](values []T, text func(T) string) string {
 	return strings.Join(out, ", ")
 }
 
-// cut shortens a value in its middle: of a path, beginning and end say most.
-func cut(s string) string {
+// cut shortens a value of a field.
+func cut(s string) string { return shortened(s, maxValue) }
+
+// shortened returns at most limit bytes of s, without its middle: of a path, beginning and
+// end say most.
+func shortened(s string, limit int) string {
 	const mark = "..."
-	if len(s) <= maxValue {
+	if len(s) <= limit {
 		return s
 	}
-	half := (maxValue - len(mark)) / 2
+	half := (limit - len(mark)) / 2
 	return strings.ToValidUTF8(s[:half], "") + mark + strings.ToValidUTF8(s[len(s)-half:], "")
 }

@@ -52,15 +52,11 @@ func IncidentHeadline(i incidents.Incident) string {
 // incidentHeadline names the workload instead of one of its pods.
 func incidentHeadline(i incidents.Incident) string {
 	f := i.Lead().Decided.Finding
-	where := i.Workload.String()
+	where := shortened(i.Workload.String(), maxPlace)
 	if f.Cluster != "" {
-		where += " in " + f.Cluster
+		where += " in " + shortened(f.Cluster, maxPlace)
 	}
-	word := VerdictWord(i.Lead().Decided.Verdict.Level)
-	if f.Process.Path == "" {
-		return fmt.Sprintf("%s in %s, %s", f.Category, where, pods(i))
-	}
-	return fmt.Sprintf("%s program ran in %s: %s, %s", word, where, f.Process.Path, pods(i))
+	return happened(f, i.Lead().Decided.Verdict.Level) + " in " + where + subject(f) + ", " + pods(i)
 }
 
 // pods returns the number of pods in words; a large one is a lower bound, so that no
@@ -100,7 +96,7 @@ func incidentUpdates(i incidents.Incident) []notify.Update {
 			if u.Key == notify.DetailsKey {
 				continue
 			}
-			u.Key, u.Text = c.ID+"-"+u.Key, c.Decided.Finding.ShortName()+": "+u.Text
+			u.Key, u.Text = c.ID+"-"+u.Key, cut(c.Decided.Finding.ShortName())+": "+u.Text
 			out = append(out, u)
 		}
 	}
@@ -120,7 +116,7 @@ func programList(programs []cases.Program) notify.Section {
 
 // ProgramLine returns a program in one line.
 func ProgramLine(p cases.Program) string {
-	line := strings.TrimSpace(fmt.Sprintf("%s %s", VerdictLine(p.Verdict), p.Path))
+	line := strings.TrimSpace(fmt.Sprintf("%s %s", VerdictLine(p.Verdict), cut(p.Path)))
 	if p.SHA256 != "" {
 		line += " " + p.SHA256[:12]
 	}
@@ -136,7 +132,7 @@ func ProgramLine(p cases.Program) string {
 func caseList(i incidents.Incident, link func(caseID string) string) notify.Section {
 	s := notify.Section{Title: "Cases"}
 	for _, c := range i.Cases[:min(len(i.Cases), maxListedCases)] {
-		line := c.Decided.Finding.ShortName() + ": " + c.Status()
+		line := cut(c.Decided.Finding.ShortName()) + ": " + c.Status()
 		if link != nil {
 			s.Links = append(s.Links, notify.Link{Label: line, URL: link(c.ID)})
 			continue

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/notify"
 )
 
@@ -16,7 +17,7 @@ import (
 func Message(c cases.Case, link func(caseID string) string) notify.Message {
 	d := c.Decided
 	m := notify.Message{
-		Key: c.ID, Severity: severity(c), Verdict: VerdictWord(d.Verdict.Level), Summary: Headline(c), Status: c.Status(),
+		Key: c.ID, Severity: severity(c), Verdict: verdictOf(c), Summary: Headline(c), Status: c.Status(),
 		Resolved: c.Closed != nil, Done: doneLines(c), Next: nextLines(c), Fields: fields(c), Owners: owners(c),
 		Updates: updates(c), Details: detailSections(c),
 	}
@@ -33,6 +34,14 @@ func Message(c cases.Case, link func(caseID string) string) notify.Message {
 	return m
 }
 
+// verdictOf returns the verdict as a message's label.
+func verdictOf(c cases.Case) string {
+	if c.Decided.Finding.Kind() == finding.DetectorHealth {
+		return "Detector error"
+	}
+	return VerdictWord(c.Decided.Verdict.Level)
+}
+
 // sccConsole is where a finding's own address must lead: others are not linked.
 const sccConsole = "https://console.cloud.google.com/"
 
@@ -42,6 +51,9 @@ var severities = map[cases.Level]notify.Severity{
 }
 
 func severity(c cases.Case) notify.Severity {
+	if c.Decided.Finding.Kind() == finding.DetectorHealth {
+		return notify.High
+	}
 	s := severities[c.Decided.Verdict.Level]
 	if f := c.Decided.Finding.Severity; s < notify.High && (f == "CRITICAL" || f == "HIGH") {
 		return s + 1
@@ -51,21 +63,37 @@ func severity(c cases.Case) notify.Severity {
 
 func fields(c cases.Case) []notify.Field {
 	f := c.Decided.Finding
-	out := []notify.Field{
-		{Name: "Program", Value: f.Process.Path, Code: true},
-		{Name: "Verdict", Value: VerdictLine(c.Decided.Verdict)},
-		{Name: "Where", Value: Place(c), Code: true},
-		{Name: "Image", Value: f.Container.Image, Code: true},
-		{Name: "Node", Value: f.Node, Code: true},
-		{Name: "First run", At: f.EventTime},
-		{Name: "SHA-256", Value: f.Process.SHA256, Code: true},
-		{Name: "Rule", Value: c.Decided.Decision.Rule},
+	where, node := notify.Field{Name: "Where", Value: cut(Place(c)), Code: true}, notify.Field{Name: "Node", Value: cut(f.Node), Code: true}
+	rule := notify.Field{Name: "Rule", Value: c.Decided.Decision.Rule}
+	out := []notify.Field{where, node, rule}
+	if f.Kind() != finding.DetectorHealth {
+		out = []notify.Field{
+			{Name: programName(f), Value: cut(f.Process.Path), Code: true},
+			{Name: "Verdict", Value: VerdictLine(c.Decided.Verdict)},
+			where,
+			{Name: "Image", Value: cut(f.Container.Image), Code: true},
+			node,
+			{Name: "First run", At: f.EventTime},
+			{Name: "SHA-256", Value: f.Process.SHA256, Code: true},
+			rule,
+		}
 	}
 	out = append(out, FindingFields(f)...)
 	if c.Joined > 0 {
 		out = append(out, notify.Field{Name: "Findings", Value: roundedCount(c.Joined + 1)})
 	}
 	return out
+}
+
+// programName returns what Finding.Process is.
+func programName(f finding.Finding) string {
+	switch f.Type().Subject {
+	case finding.SubjectLibrary:
+		return "Library"
+	case finding.SubjectScript:
+		return "Script"
+	}
+	return "Program"
 }
 
 // roundedCount returns small counts exactly and large ones as a lower bound, so that a
@@ -262,6 +290,9 @@ func detailSections(c cases.Case) []notify.Section {
 			chain = append(chain, o.Kind+" "+o.Name)
 		}
 		out = append(out, notify.Section{Title: "Workload", Lines: []string{strings.Join(chain, " <- ")}, Code: true})
+	}
+	if contents := f.Process.Contents; contents != "" {
+		out = append(out, notify.Section{Title: "Beginning of the script", Lines: strings.Split(shortened(contents, maxProse), "\n"), Code: true})
 	}
 	if a := c.Done(cases.Evidence); a != nil {
 		var items []string

@@ -133,6 +133,9 @@ func (g Guards) MinHealthy(wanted int) (int, error) {
 // Refuses returns why the guards forbid containing what a finding names, or "". It calls
 // nothing; RefusesPod asks about the pod as the cluster shows it.
 func (g Guards) Refuses(f finding.Finding) string {
+	if why := f.ContainmentUnsupported(); why != "" {
+		return why
+	}
 	switch {
 	case f.Pod.Namespace != "" && g.protects(f.Pod.Namespace):
 		return fmt.Sprintf("namespace %q is protected (guards.namespaces)", f.Pod.Namespace)

@@ -57,7 +57,7 @@ variable "secrets" {
 }
 
 variable "files" {
-  description = "Files that it reads, policy and indicators, by name: the secret and version that hold each. CONTRABAND_POLICY, for one, is where it finds it."
+  description = "Files that it reads (policy, indicators, exceptions), by name: the secret and version that hold each. CONTRABAND_POLICY, for one, is where it finds it."
   type = map(object({
     secret  = string
     version = string
