@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ CONTRABAND_TOKEN.`,
 			}
 			var ids []string
 			for _, k := range all {
-				ids = append(ids, k.ID+"\t"+k.Decided.Finding.Process.Path)
+				ids = append(ids, k.ID+"\t"+truncate(k.Decided.Finding.Process.Path, maxProgram))
 			}
 			return ids, cobra.ShellCompDirectiveNoFileComp
 		},
@@ -87,10 +88,16 @@ func listCases(out io.Writer, all []cases.Case, asJSON bool) error {
 	fmt.Fprintln(w, "CASE\tOPENED\tVERDICT\tPROGRAM\tWHERE\tSTATE")
 	for _, k := range all {
 		f := k.Decided.Finding
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Opened.Format("2006-01-02 15:04:05"), k.Decided.Verdict.Level, oneLine(f.Process.Path), oneLine(f.ShortName()), k.Status())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Opened.Format("2006-01-02 15:04:05"), k.Decided.Verdict.Level, truncate(cmp.Or(f.Process.Path, f.Category), maxProgram), truncate(f.ShortName(), maxWhere), k.Status())
 	}
 	return w.Flush()
 }
+
+// Widths of columns of the list, so that no path makes it unreadable.
+const (
+	maxProgram = 60
+	maxWhere   = 60
+)
 
 func showCase(out io.Writer, v local.CaseView) error {
 	k := v.Case

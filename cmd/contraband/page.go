@@ -110,6 +110,7 @@ func caseOfFinding(ctx context.Context, body []byte, rules *policy.Policy) (case
 		return cases.Case{}, errors.New("the file has no finding")
 	}
 	f := found[0]
+	f.Origin = finding.Sources{}.OriginOf(f)
 	v := verdict.Lookup{Sources: []verdict.Source{verdict.BuiltIn()}}.Finding(ctx, f)
 	owners := owner.Finder{Sources: []owner.Source{owner.Labels{}, owner.FromFinding{}}}
 	decided, err := json.Marshal(cases.Decided{Key: f.Key(), Finding: f, Verdict: v, Decision: rules.Decide(f, v), Received: time.Now().UTC(),

@@ -26,6 +26,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
+	"github.com/contraband-dev/contraband/internal/web/safetext"
 )
 
 //go:embed casebook.html
@@ -80,6 +81,7 @@ func Handler(log *caselog.Store, visitors Visitors, clicked func(ctx context.Con
 	b := &book{log: log, clicked: clicked, visitors: visitors,
 		page: template.Must(template.New("casebook").Funcs(template.FuncMap{
 			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": casetext.Steps, "actions": casetext.Actions, "named": casetext.FindingFields,
+			"headline": casetext.Headline, "short": func(s string) string { return safetext.Middle(s, listWidth) },
 		}).Parse(pages)),
 		// Nothing from elsewhere, no script at all, one style by its hash.
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -142,6 +144,9 @@ func (b *book) list(w http.ResponseWriter, r *http.Request) {
 	all, err := b.cases(r.Context())
 	b.render(w, "list", all, err)
 }
+
+// listWidth is the most columns of a value in the list; the case's page shows it whole.
+const listWidth = 80
 
 // view is what one case's page shows.
 type view struct {
