@@ -105,13 +105,16 @@ func showCase(out io.Writer, v local.CaseView) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	rows := [][2]string{
 		{"case", k.ID}, {"state", k.Status()}, {"program", f.Process.Path}, {"sha-256", f.Process.SHA256},
-		{"verdict", string(k.Decided.Verdict.Level) + " " + k.Decided.Verdict.Label + " " + k.Decided.Verdict.Why},
+		{"verdict", casetext.VerdictLine(k.Decided.Verdict)},
 		{"where", f.Project + " " + f.Location + " " + f.Cluster + " " + f.ShortName()}, {"node", f.Node}, {"image", f.Container.Image + " " + f.Container.Digest},
 	}
 	for _, field := range casetext.FindingFields(f) {
 		rows = append(rows, [2]string{strings.ToLower(field.Name), field.Value})
 	}
 	for _, row := range rows {
+		if strings.TrimSpace(row[1]) == "" {
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%s\n", row[0], oneLine(row[1]))
 	}
 	if err := w.Flush(); err != nil {

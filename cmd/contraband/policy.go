@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -89,13 +90,15 @@ func conditions(e allowlist.Exception) string {
 
 func explainCommand() *cobra.Command {
 	var file, exceptions, casebook string
+	var variables bool
 	cmd := &cobra.Command{
 		Use:   "explain CASE|FILE",
 		Short: "Print which exception matches a finding, and why the others do not",
 		Long: `Compares a finding with each exception of the policy file and of the file of
 exceptions. FILE is a recorded finding, which is looked up nowhere; CASE is a
 case of the running "contraband up", or of the casebook that --casebook names.
-Then it prints what the policy does about the finding.`,
+Then it prints what the policy does about the finding, and with --variables what
+rules see of it.`,
 		Example: `  contraband policy explain --policy policy.yaml finding.json
   contraband policy explain --exceptions exceptions.yaml 0123456789abcdef`,
 		Args: cobra.ExactArgs(1),
@@ -111,13 +114,31 @@ Then it prints what the policy does about the finding.`,
 			if err != nil {
 				return err
 			}
-			return explain(cmd.OutOrStdout(), p, c.Decided.Finding, c.Decided.Verdict)
+			if err := explain(cmd.OutOrStdout(), p, c.Decided.Finding, c.Decided.Verdict); err != nil || !variables {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "\nvariables:")
+			return printVariables(cmd.OutOrStdout(), c.Decided.Finding, c.Decided.Verdict)
 		},
 	}
 	cmd.Flags().StringVar(&file, "policy", "", "policy file; default: the built-in policy")
 	cmd.Flags().StringVar(&exceptions, "exceptions", "", "file of further exceptions, as the sensor reads it")
 	cmd.Flags().StringVar(&casebook, "casebook", "", casebookFlag)
+	cmd.Flags().BoolVar(&variables, "variables", false, "print what rules see of the finding")
 	return cmd
+}
+
+// printVariables prints what rules see of a finding. JSON escapes what is not printable.
+func printVariables(out io.Writer, f finding.Finding, v cases.Verdict) error {
+	all := policy.Variables(f, v)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		value, err := json.Marshal(all[name])
+		if err != nil {
+			return fmt.Errorf("variable %q: %w", name, err)
+		}
+		fmt.Fprintf(out, "%s = %s\n", name, oneLine(string(value)))
+	}
+	return nil
 }
 
 // explain prints which exception matches a finding, why the others do not, and the decision.

@@ -330,8 +330,11 @@ func compileCondition(env *cel.Env, when string) (cel.Program, error) {
 
 // Decide returns what the first rule that matches asks for. A rule that cannot be
 // evaluated makes the decision a page and nothing else: containment fails closed,
-// notifying fails open.
+// notifying fails open. An error of a detector is paged, whatever the rules say.
 func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
+	if f.Kind() == finding.DetectorHealth {
+		return cases.Decision{Rule: "(a detector does not see what it should)", Do: []string{cases.Page}}
+	}
 	vars := variables(f, v)
 	for _, r := range p.Rules {
 		out, _, err := r.program.Eval(vars)
@@ -368,6 +371,34 @@ func (p *Policy) guarded(d cases.Decision, f finding.Finding) cases.Decision {
 	d.Do, d.Fallback = slices.DeleteFunc(d.Do, touches), nil
 	d.Why = "nothing is contained: " + why
 	return d
+}
+
+// Variables returns what rules see of a finding, as they name it.
+func Variables(f finding.Finding, v cases.Verdict) map[string]any {
+	out := map[string]any{}
+	for name, value := range variables(f, v) {
+		out[name] = named(reflect.ValueOf(value))
+	}
+	return out
+}
+
+// named returns a value with the fields of structs under the names that rules use.
+func named(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Struct:
+		fields := map[string]any{}
+		for i := range v.NumField() {
+			fields[v.Type().Field(i).Tag.Get("cel")] = named(v.Field(i))
+		}
+		return fields
+	case reflect.Slice:
+		items := []any{}
+		for i := range v.Len() {
+			items = append(items, named(v.Index(i)))
+		}
+		return items
+	}
+	return v.Interface()
 }
 
 func variables(f finding.Finding, v cases.Verdict) map[string]any {

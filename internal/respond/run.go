@@ -44,10 +44,6 @@ func (w *run) assess(ctx context.Context, f finding.Finding) cases.Decided {
 	wg.Go(func() { d.Facts = w.Facts.Facts(ctx, f) })
 	wg.Go(func() { d.Verdict = w.Verdicts.Finding(ctx, f) })
 	wg.Wait()
-	if f.Kind() == finding.DetectorHealth {
-		d.Decision = cases.Decision{Rule: "(a detector is blind)", Do: []string{cases.Page}}
-		return d
-	}
 	d.Decision = w.Policy.Decide(f, d.Verdict)
 	return d
 }

@@ -23,12 +23,29 @@ func Headline(c cases.Case) string {
 	if f.Cluster != "" {
 		where += " (" + shortened(f.Cluster, maxPlace) + ")"
 	}
+	if f.Kind() == finding.DetectorHealth {
+		return happened(f, c.Decided.Verdict.Level) + healthPlace(f)
+	}
 	line := happened(f, c.Decided.Verdict.Level) + " in " + where + subject(f)
 	if f.Sensor != nil && len(f.Sensor.Ancestors) > 0 {
 		parent, _, _ := strings.Cut(f.Sensor.Ancestors[0], " (")
 		line += ", started by " + shortened(parent, maxPlace)
 	}
 	return line
+}
+
+// healthPlace returns where a detector does not see what it should.
+func healthPlace(f finding.Finding) string {
+	place := ""
+	for _, p := range []struct{ word, name string }{{" on node ", f.Node}, {" in cluster ", f.Cluster}} {
+		if p.name != "" {
+			place += p.word + shortened(p.name, maxPlace)
+		}
+	}
+	if place == "" && f.Project != "" {
+		return " in project " + shortened(f.Project, maxPlace)
+	}
+	return place
 }
 
 // Bounds of parts of a headline, in bytes.

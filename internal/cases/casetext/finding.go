@@ -54,7 +54,7 @@ func reporterLine(f finding.Finding) string {
 	if f.Severity != "" {
 		line += ", severity " + cut(f.Severity)
 	}
-	if !f.Origin.Trusted() {
+	if !f.Origin.Trusted() && f.Kind() != finding.DetectorHealth {
 		line += "; not a trusted source: nothing is contained"
 	}
 	return line

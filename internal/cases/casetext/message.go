@@ -65,8 +65,13 @@ func fields(c cases.Case) []notify.Field {
 	f := c.Decided.Finding
 	where, node := notify.Field{Name: "Where", Value: cut(Place(c)), Code: true}, notify.Field{Name: "Node", Value: cut(f.Node), Code: true}
 	rule := notify.Field{Name: "Rule", Value: c.Decided.Decision.Rule}
-	out := []notify.Field{where, node, rule}
-	if f.Kind() != finding.DetectorHealth {
+	var out []notify.Field
+	switch {
+	case f.Kind() == finding.DetectorHealth && f.Node == "":
+		out = []notify.Field{where, rule}
+	case f.Kind() == finding.DetectorHealth:
+		out = []notify.Field{where, node, rule}
+	default:
 		out = []notify.Field{
 			{Name: programName(f), Value: cut(f.Process.Path), Code: true},
 			{Name: "Verdict", Value: VerdictLine(c.Decided.Verdict)},
@@ -77,6 +82,9 @@ func fields(c cases.Case) []notify.Field {
 			{Name: "SHA-256", Value: f.Process.SHA256, Code: true},
 			rule,
 		}
+	}
+	if f.Service.Kind != "" { // it has no node
+		out = slices.DeleteFunc(out, func(field notify.Field) bool { return field.Name == node.Name })
 	}
 	out = append(out, FindingFields(f)...)
 	if c.Joined > 0 {
@@ -220,9 +228,20 @@ func nextLines(c cases.Case) []notify.Line {
 		out = append(out, notify.Line{Text: "The verdict is looked up again at", At: times[0].Truncate(time.Second)})
 	}
 	if len(out) == 0 {
-		out = append(out, notify.Line{Text: "Nothing happens by itself: close the case, or contain the pod"})
+		out = append(out, notify.Line{Text: "Nothing happens by itself: " + leftToDo(c)})
 	}
 	return out
+}
+
+// leftToDo returns what a person can do about a case for which nothing is planned.
+func leftToDo(c cases.Case) string {
+	switch f := c.Decided.Finding; {
+	case f.Kind() == finding.DetectorHealth:
+		return "repair the detector, then close the case"
+	case f.ContainmentUnsupported() != "":
+		return "follow the commands, then close the case"
+	}
+	return "close the case, or contain the pod"
 }
 
 var holdWords = map[string]string{cases.Freeze: "The container stays frozen,", cases.Isolate: "The pod stays isolated,"}
@@ -313,6 +332,9 @@ func detailSections(c cases.Case) []notify.Section {
 // processTree returns the program below its ancestors, the oldest first.
 func processTree(c cases.Case) []string {
 	f := c.Decided.Finding
+	if f.Process.Path == "" {
+		return nil
+	}
 	var out []string
 	if f.Sensor != nil {
 		out = slices.Clone(f.Sensor.Ancestors)
