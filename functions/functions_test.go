@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,6 +29,7 @@ import (
 	respondfunc "github.com/contraband-dev/contraband/functions/respond"
 	"github.com/contraband-dev/contraband/functions/sweep"
 	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
@@ -79,7 +81,7 @@ func start(t *testing.T, scc *fakescc.Server) (*pipeline, *pstest.Server, map[st
 	cfg := respondfunc.Config{SlackToken: "x", SlackChannel: "C1", Cases: casefunc.Config{Store: "mem://"},
 		Raise: raise.Config{Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", Clusters: map[string]string{topic: "shop/europe-west1/prod"}}}
 	outcomes := map[string][]respond.Result{}
-	parts := respondfunc.Parts{Cases: casefunc.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: "http://127.0.0.1:9/api/", Observe: func(id string, o []respond.Result) { outcomes[id] = o }}
+	parts := respondfunc.Parts{Cases: casefunc.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: startSlack(t), Observe: func(id string, o []respond.Result) { outcomes[id] = o }}
 	if scc != nil {
 		cfg.Raise.SCCSource = source
 		parts.Raise.SCC = []option.ClientOption{option.WithEndpoint(scc.Addr), option.WithoutAuthentication(), plain}
@@ -94,6 +96,24 @@ func start(t *testing.T, scc *fakescc.Server) (*pipeline, *pstest.Server, map[st
 		}
 	})
 	return &pipeline{s}, srv, outcomes
+}
+
+// startSlack returns the address of a Slack server's API.
+func startSlack(t *testing.T) string {
+	t.Helper()
+	s, err := fakeslack.Open(filepath.Join(t.TempDir(), "slack.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Token = "x"
+	web := httptest.NewServer(s.Handler())
+	t.Cleanup(func() {
+		web.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return web.URL + "/api/"
 }
 
 func event(t *testing.T, from string, data []byte) cloudevents.Event {
@@ -295,5 +315,41 @@ func TestNotificationsAreKeptOnlyIfAsked(t *testing.T) {
 	}
 	if body, err := s.Base.Parts.Store.Read(t.Context(), keys[0]); err != nil || string(body) != string(raw) {
 		t.Errorf("%q, %v", body, err)
+	}
+}
+
+// TestRespondTakesEveryRecordedShape: whatever people have at hand, a pulled array, an
+// envelope, log entries, is taken as the findings that are in it.
+func TestRespondTakesEveryRecordedShape(t *testing.T) {
+	inputs, err := filepath.Glob("../internal/finding/testdata/*.json")
+	if err != nil || len(inputs) < 20 {
+		t.Fatalf("%d inputs, %v", len(inputs), err)
+	}
+	s, srv, outcomes := start(t, nil)
+	for _, input := range inputs {
+		body, err := os.ReadFile(input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := finding.Decode(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(outcomes, "7")
+		if err := s.Respond(t.Context(), event(t, "projects/p/topics/findings", body)); err != nil {
+			t.Errorf("%s: %v", input, err)
+		}
+		results := outcomes["7"]
+		if len(results) != len(found) || len(found) == 0 {
+			t.Errorf("%s: %d results of %d findings", input, len(results), len(found))
+		}
+		for i, r := range results {
+			if closed := found[i].Closed() || found[i].Muted(); r.Case == "" && !closed || r.DeadLettered != "" {
+				t.Errorf("%s: %+v", input, r)
+			}
+		}
+	}
+	if parked := len(srv.Messages()); parked != 0 {
+		t.Errorf("%d messages were parked", parked)
 	}
 }

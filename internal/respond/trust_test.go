@@ -159,3 +159,23 @@ func TestServiceIsNeverContained(t *testing.T) {
 		t.Errorf("commands:\n%s", commands)
 	}
 }
+
+// TestSecondLibraryOfOneProgramIsNoRepeat: a finding of a library is about the library, not
+// about the image's own program that loads it.
+func TestSecondLibraryOfOneProgramIsNoRepeat(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.process()
+	id := ""
+	for i, sum := range []string{strings.Repeat("1", 64), hash()} { // the list knows the second
+		f := w.foreign("web-1", "Container Threat Detection", finding.ClassThreat)
+		f.Category = "Added Library Loaded"
+		f.CanonicalName += sum[:8]
+		f.EventTime = f.EventTime.Add(time.Duration(i) * time.Second)
+		f.Process = finding.Process{Path: "/tmp/lib" + sum[:4] + ".so", SHA256: sum, Runner: &finding.Runner{Path: "/usr/sbin/nginx", SHA256: strings.Repeat("9", 64)}}
+		id = take(t, r, f)
+	}
+	c := w.read(id)
+	if len(c.Programs) != 2 || c.Decided.Verdict.Level != cases.Malicious || c.Decided.Finding.Process.SHA256 != hash() || !c.Frozen() {
+		t.Errorf("%q: verdict %+v of %q, programs %+v", c.Status(), c.Decided.Verdict, c.Decided.Finding.Process.Path, c.Programs)
+	}
+}
