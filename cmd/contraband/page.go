@@ -110,7 +110,10 @@ func caseOfFinding(ctx context.Context, body []byte, rules *policy.Policy) (case
 		return cases.Case{}, errors.New("the file has no finding")
 	}
 	f := found[0]
-	f.Origin = finding.Sources{}.OriginOf(f)
+	f.ReportedBy = finding.Sources{}.ReporterOf(f)
+	if f.Kind() == finding.Other {
+		return cases.Case{}, fmt.Errorf("category %q is not about what runs in a container: it opens no case and notifies nobody", f.Category)
+	}
 	v := verdict.Lookup{Sources: []verdict.Source{verdict.BuiltIn()}}.Finding(ctx, f)
 	owners := owner.Finder{Sources: []owner.Source{owner.Labels{}, owner.FromFinding{}}}
 	decided, err := json.Marshal(cases.Decided{Key: f.Key(), Finding: f, Verdict: v, Decision: rules.Decide(f, v), Received: time.Now().UTC(),

@@ -29,8 +29,8 @@ type Finding struct {
 	Description   string    `json:"description,omitempty"`
 	NextSteps     string    `json:"nextSteps,omitempty"`
 	ExternalURI   string    `json:"externalUri,omitempty"`
-	Detector      string    `json:"detector,omitempty"` // parentDisplayName
-	Origin        Origin    `json:"origin,omitempty"`   // set by package respond, which knows the trusted sources
+	Detector      string    `json:"detector,omitempty"`   // parentDisplayName
+	ReportedBy    Reporter  `json:"reportedBy,omitempty"` // set by package respond, which knows the trusted sources
 
 	Project       string `json:"project,omitempty"` // ID where known, else number
 	ProjectNumber string `json:"projectNumber,omitempty"`

@@ -142,8 +142,8 @@ func (f Finding) ResourceNames() []string {
 // policy asks for; "" where something may be.
 func (f Finding) ContainmentUnsupported() string {
 	switch {
-	case !f.Origin.Trusted():
-		return fmt.Sprintf("it was reported by %s, a source that may notify people but contain nothing", f.Reporter())
+	case !f.ReportedBy.Trusted():
+		return fmt.Sprintf("it was reported by %s, a source that may notify people but contain nothing", f.ReporterName())
 	case f.Service.Kind != "":
 		return fmt.Sprintf("a %s has no pod to contain: the case has the commands for a person", f.Service.Kind)
 	}

@@ -70,20 +70,20 @@ func TestOriginBySourceAndClass(t *testing.T) {
 	for name, c := range map[string]struct {
 		sources Sources
 		f       Finding
-		want    Origin
+		want    Reporter
 	}{
-		"our source":                             {Sources{Ours: ours}, Finding{Parent: "organizations/1/sources/2"}, OriginOurs},
-		"our source named by its project":        {Sources{Ours: ours}, Finding{Name: "projects/9/sources/2/locations/global/findings/a"}, OriginOurs},
-		"another organisation's source":          {Sources{Ours: ours}, Finding{Parent: "organizations/3/sources/2"}, OriginOther},
-		"source of one machine":                  {Sources{}, Finding{Parent: "projects/p/sources/contraband/locations/global"}, OriginOurs},
-		"imitated source of one machine":         {Sources{Ours: ours}, Finding{Parent: "projects/p/sources/contraband"}, OriginOther},
-		"detector by its display name":           {Sources{Ours: ours}, google, OriginGoogle},
-		"detector by its configured source":      {Sources{ours, detectors}, google, OriginGoogle},
-		"display name in an unconfigured source": {Sources{ours, detectors}, Finding{Class: ClassThreat, Detector: google.Detector, Parent: "organizations/1/sources/8"}, OriginOther},
-		"display name with another class":        {Sources{Ours: ours}, Finding{Class: "OBSERVATION", Detector: google.Detector}, OriginOther},
-		"unknown source":                         {Sources{Ours: ours}, Finding{Class: ClassThreat, Detector: "My tool"}, OriginOther},
+		"our source":                             {Sources{Ours: ours}, Finding{Parent: "organizations/1/sources/2"}, ReporterOurs},
+		"our source named by its project":        {Sources{Ours: ours}, Finding{Name: "projects/9/sources/2/locations/global/findings/a"}, ReporterOurs},
+		"another organisation's source":          {Sources{Ours: ours}, Finding{Parent: "organizations/3/sources/2"}, ReporterOther},
+		"source of one machine":                  {Sources{}, Finding{Parent: "projects/p/sources/contraband/locations/global"}, ReporterOurs},
+		"imitated source of one machine":         {Sources{Ours: ours}, Finding{Parent: "projects/p/sources/contraband"}, ReporterOther},
+		"detector by its display name":           {Sources{Ours: ours}, google, ReporterGoogle},
+		"detector by its configured source":      {Sources{ours, detectors}, google, ReporterGoogle},
+		"display name in an unconfigured source": {Sources{ours, detectors}, Finding{Class: ClassThreat, Detector: google.Detector, Parent: "organizations/1/sources/8"}, ReporterOther},
+		"display name with another class":        {Sources{Ours: ours}, Finding{Class: "OBSERVATION", Detector: google.Detector}, ReporterOther},
+		"unknown source":                         {Sources{Ours: ours}, Finding{Class: ClassThreat, Detector: "My tool"}, ReporterOther},
 	} {
-		if got := c.sources.OriginOf(c.f); got != c.want {
+		if got := c.sources.ReporterOf(c.f); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

@@ -229,7 +229,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 // keyParts begin every key: the resource, and that the finding's source is not trusted. Its
 // findings have cases of their own, so that they neither change nor end another's.
 func (f Finding) keyParts() []string {
-	if f.Origin.Trusted() {
+	if f.ReportedBy.Trusted() {
 		return f.resource()
 	}
 	return append(f.resource(), "reported by", f.source())

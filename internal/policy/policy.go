@@ -131,16 +131,16 @@ const longest = 30 * 24 * time.Hour
 // The variables of a rule. Their fields are checked when the file is read.
 type (
 	findingVar struct {
-		Category string `cel:"category"`
-		Severity string `cel:"severity"`
-		Project  string `cel:"project"`
-		Location string `cel:"location"`
-		Cluster  string `cel:"cluster"`
-		Node     string `cel:"node"`
-		Route    string `cel:"route"`
-		SameAs   string `cel:"same_as"`
-		Origin   string `cel:"origin"`
-		Detector string `cel:"detector"`
+		Category   string `cel:"category"`
+		Severity   string `cel:"severity"`
+		Project    string `cel:"project"`
+		Location   string `cel:"location"`
+		Cluster    string `cel:"cluster"`
+		Node       string `cel:"node"`
+		Route      string `cel:"route"`
+		SameAs     string `cel:"same_as"`
+		ReportedBy string `cel:"reported_by"`
+		Detector   string `cel:"detector"`
 	}
 	serviceVar struct {
 		Kind     string `cel:"kind"`
@@ -403,7 +403,7 @@ func named(v reflect.Value) any {
 
 func variables(f finding.Finding, v cases.Verdict) map[string]any {
 	fv := findingVar{Category: f.Category, Severity: f.Severity, Project: f.Project, Location: f.Location, Cluster: f.Cluster, Node: f.Node,
-		Origin: string(f.Origin), Detector: f.Detector}
+		ReportedBy: string(f.ReportedBy), Detector: f.Detector}
 	if f.Sensor != nil {
 		fv.Route, fv.SameAs = f.Sensor.Route, f.Sensor.SameAs
 	}

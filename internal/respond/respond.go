@@ -82,7 +82,7 @@ type Result struct {
 // Finding takes a finding as far as it goes now. An error is transient: the
 // same finding again goes on where this one ended.
 func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, error) {
-	f.Origin = r.Sources.OriginOf(f)
+	f.ReportedBy = r.Sources.ReporterOf(f)
 	switch {
 	case f.Category == finding.AddedMaliciousBinary && f.In(r.Sources.Ours):
 		return Result{Acknowledged: "our own escalation"}, nil

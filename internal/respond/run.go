@@ -36,7 +36,7 @@ func (r *Responder) newRun() *run {
 
 // assess looks up facts and verdict at once, then asks the policy.
 func (w *run) assess(ctx context.Context, f finding.Finding) cases.Decided {
-	f.Origin = w.Sources.OriginOf(f) // one on record may be of before the sources were configured
+	f.ReportedBy = w.Sources.ReporterOf(f) // one on record may be of before the sources were configured
 	d := cases.Decided{Key: f.Key(), Finding: f, Received: w.received}
 	ctx, cancel := context.WithTimeout(ctx, cases.StepDeadline)
 	defer cancel()

@@ -38,8 +38,8 @@ func TestUntrustedSourceNotifiesAndContainsNothing(t *testing.T) {
 	r := w.process()
 	id := take(t, r, w.foreign("web-1", "Acme Scanner", finding.ClassThreat))
 	c := w.read(id)
-	if c.Decided.Finding.Origin != finding.OriginOther || c.Decided.Verdict.Level != cases.Malicious {
-		t.Fatalf("origin %q, verdict %q", c.Decided.Finding.Origin, c.Decided.Verdict.Level)
+	if c.Decided.Finding.ReportedBy != finding.ReporterOther || c.Decided.Verdict.Level != cases.Malicious {
+		t.Fatalf("origin %q, verdict %q", c.Decided.Finding.ReportedBy, c.Decided.Verdict.Level)
 	}
 	if len(c.Holds()) != 0 || c.Claim(cases.Freeze) != nil || slices.Contains(w.node.carried, "freeze") {
 		t.Errorf("contained for an untrusted source: %+v", c.Claims)
@@ -100,7 +100,7 @@ func TestConfiguredDetectorSourcesAloneAreTrusted(t *testing.T) {
 	}
 	r.Sources.Detectors = []string{"organizations/1/sources/5"}
 	id = take(t, r, w.foreign("web-2", "Container Threat Detection", finding.ClassThreat))
-	if c := w.read(id); c.Claim(cases.Freeze) != nil || c.Decided.Finding.Origin != finding.OriginOther {
+	if c := w.read(id); c.Claim(cases.Freeze) != nil || c.Decided.Finding.ReportedBy != finding.ReporterOther {
 		t.Errorf("frozen for source 99, and only 5 is trusted: %+v", c.Claims)
 	}
 	r.Sources.Detectors = append(r.Sources.Detectors, "organizations/1/sources/99/locations/global")

@@ -51,10 +51,10 @@ func detectorVerdict(f finding.Finding) cases.Verdict {
 	switch {
 	case !f.Type().Malicious:
 		return cases.Verdict{}
-	case !f.Origin.Trusted():
-		return cases.Verdict{Level: cases.Suspicious, Label: "called malicious by a source that is not trusted", Source: f.Reporter()}
+	case !f.ReportedBy.Trusted():
+		return cases.Verdict{Level: cases.Suspicious, Label: "called malicious by a source that is not trusted", Source: f.ReporterName()}
 	}
-	return cases.Verdict{Level: cases.Malicious, Label: "recognised by the detector", Source: f.Reporter()}
+	return cases.Verdict{Level: cases.Malicious, Label: "recognised by the detector", Source: f.ReporterName()}
 }
 
 // lookUp returns the worst of what the sources say about the hash.

@@ -24,7 +24,7 @@ var notShown = map[string]string{
 	"State":          "it closes the case",
 	"Mute":           "a muted finding opens no case",
 	"Deleted":        "it closes the case",
-	"Origin":         "it decides trust; what follows is said in words (Reported by)",
+	"ReportedBy":     "it decides trust; what follows is said in words (Reported by)",
 	"ProjectNumber":  "the project's ID is shown; the number where there is no ID",
 	"CreateTime":     "when SCC wrote it; the time of the event is shown",
 	"Contacts.Kind":  "it orders the contacts",
@@ -41,7 +41,7 @@ func TestEveryDecodedFieldIsShown(t *testing.T) {
 		marks := map[string]string{}
 		fill(t, reflect.ValueOf(&f).Elem(), "", marks)
 		f.Category, marks["Category"] = category, category
-		f.Class, f.State, f.Mute, f.Deleted, f.Origin = finding.ClassThreat, "ACTIVE", "", false, finding.OriginGoogle
+		f.Class, f.State, f.Mute, f.Deleted, f.ReportedBy = finding.ClassThreat, "ACTIVE", "", false, finding.ReporterGoogle
 		if strings.HasPrefix(category, "KTD_") {
 			f.Class = finding.ClassError
 		}

@@ -17,6 +17,9 @@ import (
 func Headline(c cases.Case) string {
 	f := c.Decided.Finding
 	where := shortened(f.ShortName(), maxPlace)
+	if f.Service.Kind != "" {
+		where = shortened(string(f.Service.Kind)+" "+f.Service.Name, maxPlace)
+	}
 	if where == "" {
 		where = "an unknown container"
 	}

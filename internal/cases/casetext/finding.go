@@ -47,14 +47,14 @@ func FindingFields(f finding.Finding) []notify.Field {
 // reporterLine returns the detector with its severity. Our own sensor's is fixed, and says
 // nothing.
 func reporterLine(f finding.Finding) string {
-	if f.Origin == finding.OriginOurs || f.Detector == "" && f.Origin.Trusted() {
+	if f.ReportedBy == finding.ReporterOurs || f.Detector == "" && f.ReportedBy.Trusted() {
 		return ""
 	}
-	line := f.Reporter()
+	line := f.ReporterName()
 	if f.Severity != "" {
 		line += ", severity " + cut(f.Severity)
 	}
-	if !f.Origin.Trusted() && f.Kind() != finding.DetectorHealth {
+	if !f.ReportedBy.Trusted() && f.Kind() != finding.DetectorHealth {
 		line += "; not a trusted source: nothing is contained"
 	}
 	return line

@@ -5,20 +5,20 @@ import (
 	"strings"
 )
 
-// Origin is who reports a finding. A finding of any other origin than Google's container
+// Reporter is who reports a finding. A finding of any other reporter than Google's container
 // detectors and our own source may notify people, and contains nothing. The strings are
 // stored, and part of the policy language.
-type Origin string
+type Reporter string
 
 const (
-	OriginOurs   Origin = "ours"
-	OriginGoogle Origin = "google"
-	OriginOther  Origin = "other"
+	ReporterOurs   Reporter = "ours"
+	ReporterGoogle Reporter = "google"
+	ReporterOther  Reporter = "other"
 )
 
-// Trusted reports whether findings of this origin may lead to containment. Cases of
+// Trusted reports whether findings of this reporter may lead to containment. Cases of
 // earlier versions recorded none, and were decided without it.
-func (o Origin) Trusted() bool { return o != OriginOther }
+func (r Reporter) Trusted() bool { return r != ReporterOther }
 
 // Sources are the SCC sources that are trusted.
 type Sources struct {
@@ -34,22 +34,22 @@ type Sources struct {
 // configured. SCC gives sources numbers alone, so no other source has this ID.
 const localSource = "contraband"
 
-// OriginOf returns who reports a finding, by its source and class.
-func (s Sources) OriginOf(f Finding) Origin {
+// ReporterOf returns who reports a finding, by its source and class.
+func (s Sources) ReporterOf(f Finding) Reporter {
 	switch {
 	case s.Ours != "" && f.In(s.Ours), s.Ours == "" && part(f.source(), "sources") == localSource:
-		return OriginOurs
+		return ReporterOurs
 	case f.Class != ClassThreat && f.Class != ClassError:
-		return OriginOther
+		return ReporterOther
 	case len(s.Detectors) == 0 && isDetector(f.Detector):
-		return OriginGoogle
+		return ReporterGoogle
 	}
 	for _, d := range s.Detectors {
 		if f.In(d) {
-			return OriginGoogle
+			return ReporterGoogle
 		}
 	}
-	return OriginOther
+	return ReporterOther
 }
 
 // maxReporter bounds a source's name in messages, in bytes.
@@ -57,10 +57,10 @@ const maxReporter = 120
 
 // Reporter returns who reports the finding, as people know it: the display name of its
 // source, quoted where the source is not trusted, as anybody may choose any name.
-func (f Finding) Reporter() string {
+func (f Finding) ReporterName() string {
 	name := or(f.Detector, f.source(), "an unnamed source")
 	name = strings.ToValidUTF8(name[:min(len(name), maxReporter)], "")
-	if f.Origin.Trusted() {
+	if f.ReportedBy.Trusted() {
 		return name
 	}
 	id := f.source()
