@@ -36,7 +36,9 @@ type Opened struct {
 type Paged struct {
 	cases.Paged
 	Level cases.Level `json:"level,omitempty"` // of which people were notified; "": an edit
-	Shown Shown       `json:"shown"`
+	// Unanswered: another channel was notified, as no person had answered.
+	Unanswered bool  `json:"unanswered,omitempty"`
+	Shown      Shown `json:"shown"`
 }
 
 // Reminded is the body of KindReminded in an incident's log.
@@ -64,14 +66,18 @@ type Incident struct {
 	Cases     []cases.Case `json:"cases"`
 	MoreCases int          `json:"moreCases,omitempty"`
 
-	Paged    *cases.Paged  `json:"paged,omitempty"` // of this round
-	PagedAt  time.Time     `json:"pagedAt,omitzero"`
-	Told     cases.Level   `json:"told,omitempty"`  // the worst verdict of which people were notified
-	Shown    Shown         `json:"shown"`           // what the messages show
-	Round    int           `json:"round,omitempty"` // times that it was resolved
-	Reminded time.Time     `json:"reminded,omitzero"`
-	Queued   *cases.Queued `json:"queued,omitempty"`
-	Clicks   []cases.Click `json:"clicks,omitempty"`
+	Paged   *cases.Paged `json:"paged,omitempty"` // of this round
+	PagedAt time.Time    `json:"pagedAt,omitzero"`
+	// FirstPaged is when people were first notified in this round.
+	FirstPaged time.Time `json:"firstPaged,omitzero"`
+	// Escalated: another channel was notified, as no person had answered.
+	Escalated bool          `json:"escalated,omitempty"`
+	Told      cases.Level   `json:"told,omitempty"`  // the worst verdict of which people were notified
+	Shown     Shown         `json:"shown"`           // what the messages show
+	Round     int           `json:"round,omitempty"` // times that it was resolved
+	Reminded  time.Time     `json:"reminded,omitzero"`
+	Queued    *cases.Queued `json:"queued,omitempty"`
+	Clicks    []cases.Click `json:"clicks,omitempty"`
 
 	FirstCase string          `json:"firstCase,omitempty"`
 	Handled   map[string]bool `json:"handled,omitempty"` // clicks that events mention
@@ -118,6 +124,10 @@ func (i *Incident) add(e caselog.Event) error {
 		var b Paged
 		err := json.Unmarshal(e.Body, &b)
 		i.Paged, i.PagedAt, i.Shown, i.Queued = &b.Paged, e.At, b.Shown, nil
+		if i.FirstPaged.IsZero() && b.Error == "" {
+			i.FirstPaged = e.At
+		}
+		i.Escalated = i.Escalated || b.Unanswered
 		i.tell(b.Level)
 		return err
 	case cases.KindReminded:
@@ -141,7 +151,7 @@ func (i *Incident) add(e caselog.Event) error {
 		return err
 	case KindResolved:
 		i.Round++
-		i.Paged, i.Told = nil, ""
+		i.Paged, i.Told, i.FirstPaged, i.Escalated = nil, "", time.Time{}, false
 	}
 	return nil
 }
@@ -295,6 +305,21 @@ func (i Incident) ReminderDue(now time.Time, after time.Duration) (through time.
 		}
 	}
 	return through
+}
+
+// Answered reports whether a person has clicked on anything since people were notified.
+func (i Incident) Answered() bool {
+	since := func(k cases.Click) bool { return k.Refused == "" && !k.At.Before(i.FirstPaged) }
+	return slices.ContainsFunc(i.Clicks, since) || slices.ContainsFunc(i.Cases, func(c cases.Case) bool { return slices.ContainsFunc(c.Clicks, since) })
+}
+
+// EscalationDue returns when another channel is to be notified of a page that nobody has
+// answered for that long; zero: none is to be.
+func (i Incident) EscalationDue(after time.Duration) (at time.Time) {
+	if after == 0 || i.FirstPaged.IsZero() || i.Escalated || i.Resolved() || i.Answered() {
+		return at
+	}
+	return i.FirstPaged.Add(after)
 }
 
 // ResolvedDue reports whether the round is over: every case is closed, and the messages

@@ -34,6 +34,8 @@ type File struct {
 	Exceptions allowlist.List `yaml:"exceptions"`
 	// Routes say who is notified. Where none matches the security channel is.
 	Routes []Route `yaml:"routes"`
+	// EscalateAfter notifies another channel of a page that no person answers.
+	EscalateAfter EscalateAfter `yaml:"escalate_after"`
 	// Guards bound what any rule may cause.
 	Guards guards.Guards `yaml:"guards"`
 }
@@ -186,6 +188,8 @@ type Policy struct {
 	Exceptions allowlist.List
 	Routes     []Route
 	Guards     guards.Guards
+
+	EscalateAfter EscalateAfter
 	// Warnings name keys that are called otherwise now, and exceptions that have expired.
 	Warnings []string
 }
@@ -247,10 +251,14 @@ func Parse(body []byte) (*Policy, error) {
 			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
 		}
 	}
+	if err := f.EscalateAfter.compile(env); err != nil {
+		errs = append(errs, fmt.Errorf("escalate_after: %w", err))
+	}
 	for _, e := range f.Exceptions.Expired(time.Now()) {
 		warnings = append(warnings, fmt.Sprintf("exception of %s (%s) has expired: its last day was %s", e.Owner, e.Reason, e.Until))
 	}
-	return &Policy{f.Rules, f.Exceptions, f.Routes, f.Guards, warnings}, errors.Join(errs...)
+	return &Policy{Rules: f.Rules, Exceptions: f.Exceptions, Routes: f.Routes, Guards: f.Guards, EscalateAfter: f.EscalateAfter, Warnings: warnings},
+		errors.Join(errs...)
 }
 
 // variableTypes are the variables of a rule by name. connection is the first of

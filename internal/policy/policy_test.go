@@ -1,14 +1,19 @@
 package policy
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/policy/guards"
+	"github.com/contraband-dev/contraband/sensor/allowlist"
 )
 
 func TestDecide(t *testing.T) {
@@ -92,6 +97,12 @@ func TestEachMistakeIsReported(t *testing.T) {
 		"exceptions: [{sha256: abc}]":                                               "exception 1",
 		"exceptions: [{path: /x, owner: o, reason: r, until: 2030-01-31}]":          "alone",
 		"guards: {max_per_workload_per_hour: 0}":                                    "dry_run",
+		"escalate_after: {unanswered: 5s, to: security}":                            "not between",
+		"escalate_after: {to: security}":                                            "not between",
+		"escalate_after: {unanswered: 5m, to: oncall}":                              "neither security nor",
+		"escalate_after: {unanswered: 5m, to: 'pager:x'}":                           "neither security nor",
+		"escalate_after: {unanswered: 5m, to: 'slack:on call'}":                     "neither security nor",
+		"escalate_after: {unanswered: 5m, to: security, when: verdict.lvl == 'x'}":  "escalate_after: when",
 	} {
 		if _, err := Parse([]byte(file)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that says %q", file, err, want)
@@ -152,5 +163,76 @@ exceptions:
 	all := p.Explain(f, cases.Verdict{}, now)
 	if len(all) != 2 || !strings.Contains(all[0].Mismatch, "image repository") || !strings.Contains(all[1].Mismatch, "expired") {
 		t.Errorf("%+v", all)
+	}
+}
+
+// TestOneFileIsReadByAll: the policy, the guards of what contains, and the sensor's
+// exceptions come from the same file, and none refuses a key of another.
+func TestOneFileIsReadByAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.yaml")
+	const file = `
+rules: [{name: all, do: [page]}]
+routes: [{slack: "#oncall"}]
+escalate_after: {unanswered: 15m, to: "pagerduty:security", when: 'connection.destination_port == 4444'}
+exceptions: [{sha256: "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef", owner: o, reason: r, until: 2999-01-01}]
+guards: {dry_run: true}
+`
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g, err := guards.Load(path); err != nil || !g.DryRun {
+		t.Errorf("guards %+v, %v", g, err)
+	}
+	if l, err := allowlist.Load(path); err != nil || len(l) != 1 {
+		t.Errorf("exceptions %+v, %v", l, err)
+	}
+	// Every key of the file that there is must be in the text above.
+	for i := range reflect.TypeFor[File]().NumField() {
+		if key := reflect.TypeFor[File]().Field(i).Tag.Get("yaml"); !strings.Contains(file, "\n"+key+":") {
+			t.Errorf("%s is not tried", key)
+		}
+	}
+	shell := finding.Finding{Connections: []finding.Connection{{DestinationPort: 4444}}}
+	if after, to := p.Unanswered(shell, cases.Verdict{}); after != 15*time.Minute || to.String() != "pagerduty:security" {
+		t.Errorf("unanswered after %s: %s", after, to)
+	}
+	if after, _ := p.Unanswered(finding.Finding{}, cases.Verdict{}); after != 0 {
+		t.Errorf("the condition does not hold, and another channel is notified after %s", after)
+	}
+}
+
+// TestRulesSeeConnectionsServiceAndReporter.
+func TestRulesSeeConnectionsServiceAndReporter(t *testing.T) {
+	f := finding.Finding{ReportedBy: finding.ReporterGoogle, Detector: "Cloud Run Threat Detection",
+		Service:     finding.Service{Kind: finding.CloudRunJob, Name: "nightly"},
+		Process:     finding.Process{Args: []string{"sh", "-i"}, Runner: &finding.Runner{Path: "/bin/sh"}},
+		Connections: []finding.Connection{{Protocol: "TCP", DestinationIP: "203.0.113.7", DestinationPort: 4444}, {DestinationPort: 53}}}
+	for when, want := range map[string]bool{
+		`connection.destination_ip == "203.0.113.7" && connection.destination_port == 4444`: true,
+		`connections.exists(c, c.destination_port == 53)`:                                   true,
+		`connections.exists(c, c.destination_port == 80)`:                                   false,
+		`service.kind == "Cloud Run job" && service.name == "nightly"`:                      true,
+		`finding.reported_by == "google" && finding.detector.startsWith("Cloud Run")`:       true,
+		`"-i" in process.args && process.runner == "/bin/sh"`:                               true,
+	} {
+		p, err := Parse([]byte("rules: [{name: hit, do: [page], when: " + strconv.Quote(when) + "}, {name: miss, do: [page]}]"))
+		if err != nil {
+			t.Errorf("%s: %v", when, err)
+			continue
+		}
+		if d := p.Decide(f, cases.Verdict{}); (d.Rule == "hit") != want || d.Why != "" && !strings.Contains(d.Why, "no pod") {
+			t.Errorf("%s: %+v, want %t", when, d, want)
+		}
+	}
+	p, err := Parse([]byte(`rules: [{name: hit, do: [page], when: connection.destination_port == 0 && service.kind == "" && connections.size() == 0}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := p.Decide(finding.Finding{}, cases.Verdict{}); d.Rule != "hit" {
+		t.Errorf("without connections: %+v", d)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
+	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
@@ -22,6 +23,9 @@ type Notifier interface {
 	// Remind notifies people again: that an approval is pending, or that the verdict is
 	// worse than the page said.
 	Remind(ctx context.Context, i incidents.Incident, worse bool) (timestamp string, err error)
+	// Escalate notifies one channel more, as nobody has answered; a zero target is the
+	// security channel.
+	Escalate(ctx context.Context, i incidents.Incident, to notify.Target) (cases.Paged, error)
 	// Digest identifies what the messages would show.
 	Digest(i incidents.Incident) string
 	// PostDigest notifies people of several incidents in one message.
@@ -113,6 +117,9 @@ func (t *telling) due(i incidents.Incident) []notice {
 	digest := t.Notifier.Digest(i)
 	if out := planNotices(i, t.Now(), digest); len(out) > 0 {
 		return out
+	}
+	if at, _ := t.escalation(i); !at.IsZero() && !t.Now().Before(at) {
+		return []notice{{"notify another channel", escalatePage}}
 	}
 	return restingNotices(i, t.Now(), digest)
 }
@@ -273,6 +280,9 @@ func (t *telling) wakeForNext(ctx context.Context, i incidents.Incident) error {
 			at = remind
 		}
 	}
+	if escalate, _ := t.escalation(i); !escalate.IsZero() && (at.IsZero() || escalate.Before(at)) {
+		at = escalate
+	}
 	if at.IsZero() {
 		return nil
 	}
@@ -405,6 +415,32 @@ func (t *telling) remind(ctx context.Context, i incidents.Incident, b incidents.
 	}
 	b.Timestamp, b.Error = timestamp, text
 	_, err = t.log.Append(ctx, cases.KindReminded, b)
+	return err
+}
+
+// escalation returns when another channel is to be notified, and which; zero: none is.
+func (t *telling) escalation(i incidents.Incident) (at time.Time, to notify.Target) {
+	if len(i.Cases) == 0 {
+		return at, to
+	}
+	lead := i.Lead().Decided
+	after, to := t.Policy.Unanswered(lead.Finding, lead.Verdict)
+	return i.EscalationDue(after), to
+}
+
+// escalatePage notifies another channel once. Its own failures are retried by edits.
+func escalatePage(ctx context.Context, t *telling, i incidents.Incident) error {
+	_, to := t.escalation(i)
+	p, err := t.Notifier.Escalate(ctx, i, to)
+	if err != nil {
+		return err
+	}
+	if at := p.NextRetry(); !at.IsZero() {
+		if err := t.Log.WakeAt(ctx, t.log.ID, at.Add(time.Second)); err != nil {
+			return err
+		}
+	}
+	_, err = t.log.Append(ctx, cases.KindPaged, incidents.Paged{Paged: p, Unanswered: true, Shown: i.Shown})
 	return err
 }
 

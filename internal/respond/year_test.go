@@ -28,6 +28,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
+	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
 	"github.com/contraband-dev/contraband/internal/workflowlang"
@@ -489,6 +490,10 @@ func (p *yearPager) Remind(_ context.Context, i incidents.Incident, worse bool) 
 	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), worse)] = true // as Slack's messages tell: told once is told
 	return "2", nil
 }
+func (p *yearPager) Escalate(_ context.Context, i incidents.Incident, _ notify.Target) (cases.Paged, error) {
+	return *i.Paged, nil
+}
+
 func (p *yearPager) PostDigest(context.Context, string, []incidents.Incident, bool) (cases.Paged, error) {
 	return cases.Paged{}, nil
 }

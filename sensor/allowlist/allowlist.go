@@ -77,10 +77,11 @@ func Load(file string) (List, error) {
 		return nil, fmt.Errorf("read exceptions: %w", err)
 	}
 	var f struct {
-		Exceptions List      `yaml:"exceptions"`
-		Rules      yaml.Node `yaml:"rules"`
-		Routes     yaml.Node `yaml:"routes"`
-		Guards     yaml.Node `yaml:"guards"`
+		Exceptions    List      `yaml:"exceptions"`
+		Rules         yaml.Node `yaml:"rules"`
+		Routes        yaml.Node `yaml:"routes"`
+		EscalateAfter yaml.Node `yaml:"escalate_after"`
+		Guards        yaml.Node `yaml:"guards"`
 	}
 	d := yaml.NewDecoder(bytes.NewReader(body))
 	d.KnownFields(true)

@@ -160,6 +160,12 @@ func IncidentReminder(i incidents.Incident, worse bool, now time.Time) notify.Up
 	return Reminder(i.Lead(), false, now)
 }
 
+// Unanswered returns the update that says that nobody has answered the page.
+func Unanswered(i incidents.Incident, now time.Time) notify.Update {
+	pending := now.Sub(i.FirstPaged).Round(time.Minute)
+	return notify.Update{Key: "unanswered since " + stamp(i.FirstPaged), Text: fmt.Sprintf("Nobody has answered for %s: %s", pending, IncidentHeadline(i)), Broadcast: true}
+}
+
 // maxDigested bounds how many incidents a digest names.
 const maxDigested = 40
 

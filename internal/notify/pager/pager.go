@@ -287,6 +287,31 @@ func (p *Pager) Remind(ctx context.Context, i incidents.Incident, worse bool) (s
 	return "", errors.New("remind: " + deliveries[0].Error) // delivered before, and unreachable now
 }
 
+// Escalate notifies one channel more of an incident that nobody has answered, or, where
+// that channel has the message already, adds a line to its thread. A zero target is the
+// security channel. A failure is on record with the time of the next try.
+func (p *Pager) Escalate(ctx context.Context, i incidents.Incident, to notify.Target) (cases.Paged, error) {
+	if to == (notify.Target{}) {
+		to = p.Security
+	}
+	to.Why = "nobody has answered"
+	i = withDeliveries(i)
+	m, u := casetext.IncidentMessage(i, p.Link), casetext.Unanswered(i, p.now())
+	deliveries := add(slices.Clone(i.Paged.Deliveries), to)
+	at := slices.IndexFunc(deliveries, func(d cases.Delivery) bool { return d.Target == to.String() })
+	p.each(ctx, deliveries[at:at+1], func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
+		m := m
+		m.Mention = d.Mention
+		if err := post(ctx, ch, d, m, true); err != nil {
+			return err
+		}
+		return ch.Thread(ctx, ref(*d), m, u)
+	})
+	paged := *i.Paged
+	paged.Deliveries = deliveries
+	return paged, nil
+}
+
 // Digest identifies what the channels would show now. It differs from the one on record
 // when something changed, and when a channel is to be tried again.
 func (p *Pager) Digest(i incidents.Incident) string {

@@ -68,8 +68,12 @@ func (g Guards) ReleasedFirst() bool { return g.ReleasedPod == "first" }
 // rules nothing is judged.
 func Load(path string) (Guards, error) {
 	var f struct {
-		Rules  any    `yaml:"rules"`
 		Guards Guards `yaml:"guards"`
+
+		Rules         yaml.Node `yaml:"rules"`
+		Routes        yaml.Node `yaml:"routes"`
+		Exceptions    yaml.Node `yaml:"exceptions"`
+		EscalateAfter yaml.Node `yaml:"escalate_after"`
 	}
 	if path != "" {
 		body, err := os.ReadFile(path)
