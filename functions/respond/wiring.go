@@ -144,6 +144,9 @@ func (s *Suite) NewResponder(rules *policy.Policy) (*respond.Responder, error) {
 	if s.Config.Workflow != "" {
 		r.StartWorkflow = s.StartWorkflow
 	}
+	if s.Config.Target != "Advance" { // it has no topics: what Respond could not page is on record
+		r.DeadLetter = s.Findings.Park
+	}
 	if s.Parts.Reads != nil {
 		r.CheckHolds, r.HasContainer = facts.CheckHolds, facts.HasContainer
 	}

@@ -64,7 +64,10 @@ type Responder struct {
 	PagesPerWindow int
 	// Sources are the SCC sources that are trusted. Our escalations never re-enter.
 	Sources finding.Sources
-	// Holder names one invocation. Required.
+	// DeadLetter puts an incident that no channel took where the operators are alerted. nil:
+	// it is logged alone. An error means that the delivery comes again.
+	DeadLetter func(ctx context.Context, body []byte, why error) error
+	// LeaseOwner names one invocation. Required.
 	LeaseOwner func() string
 	// Link is the casebook's page of a case. Required.
 	Link func(caseID string) string

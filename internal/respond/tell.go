@@ -10,6 +10,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 	"github.com/contraband-dev/contraband/internal/notify"
@@ -347,12 +348,29 @@ func post(ctx context.Context, t *telling, i incidents.Incident) error {
 	}
 	level := i.Level()
 	if err != nil {
+		if unparked := t.deadLetter(ctx, i, err); unparked != nil {
+			return errors.Join(err, unparked)
+		}
 		p, level = t.notPaged(ctx, i, p, err), ""
 	}
 	if err := t.wakeForReminder(ctx, i); err != nil {
 		return err
 	}
 	return t.recordPaged(ctx, i, p, level)
+}
+
+// deadLetter alerts the operators once that no channel took the page.
+func (t *telling) deadLetter(ctx context.Context, i incidents.Incident, why error) error {
+	if t.DeadLetter == nil || i.Paged != nil && i.Paged.Tries > 0 {
+		return nil
+	}
+	lead := i.Lead()
+	body, err := json.Marshal(map[string]string{"incident": i.ID, "case": lead.ID, "link": t.Link(lead.ID),
+		"finding": lead.Decided.Finding.CanonicalName, "summary": casetext.IncidentHeadline(i)})
+	if err != nil {
+		return err
+	}
+	return t.DeadLetter(ctx, body, why)
 }
 
 // notPaged returns the record of a page that no channel took: it is sent again with
