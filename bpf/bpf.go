@@ -68,7 +68,7 @@ type Event struct {
 	Path       string   // within the file's filesystem, from that filesystem's root
 }
 
-// Is tells whether all of the given flags are set.
+// Is reports whether all of the given flags are set.
 func (e Event) Is(flags uint32) bool { return e.Flags&flags == flags }
 
 // Counters of the kernel side since it was loaded.

@@ -43,7 +43,7 @@ var (
 // runtime is a container runtime that can describe its containers.
 type containerRuntime interface {
 	name() string
-	// describe answers errNotKnown when the runtime has no such container.
+	// describe returns errNotKnown when the runtime has no such container.
 	describe(ctx context.Context, cgroupPath, id string) (home, error)
 	close() error
 }
@@ -99,7 +99,7 @@ func (a *attributor) close() error {
 	return errors.Join(errs...)
 }
 
-// container answers errNotContainer for what runs in none, and another error
+// container returns errNotContainer for what runs in none, and another error
 // for what does but cannot be named at all.
 func (a *attributor) container(ctx context.Context, e bpf.Event, where cgroupOf) (home, error) {
 	if where.err != nil {
@@ -203,7 +203,7 @@ func (a *attributor) ask(ctx context.Context, cgroup string, e bpf.Event) (home,
 	return h, nil
 }
 
-// containerCgroup answers the container's own cgroup, its id, and whether it is
+// containerCgroup returns the container's own cgroup, its id, and whether it is
 // of the runtimes' 64-digit form. The outermost such part counts: what lies below
 // is the container's to make.
 func containerCgroup(cgroup string) (own, id string, hex bool) {
@@ -234,7 +234,7 @@ func idOfCgroup(own string, e bpf.Event) uint64 {
 	return info.Sys().(*syscall.Stat_t).Ino
 }
 
-// isRootless tells a container that a user runs below his own service manager:
+// isRootless recognises a container that a user runs below his own service manager:
 // its root overlay is mounted in his user namespace, as an attacker's would be.
 func isRootless(cgroup string) bool { return strings.HasPrefix(cgroup, "/user.slice/user-") }
 
@@ -269,7 +269,7 @@ func findCgroup(e bpf.Event) cgroupOf {
 	return cgroupOf{path, err}
 }
 
-// cgroupPath is the container's cgroup: by the id that the kernel told at the
+// cgroupPath is the container's cgroup: by the id that the kernel reported at the
 // exec, unless that names no container and the process's own does (cgroup v1, beside the
 // unified hierarchy or alone). A process that has ended shows "/" there, which says
 // nothing of where it ran.
@@ -300,7 +300,7 @@ func namesContainer(cgroup string) bool {
 	return hex
 }
 
-// startedAt tells whether a process is the one that began then: numbers are used again.
+// startedAt reports whether a process is the one that began then: numbers are used again.
 func startedAt(pid uint32, start time.Duration) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -41,7 +41,7 @@ func row(cells ...any) {
 	fmt.Println("BENCH\t| " + strings.Join(text, " | ") + " |")
 }
 
-// execs runs a program of the image n times in the container, and answers the
+// execs runs a program of the image n times in the container, and returns the
 // time that the loop took there, and the median of one.
 func execs(b *testing.B, box *bundle, n int) (all, one time.Duration) {
 	b.Helper()

@@ -100,7 +100,7 @@ func (s *Sensor) end(ctx context.Context, h home, ended []freeze) (n int, err er
 	return n, errors.Join(err, forget)
 }
 
-// freezes answers those in force that fit.
+// freezes returns those in force that fit.
 func (s *Sensor) freezes(fit func(freeze) bool) (out []freeze, err error) {
 	err = s.spool.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketFreezes).ForEach(func(_, v []byte) error {
@@ -117,7 +117,7 @@ func (s *Sensor) freezes(fit func(freeze) bool) (out []freeze, err error) {
 	return out, err
 }
 
-// stillTrue answers what came of an order that was carried out before: of a freeze
+// stillTrue returns what came of an order that was carried out before: of a freeze
 // only while it is in force.
 func (s *Sensor) stillTrue(o sensorapi.Order, done sensorapi.OrderStatus) (sensorapi.OrderStatus, error) {
 	if o.Action != sensorapi.Freeze || !done.Done {
@@ -130,7 +130,7 @@ func (s *Sensor) stillTrue(o sensorapi.Order, done sensorapi.OrderStatus) (senso
 	return sensorapi.OrderStatus{ID: o.ID, At: done.At, Error: "it was frozen, and has been thawed since"}, nil
 }
 
-// Frozen answers the orders of a cluster whose freezes are in force.
+// Frozen returns the orders of a cluster whose freezes are in force.
 func (s *Sensor) Frozen() ([]string, error) {
 	all, err := s.freezes(func(f freeze) bool { return f.Object })
 	var out []string

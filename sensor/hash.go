@@ -112,7 +112,7 @@ const (
 	maxCopiedAll = 512 << 20
 )
 
-// has tells whether a program is held.
+// has reports whether a program is held.
 func (h *heldFiles) has(sum string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -141,7 +141,7 @@ func (h *heldFiles) keep(sum, container string, f *os.File, copied int64) {
 	closeAll(out)
 }
 
-// tooMany forgets what is over the bounds, and answers the files. The lock is held.
+// tooMany forgets what is over the bounds, and returns the files. The lock is held.
 func (h *heldFiles) tooMany(container string) (out []*os.File) {
 	of := map[string]int{}
 	for _, sum := range h.order {

@@ -30,7 +30,7 @@ const (
 	maxProcessBytes = 160 << 10 // of all processes, encoded; sockets are short
 )
 
-// inspect tells what runs in a container, and its open sockets. It reads /proc,
+// inspect returns what runs in a container, and its open sockets. It reads /proc,
 // which works on what is frozen.
 func (s *Sensor) inspect(h home) (*sensorapi.Inspection, error) {
 	dir, err := s.freezer.dirOf(h)

@@ -14,7 +14,7 @@ import (
 // layer is searched.
 var sizes sizeIndex
 
-// sizeIndex answers whether a layer has a file of a size. The zero value is ready.
+// sizeIndex knows whether a layer has a file of a size. The zero value is ready.
 type sizeIndex struct {
 	mu     sync.Mutex
 	layers map[layer]*layerSizes

@@ -166,7 +166,7 @@ func mark(t *testing.T, b *bundle, p *published) {
 	time.Sleep(300 * time.Millisecond) // what is examined side by side
 }
 
-// find answers the detection of a deed; a path that ends in # is a beginning.
+// find returns the detection of a deed; a path that ends in # is a beginning.
 func (p *published) find(want deed) (sensorapi.Detection, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

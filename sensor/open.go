@@ -18,10 +18,10 @@ import (
 	"github.com/contraband-dev/contraband/bpf"
 )
 
-// errImageScript is answered for a script that is the image's own.
+// errImageScript is returned for a script that is the image's own.
 var errImageScript = errors.New("a script of the image")
 
-// errUnresolved is answered for a script of which nothing can be found any more.
+// errUnresolved is returned for a script of which nothing can be found any more.
 var errUnresolved = errors.New("the script is gone, and so is the process that ran it")
 
 // openOf opens an event's file through its process, and makes sure that it is
@@ -138,8 +138,8 @@ func deviceOf(dev uint64) (major, minor int) {
 	return int(dev >> 8 & 0xfff), int(dev&0xff | dev>>12&^0xff)
 }
 
-// openNamedScript opens the script of which the kernel told only the name that
-// the caller gave: through the process, or as fanotify told of it.
+// openNamedScript opens the script of which the kernel reported only the name that
+// the caller gave: through the process, or as fanotify reported it.
 func (s *Sensor) openNamedScript(e *bpf.Event) *os.File {
 	e.Path = insidePath(*e)
 	if e.Path != "" {
@@ -298,7 +298,7 @@ func (r *recently) told(key string) bool {
 		return true
 	}
 	if r.when == nil || len(r.when) >= maxKnown {
-		r.when = map[string]time.Time{} // at worst something is told twice
+		r.when = map[string]time.Time{} // at worst something is reported twice
 	}
 	r.when[key] = now
 	return false

@@ -20,12 +20,12 @@ import (
 	"github.com/contraband-dev/contraband/bpf"
 )
 
-// openedFiles is the notification tier: fanotify tells of every file that is
+// openedFiles is the notification tier: fanotify reports every file that is
 // opened to be executed on a container's overlay, with a descriptor that holds
 // the file, so that a program which unlinks itself and ends at once is hashed
 // all the same. Nothing waits for it: FAN_CLASS_NOTIF only tells.
 //
-// A program of the image is told once and then ignored, until it is modified.
+// A program of the image is reported once and then ignored, until it is modified.
 type openedFiles struct {
 	fd     int // -1: the tier is off
 	whyNot string
@@ -214,7 +214,7 @@ func (o *openedFiles) take(e *unix.FanotifyEventMetadata) {
 	}
 }
 
-// ofImage tells whether an open file is in no upper layer, and then asks the
+// ofImage reports whether an open file is in no upper layer, and then asks the
 // kernel to be silent about it until it is modified.
 func (o *openedFiles) ofImage(fd int, layers overlay) bool {
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
@@ -251,7 +251,7 @@ func (o *openedFiles) forget() {
 	delete(o.recent, id)
 }
 
-// find answers the file of an event, if fanotify has told of it; the answered
+// find returns the file of an event, if fanotify has reported it; the answered
 // file is the caller's to close.
 func (o *openedFiles) find(e bpf.Event) *os.File {
 	if !o.on() {
@@ -270,8 +270,8 @@ func (o *openedFiles) find(e bpf.Event) *os.File {
 	return duplicate(p.file)
 }
 
-// findScript answers the file of a script that is known by the caller's word for
-// it, if fanotify has told of one by that name in the same container.
+// findScript returns the file of a script that is known by the caller's word for
+// it, if fanotify has reported one by that name in the same container.
 func (o *openedFiles) findScript(e bpf.Event) *os.File {
 	if !o.on() {
 		return nil

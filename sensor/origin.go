@@ -234,7 +234,7 @@ func routeOf(e bpf.Event) sensorapi.Route {
 	}
 }
 
-// isTemporary tells a file made with O_TMPFILE, which never had a name: the kernel
+// isTemporary recognises a file made with O_TMPFILE, which never had a name: the kernel
 // calls it "#" and its inode number.
 func isTemporary(path string) bool {
 	number, found := strings.CutPrefix(filepath.Base(path), "#")

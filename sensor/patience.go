@@ -22,7 +22,7 @@ const (
 	hashWithin = 30 * time.Second
 )
 
-// mayHang tells whether opening a file may lead to a file system that need not ever
+// mayHang reports whether opening a file may lead to a file system that need not ever
 // answer: one of the network, or one that somebody in a container serves. A file that is
 // known by its path alone lies beyond whatever is mounted there by now, and an overlay
 // that is not the container's may have layers of any kind.
@@ -62,7 +62,7 @@ func (p *patience) end(cgroup uint64) {
 	}
 }
 
-// within answers what f does for a container's cgroup, or errNoAnswer when it has not come
+// within returns what f does for a container's cgroup, or errNoAnswer when it has not come
 // back in time, or errCrowded. What comes too late goes to late.
 func within[T any](p *patience, cgroup uint64, limit time.Duration, f func() T, late func(T)) (t T, err error) {
 	if !p.begin(cgroup) {

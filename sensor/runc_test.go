@@ -20,7 +20,7 @@ import (
 // compiler, such as a bare kernel in an emulator.
 const fixtureVariable = "SENSOR_TEST_FIXTURE"
 
-// fixture answers a directory with actor, actor-dynamic, actor.so, busybox, and
+// fixture returns a directory with actor, actor-dynamic, actor.so, busybox, and
 // the C library and loader that the dynamic ones need under lib/.
 func fixture(t testing.TB) string {
 	t.Helper()

@@ -25,14 +25,14 @@ import (
 // everything depends on: a sensor that loads and then silently never fires, or
 // calls every program added, is worse than none.
 type selfTest struct {
-	dev    atomic.Uint64 // of our overlay; its events are ours and are told to nobody
+	dev    atomic.Uint64 // of our overlay; its events are ours and are reported to nobody
 	events chan bpf.Event
 	result atomic.Pointer[string] // nil: not yet known; "": passed
 
 	patience time.Duration // for the kernel's word; 0: five seconds
 }
 
-// takes tells whether an event is of the self-test.
+// takes reports whether an event is of the self-test.
 func (t *selfTest) takes(e bpf.Event) bool {
 	if dev := t.dev.Load(); dev == 0 || e.RootDev != dev {
 		return false
@@ -44,7 +44,7 @@ func (t *selfTest) takes(e bpf.Event) bool {
 	return true
 }
 
-// SelfTest answers whether the self-test has ended, and what was wrong: "" is
+// SelfTest reports whether the self-test has ended, and what was wrong: "" is
 // that all answers were right.
 func (s *Sensor) SelfTest() (done bool, wrong string) {
 	if r := s.test.result.Load(); r != nil {
@@ -53,7 +53,7 @@ func (s *Sensor) SelfTest() (done bool, wrong string) {
 	return false, ""
 }
 
-// Check runs the sensor only until its self-test has ended, and answers what was
+// Check runs the sensor only until its self-test has ended, and returns what was
 // wrong. What is detected meanwhile stays in the spool.
 func (s *Sensor) Check(limit time.Duration) (wrong string, err error) {
 	ctx, stop := context.WithTimeout(context.Background(), limit)
@@ -217,7 +217,7 @@ func reap(cmd *exec.Cmd) error {
 	return nil
 }
 
-// compare looks at what the kernel tells; sum is of what ran, where the kernel hashes it.
+// compare looks at what the kernel reports; sum is of what ran, where the kernel hashes it.
 func (t *selfTest) compare(ctx context.Context, sum string) error {
 	unhashed := false
 	want := map[string]uint32{"/added": bpf.HasUpper, "/copied": bpf.HasUpper | bpf.HasLower}

@@ -123,7 +123,7 @@ type Sensor struct {
 	droppedMu    sync.Mutex
 	droppedTold  uint64        // of the kernel's total
 	lostTold     uint64        // of fanotify's
-	down         time.Duration // for which nobody watched before this start, if it is not yet told
+	down         time.Duration // for which nobody watched before this start, if it is not yet reported
 	stats        Stats
 	statsMu      sync.Mutex
 }
@@ -137,7 +137,7 @@ type Stats struct {
 	Unhashed     uint64       `json:"unhashed"`   // of those detected
 	Unresolved   uint64       `json:"unresolved"` // scripts, known by name alone, of which nothing could be found any more
 	SelfTests    uint64       `json:"selfTests"`  // programs of another sensor's self-test: counted, not reported
-	Allowed      uint64       `json:"allowed"`    // by an exception: counted, not told
+	Allowed      uint64       `json:"allowed"`    // by an exception: counted, not reported
 	Unattributed uint64       `json:"unattributed"`
 	Unread       uint64       `json:"unread"` // sent by the kernel, not yet read by us
 	Read         uint64       `json:"read"`
@@ -242,7 +242,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 }
 
 // lookAgain looks at what runs whenever events were lost: what is still there is found, and
-// what was told is not told twice. It also puts on disk that somebody watches.
+// what was told is not reported twice. It also puts on disk that somebody watches.
 func (s *Sensor) lookAgain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
@@ -466,7 +466,7 @@ func (s *Sensor) programOf(h home, e bpf.Event, sum string) allowlist.Program {
 }
 
 // bounded makes sure that Raise will take it: what makes a detection too large is
-// left out, and the rest is told.
+// left out, and the rest is reported.
 func bounded(d sensorapi.Detection) sensorapi.Detection {
 	for _, lighten := range []func(){
 		func() {}, func() { d.Process.Ancestors = nil }, func() { d.Container.Labels, d.Pod.Labels = nil, nil }, func() { d.Process.Args = []string{"[too long]"} },

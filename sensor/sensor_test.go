@@ -61,7 +61,7 @@ func (p *published) publish(_ context.Context, body []byte) error {
 	return nil
 }
 
-// waitFor answers the first detection of a path.
+// waitFor returns the first detection of a path.
 func (p *published) waitFor(t testing.TB, path string) sensorapi.Detection {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
@@ -345,7 +345,7 @@ func TestHardCases(t *testing.T) {
 	}
 	p := newPublished()
 	s, _ := startSensor(t, bed, t.TempDir(), p)
-	// A long argument of what already runs is cut, and the rest is told.
+	// A long argument of what already runs is cut, and the rest is reported.
 	if d := p.waitFor(t, "/tmp/early"); len(d.Process.Args) != 2 || len(d.Process.Args[1]) != sensorapi.MaxString {
 		t.Errorf("%d arguments", len(d.Process.Args))
 	}
@@ -441,7 +441,7 @@ func carry(t *testing.T, s *sensor.Sensor, o sensorapi.Order) {
 	}
 }
 
-// TestSelfTest: its answers are right here, and its own programs are told to nobody.
+// TestSelfTest: its answers are right here, and its own programs are reported to nobody.
 func TestSelfTest(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("NOT RUN: root is needed")

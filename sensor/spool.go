@@ -32,7 +32,7 @@ type spool struct {
 	max        int
 	news       chan struct{} // holds a token when there may be something to publish
 	count      atomic.Int64
-	overflow   atomic.Uint64 // not yet told
+	overflow   atomic.Uint64 // not yet reported
 	overflowed atomic.Uint64 // in all
 
 	// Since the start, of what a container can make many of; each within a transaction.
@@ -99,7 +99,7 @@ var (
 // keepFor is how long files and homes are remembered, and how many.
 const (
 	keepFor  = 7 * 24 * time.Hour
-	maxFiles = 100_000 // then all are forgotten: after a restart what still runs is told again
+	maxFiles = 100_000 // then all are forgotten: after a restart what still runs is reported again
 	maxRan   = 4096    // of a container
 )
 
@@ -139,7 +139,7 @@ func fileKey(container string, e bpf.Event) []byte {
 	return fmt.Appendf(nil, "%s/%d/%d/%d", container, e.Dev, e.Inode, e.ChangeTime)
 }
 
-// add stores a detection. It answers false for one that ran before the sensor
+// add stores a detection. It returns false for one that ran before the sensor
 // started and was already detected then.
 func (s *spool) add(d sensorapi.Detection, h home, key []byte) (bool, error) {
 	class := s.classOf(d)
@@ -337,7 +337,7 @@ func (s *spool) downUntil(now time.Time) (down time.Duration, err error) {
 
 func ranKey(container, sum string) []byte { return []byte(container + "/" + sum) }
 
-// hasRun tells whether a program was detected in a container, by its hash.
+// hasRun reports whether a program was detected in a container, by its hash.
 func (s *spool) hasRun(container, sum string) (ran bool, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketRan)

@@ -79,7 +79,7 @@ func TestHashOnVolumes(t *testing.T) {
 	}
 }
 
-// waitCount tells whether n detections have come within the limit.
+// waitCount reports whether n detections have come within the limit.
 func (p *published) waitCount(n int, limit time.Duration) bool {
 	for deadline := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		if len(p.paths()) >= n {

@@ -132,7 +132,7 @@ type change struct {
 	}
 }
 
-// plan answers what would change: address to actions.
+// plan returns what would change: address to actions.
 func (m *module) plan() map[string]string {
 	m.t.Helper()
 	changes := map[string]string{}
@@ -145,7 +145,7 @@ func (m *module) plan() map[string]string {
 // offline is for plans, which need no access to anything.
 var offline = []string{"GOOGLE_OAUTH_ACCESS_TOKEN=none", "HTTPS_PROXY=http://127.0.0.1:9", "HTTP_PROXY=http://127.0.0.1:9"}
 
-// planned answers what would change.
+// planned returns what would change.
 func (m *module) planned() []change {
 	m.t.Helper()
 	m.run("plan", "-input=false", "-out=plan")

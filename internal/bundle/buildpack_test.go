@@ -49,7 +49,7 @@ func TestSameSourcesSameBytes(t *testing.T) {
 
 // replay does what Google's Go buildpack does with a vendored function: one package at
 // the root that imports the framework, a main of its own beside it, a build that
-// fetches nothing, in the environment that Terraform gives it. It answers the program
+// fetches nothing, in the environment that Terraform gives it. It returns the program
 // of a function.
 func replay(t testing.TB, body []byte) func(function string) (program string) {
 	t.Helper()

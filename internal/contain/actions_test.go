@@ -502,7 +502,7 @@ func faults(t *testing.T, outer, _ *world) {
 }
 
 // seenThrough claims an action, has its nth write fail, and brings it again, as Pub/Sub
-// would, to other instances; hit tells whether there was such a write.
+// would, to other instances; hit reports whether there was such a write.
 func (k *kase) seenThrough(w *world, action, click string, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) (acted cases.Outcome, hit bool, err error) {
 	w.t.Helper()
 	w.calls.set(func(n int, _ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {

@@ -179,7 +179,7 @@ func (t task) runsProgram() bool {
 	return slices.ContainsFunc(t.kase.Programs, func(p cases.Program) bool { return p.SHA256 == t.claim.SHA256 })
 }
 
-// wanted tells whether the decision, as it stands now, or a person asks for the action.
+// wanted reports whether the decision, as it stands now, or a person asks for the action.
 func (t task) wanted() bool {
 	d := t.kase.Decided.Decision
 	if t.kase.Approved() && (d.Includes(t.claim.Action) || slices.Contains(d.Fallback, t.claim.Action) && t.kase.FallbackReason(t.Now()) != "") {
@@ -208,7 +208,7 @@ func (t task) clicked(what string) bool {
 }
 
 // overBudget wins slots of the hour for the pod, the same ones again for the same
-// pod, or answers which budget is spent. workload is "" where it is not known.
+// pod, or returns which budget is spent. workload is "" where it is not known.
 func (t task) overBudget(ctx context.Context, workload string) (string, error) {
 	hour := t.Now().UTC().Format("2006-01-02T15")
 	who := cmp.Or(t.claim.PodUID, t.claim.ContainerID) // two cases of one pod are one
@@ -396,7 +396,7 @@ func (t task) sign(ctx context.Context, key string) (*sensorapi.Upload, error) {
 	return up, nil
 }
 
-// saved answers done when the bytes are among the evidence already.
+// saved returns done when the bytes are among the evidence already.
 func (t task) saved(ctx context.Context) (cases.Outcome, error) {
 	body, err := t.Log.Objects.Read(ctx, blobstore.EvidenceKey(t.claim.SHA256))
 	if errors.Is(err, blobstore.ErrNotExist) {

@@ -160,7 +160,7 @@ func (s *site) uncordon(ctx context.Context) (cases.Outcome, error) {
 	return s.done(), nil
 }
 
-// editNode changes the node as it is when it is changed, and answers it as it is then.
+// editNode changes the node as it is when it is changed, and returns it as it is then.
 func (s *site) editNode(ctx context.Context, change func(*corev1.Node) (spec, annotations map[string]any)) (*corev1.Node, error) {
 	name := path.Base(s.claim.Node)
 	nodes := s.Kube.Nodes()

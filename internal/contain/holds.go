@@ -74,7 +74,7 @@ func (s *site) holds(ctx context.Context) (map[holder]hold, error) {
 	return out, nil
 }
 
-// byAction answers a hold by an action, whoever's, and the cases that have one.
+// byAction returns a hold by an action, whoever's, and the cases that have one.
 func byAction(all map[holder]hold, action string) (h *hold, cases []string) {
 	for who, held := range all {
 		if who.Action == action {
@@ -131,7 +131,7 @@ func (h hold) backTo() map[string]any {
 	return out
 }
 
-// without answers the holds but one.
+// without returns the holds but one.
 func without(all map[holder]hold, who holder) map[holder]hold {
 	rest := maps.Clone(all)
 	delete(rest, who)
@@ -157,7 +157,7 @@ func (s *site) frozenPrefix(workload string) string {
 // record says only that it is tried.
 const settled = time.Minute
 
-// countFrozen puts on record that this pod is about to be frozen, and answers how
+// countFrozen puts on record that this pod is about to be frozen, and returns how
 // many others of its workload are frozen and count as ready all the same; young
 // tells that one of them may not be frozen in the end. Two that are frozen at once
 // see each other.
@@ -206,7 +206,7 @@ func (s *site) countFrozen(ctx context.Context, workload string) (n int, young b
 	return n, young, nil
 }
 
-// countsAsReady tells whether a pod that was frozen still counts as ready with the
+// countsAsReady reports whether a pod that was frozen still counts as ready with the
 // workload, or is of the past.
 func (s *site) countsAsReady(ctx context.Context, other frozenPod) (counts, over bool, err error) {
 	if s.Now().After(other.Until) {

@@ -295,7 +295,7 @@ func budgets(t *testing.T, w *world) {
 	}
 }
 
-// doneIsDone: what took effect is not told as refused when the answer was lost and the
+// doneIsDone: what took effect is not reported as refused when the answer was lost and the
 // guards would say otherwise by now.
 func doneIsDone(t *testing.T, w *world) {
 	ns := w.Namespace("lost")

@@ -315,7 +315,7 @@ func (s *site) listedBy(ctx context.Context) ([]string, error) {
 	return slices.Compact(slices.Sorted(slices.Values(out))), nil
 }
 
-// notEnforced answers why the policy does nothing, as far as objects tell.
+// notEnforced returns why the policy does nothing, as far as objects tell.
 func (s *site) notEnforced(ctx context.Context) (string, error) {
 	if s.Enforces == "" {
 		return "network policies are not enforced on this cluster, by its own description", nil
@@ -400,7 +400,7 @@ func towards(pod *corev1.Pod) []string {
 	return out[:min(len(out), sensorapi.MaxTargets/2)]
 }
 
-// cutOff compares what was reached before and after. It answers what was seen to
+// cutOff compares what was reached before and after. It returns what was seen to
 // be cut, or why traffic still flows, or nothing where nothing was reached before.
 func cutOff(before, after []sensorapi.Reached) (cut, flows string) {
 	var worked int

@@ -145,7 +145,7 @@ func (s *site) answer(err error) (cases.Outcome, error) {
 	return cases.Outcome{}, err
 }
 
-// forGood tells whether the same request again would fail the same way.
+// forGood reports whether the same request again would fail the same way.
 func forGood(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) ||
 		apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err) || apierrors.IsRequestEntityTooLargeError(err)
@@ -163,7 +163,7 @@ func (s *site) podGone() cases.Outcome {
 	return s.failed(note)
 }
 
-// find reads the pod, and answers why it is not the one that the finding names.
+// find reads the pod, and returns why it is not the one that the finding names.
 // A pod that is gone, or has a successor of its name, is no disagreement.
 func (s *site) find(ctx context.Context) (string, error) {
 	f := s.kase.Decided.Finding
@@ -194,7 +194,7 @@ func (s *site) find(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// agreedBefore tells whether an earlier action of this case was done on this pod,
+// agreedBefore reports whether an earlier action of this case was done on this pod,
 // UID and all: its container may have been restarted since.
 func (s *site) agreedBefore() bool {
 	return slices.ContainsFunc(slices.Collect(maps.Keys(s.held)), func(h holder) bool { return h.Case == s.kase.ID }) ||
@@ -203,7 +203,7 @@ func (s *site) agreedBefore() bool {
 		})
 }
 
-// unconfirmed answers why the sensor of the pod's own node does not stand behind
+// unconfirmed returns why the sensor of the pod's own node does not stand behind
 // the finding. A topic tells one cluster from another, not one node: without this a
 // node in an attacker's hands could have any pod of the cluster contained. A freeze
 // and the program are that sensor's to do or to refuse; Google's findings are not a
@@ -275,7 +275,7 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	return why, err
 }
 
-// begun tells whether an earlier try of this claim has changed what it is to change,
+// begun reports whether an earlier try of this claim has changed what it is to change,
 // or the case holds the pod so already and is to hold it longer: it is then finished,
 // whatever the guards would say of beginning it now.
 func (s *site) begun(ctx context.Context) (bool, error) {
@@ -377,7 +377,7 @@ func isReady(pod *corev1.Pod) bool {
 }
 
 // edit changes the pod's metadata, as long as it is the pod that was found: change
-// is called with the pod as it is then, and answers a merge patch of metadata, or
+// is called with the pod as it is then, and returns a merge patch of metadata, or
 // nil when there is nothing to change.
 func (s *site) edit(ctx context.Context, change func(*corev1.Pod) (map[string]any, error)) error {
 	for range 10 {

@@ -167,7 +167,7 @@ func (k clusterOrders) forget(ctx context.Context, object *unstructured.Unstruct
 	_ = k.orders.Delete(ctx, object.GetName(), metav1.DeleteOptions{})
 }
 
-// statusOf answers the sensor's word, and whether it has spoken.
+// statusOf returns the sensor's word, and whether it has spoken.
 func statusOf(object *unstructured.Unstructured) (sensorapi.OrderStatus, bool, error) {
 	raw, ok := object.Object["status"]
 	if !ok {

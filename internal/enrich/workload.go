@@ -143,7 +143,7 @@ func stays(pod *corev1.Pod) string {
 	return fmt.Sprintf("the kubelet of node %q has not ended it: what ran there may run on", pod.Spec.NodeName)
 }
 
-// Has tells whether a container is one of the case's pod.
+// Has reports whether a container is one of the case's pod.
 func (e Enricher) HasContainer(ctx context.Context, k cases.Case, containerID string) (bool, error) {
 	f := k.Decided.Finding
 	c, err := e.Clusters.Find(ctx, placeOf(f))

@@ -227,7 +227,7 @@ func (w *shop) kase(pod corev1.Pod, what string, ok func(cases.Case) bool) cases
 	return found
 }
 
-// reaches asks the web server, and answers false when nothing answers.
+// reaches asks the web server, and returns false when nothing answers.
 func (w *shop) reaches(from corev1.Pod, address string) bool {
 	w.t.Helper()
 	host, port, _ := strings.Cut(address, ":")

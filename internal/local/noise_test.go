@@ -257,7 +257,7 @@ func configMap(dir string) (string, error) {
 	return dir, os.Symlink("..data/pre.sh", filepath.Join(dir, "pre.sh"))
 }
 
-// count waits until everything detected is told of, and counts.
+// count waits until everything detected is reported, and counts.
 func count(ctx context.Context, m *Machine, c noiseCount) (noiseCount, error) {
 	log := &caselog.Store{Objects: m.store, Lease: cases.Lease}
 	for stable, last := 0, -1; stable < 6; time.Sleep(500 * time.Millisecond) {

@@ -91,7 +91,7 @@ func TestDenialContainsNothing(t *testing.T) {
 	}
 }
 
-// TestPendingApprovalIsRemindedOnce: half an hour of silence is told again, once, and nothing is done.
+// TestPendingApprovalIsRemindedOnce: half an hour of silence is reported again, once, and nothing is done.
 func TestPendingApprovalIsRemindedOnce(t *testing.T) {
 	w, id := asked(t)
 	later := func() *respond.Responder {

@@ -721,7 +721,7 @@ func TestClosedAsExpectedIsNotPagedAgain(t *testing.T) {
 	if c = w.read(last); messages() != 2 || !c.Asking() || c.Decided.Finding.Process.SHA256 != unknownSum(2) {
 		t.Errorf("%d messages, asking %v about %s", messages(), c.Asking(), c.Decided.Finding.Process.Path)
 	}
-	// Revoked, it is told of again.
+	// Revoked, it is reported again.
 	all, err := expected.Read(t.Context(), r.Log.Objects, "")
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%+v, %v", all, err)

@@ -208,7 +208,7 @@ func (r *Responder) Advance(ctx context.Context, id string) error {
 	return errors.Join(advanced, w.refresh(ctx, incident))
 }
 
-// advance takes the steps of the case; it returns the incident that is told of them.
+// advance takes the steps of the case; it returns the incident that shows them.
 func (w *run) advance(ctx context.Context) (incident string, err error) {
 	c, err := w.fold()
 	if err != nil {

@@ -277,7 +277,7 @@ func (bad) Lookup(_ context.Context, sum string) (cases.Verdict, error) {
 
 func hash() string { s := sha256.Sum256(program); return hex.EncodeToString(s[:]) }
 
-// found raises a finding in SCC, as Raise does, and answers it as a notification carries it.
+// found raises a finding in SCC, as Raise does, and returns it as a notification carries it.
 func (w *world) found(container string, at time.Time) finding.Finding {
 	w.t.Helper()
 	d := sensorapi.Detection{Time: at, Route: sensorapi.Added, Node: "n1", Process: sensorapi.Process{Path: "/tmp/x", PID: 7}, File: sensorapi.File{SHA256: hash(), Size: 8},

@@ -406,7 +406,7 @@ func (y *year) after(d time.Duration, do func()) {
 	slices.SortStableFunc(y.queue, func(a, b happening) int { return a.at.Compare(b.at) })
 }
 
-// between answers a time between two, more often near the first.
+// between returns a time between two, more often near the first.
 func (y *year) between(from, to time.Duration) time.Duration {
 	return from + time.Duration(y.r.Float64()*y.r.Float64()*float64(to-from))
 }

@@ -132,10 +132,10 @@ var (
 	containerIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,255}$`)
 )
 
-// IsSHA256 tells whether s is a SHA-256 in lower-case hex.
+// IsSHA256 reports whether s is a SHA-256 in lower-case hex.
 func IsSHA256(s string) bool { return sha256Form.MatchString(s) }
 
-// IsContainerID tells whether s can be a container's id: it becomes part of paths.
+// IsContainerID reports whether s can be a container's id: it becomes part of paths.
 func IsContainerID(s string) bool { return containerIDForm.MatchString(s) && s != "." && s != ".." }
 
 // ParseDetection decodes and validates what a node published. A node may be in

@@ -28,7 +28,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
-// Carrier carries out an order once; the same order again answers what came of
+// Carrier carries out an order once; the same order again returns what came of
 // it. An error is a refusal, or something that may pass.
 type Executor func(ctx context.Context, o sensorapi.Order) (status sensorapi.OrderStatus, refused bool, err error)
 
@@ -39,7 +39,7 @@ type Watcher struct {
 	Token  func() (string, error)
 	Node   string
 	Carry  Executor
-	// Frozen answers the orders whose freezes are in force, and Withdrawn ends the one
+	// Frozen returns the orders whose freezes are in force, and Withdrawn ends the one
 	// of an order whose object is no more. Both nil: nothing is ever frozen here.
 	Frozen    func() ([]string, error)
 	Withdrawn func(ctx context.Context, order string) error
@@ -87,7 +87,7 @@ func New(server, dir, nodeName string, carry Executor, log *slog.Logger) (*Watch
 	}, nil
 }
 
-// Connected tells whether orders would be seen now.
+// Connected reports whether orders would be seen now.
 func (w *Watcher) Connected() bool { return w.connected.Load() }
 
 // object is a ContainmentOrder, as far as we read it.
@@ -141,7 +141,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// begin tells whether an order is to be carried out, and is not in hand.
+// begin reports whether an order is to be carried out, and is not in hand.
 func (w *Watcher) begin(o object) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,7 +20,7 @@ const (
 	failingAfter = 10 * time.Minute // publishing
 )
 
-// health answers for a sensor. Healthy is who reads what the kernel tells: a
+// health serves the state of a sensor. Healthy is who reads what the kernel reports: a
 // restart may help who does not. Ready is who may be relied on: the self-test
 // has passed and publishing has not been failing for long.
 type health struct {

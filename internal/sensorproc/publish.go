@@ -85,7 +85,7 @@ func (p *publisher) publish(ctx context.Context, detection []byte) error {
 	return err
 }
 
-// state answers the counts, and for how long publishing has been failing and why.
+// state returns the counts, and for how long publishing has been failing and why.
 func (p *publisher) state() (sent, failed uint64, failing time.Duration, why error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -172,7 +172,7 @@ func Run(ctx context.Context, c Config) error {
 	return errors.Join(g.Wait(), s.Close(), publisher.close())
 }
 
-// openOrders answers nil outside a cluster: orders then come to the local API alone.
+// openOrders returns nil outside a cluster: orders then come to the local API alone.
 func openOrders(c Config, s *sensor.Sensor) (w *sensororders.Watcher, err error) {
 	if c.OrdersFrom != "" {
 		w, err = sensororders.New(c.OrdersFrom, c.OrdersAccount, c.Sensor.Node, s.Take, c.Sensor.Log)

@@ -48,7 +48,7 @@ type Visitors struct {
 	// Who answers whom a request is verified to come from; to whom it answers an error
 	// nothing is shown. nil: whoever reaches the pages, by no name.
 	Who func(*http.Request) (string, error)
-	// May tells whether somebody may press. nil: whoever reaches the pages.
+	// May reports whether somebody may press. nil: whoever reaches the pages.
 	May func(who string) bool
 }
 

@@ -41,7 +41,7 @@ type Cluster struct {
 
 // Finder reaches clusters.
 type Finder interface {
-	// Find answers a client of a cluster. An error that cannot pass is permanent.
+	// Find returns a client of a cluster. An error that cannot pass is permanent.
 	Find(ctx context.Context, p finding.Place) (*Cluster, error)
 }
 
@@ -82,7 +82,7 @@ type entry struct {
 	until   time.Time
 }
 
-// Find answers a client of a cluster.
+// Find returns a client of a cluster.
 func (g *GKE) Find(ctx context.Context, p finding.Place) (*Cluster, error) {
 	if p.Project == "" || p.Location == "" || p.Cluster == "" {
 		return nil, retry.Refused(fmt.Errorf("reach cluster: project %q, location %q and name %q are all needed", p.Project, p.Location, p.Cluster))
@@ -232,7 +232,7 @@ func (g *GKE) throughGateway(ctx context.Context, membership string) (string, er
 	return answer.GetEndpoint(), nil
 }
 
-// enforces tells what makes NetworkPolicies true in a cluster, by its description.
+// enforces returns what makes NetworkPolicies true in a cluster, by its description.
 func enforces(c *containerpb.Cluster) string {
 	switch {
 	case c.GetNetworkConfig().GetDatapathProvider() == containerpb.DatapathProvider_ADVANCED_DATAPATH, c.GetAutopilot().GetEnabled():

@@ -94,7 +94,7 @@ func (o Objects[T, L, PT, PL]) Create(ctx context.Context, t *T, opts metav1.Cre
 	return o.on(o.kube.rest.Post()).SpecificallyVersionedParams(&opts, parameters, version).Body(PT(t)).Do(ctx).Error()
 }
 
-// Patch changes one, and answers what it then is.
+// Patch changes one, and returns what it then is.
 func (o Objects[T, L, PT, PL]) Patch(ctx context.Context, name string, kind types.PatchType, body []byte, opts metav1.PatchOptions) (*T, error) {
 	t := new(T)
 	return t, o.on(o.kube.rest.Patch(kind)).Name(name).SpecificallyVersionedParams(&opts, parameters, version).Body(body).Do(ctx).Into(PT(t))

@@ -22,7 +22,7 @@ func ContainerName(pod *corev1.Pod, id string) string {
 	return ""
 }
 
-// Ended tells whether a container that the pod had runs no more. As long as the kubelet
+// Ended reports whether a container that the pod had runs no more. As long as the kubelet
 // has told nothing, none has ended.
 func Ended(pod *corev1.Pod, id string) bool {
 	all := Containers(pod)
@@ -31,7 +31,7 @@ func Ended(pod *corev1.Pod, id string) bool {
 	})
 }
 
-// Had tells whether a container is one of the pod's, or was just before.
+// Had reports whether a container is one of the pod's, or was just before.
 func Had(pod *corev1.Pod, id string) bool {
 	return slices.ContainsFunc(Containers(pod), func(s corev1.ContainerStatus) bool {
 		last := s.LastTerminationState.Terminated

@@ -23,7 +23,7 @@ func Quarantine() networkingv1.NetworkPolicySpec {
 	}
 }
 
-// IsQuarantine tells whether a policy says that.
+// IsQuarantine reports whether a policy says that.
 func IsQuarantine(spec networkingv1.NetworkPolicySpec) bool {
 	return reflect.DeepEqual(spec, Quarantine())
 }

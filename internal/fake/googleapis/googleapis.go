@@ -74,7 +74,7 @@ func (s *Server) Names() []string {
 	return slices.Sorted(maps.Keys(s.objects))
 }
 
-// Object answers a copy of one, nil when it is not there.
+// Object returns a copy of one, nil when it is not there.
 func (s *Server) Object(name string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +96,7 @@ func (s *Server) Change(name string, change func(map[string]any)) error {
 // Binding is one member's role on one resource, and the expression that bounds it.
 type Binding struct{ Resource, Role, Member, Condition string }
 
-// Bindings answers what was granted, by resource.
+// Bindings returns what was granted, by resource.
 func (s *Server) Bindings() (out []Binding) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,7 +252,7 @@ func (s *Server) create(api, name string, body map[string]any) (map[string]any, 
 	return s.operation(api, body), nil
 }
 
-// missing answers what an object refers to that is not there.
+// missing returns what an object refers to that is not there.
 func (s *Server) missing(api string, body map[string]any) *problem {
 	if topic, _ := body["topic"].(string); api == "pubsub" && topic != "" && s.objects["pubsub "+topic] == nil {
 		return &problem{http.StatusNotFound, "there is no topic " + topic}

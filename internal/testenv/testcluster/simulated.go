@@ -151,7 +151,7 @@ func (c *Cluster) SensorToken(node string) string {
 	return made.Status.Token
 }
 
-// SensorAccount writes the directory that a sensor's pod would find, and answers it.
+// SensorAccount writes the directory that a sensor's pod would find, and returns it.
 func (c *Cluster) SensorAccount(node string) string {
 	c.t.Helper()
 	dir := c.path("account-" + node)

@@ -57,7 +57,7 @@ type Cluster struct {
 	stop   []func()
 }
 
-// Binaries answers the directory of the programs, or why there is none.
+// Binaries returns the directory of the programs, or why there is none.
 func Binaries() (string, error) {
 	out, err := exec.Command("bash", filepath.Join(moduleRoot(), "tools/kubernetes/build.sh"), "--where").Output()
 	if err != nil {
@@ -176,7 +176,7 @@ func (c *Cluster) configFor(user string) *rest.Config {
 	return &rest.Config{Host: c.host(), BearerToken: c.tokens[user], TLSClientConfig: rest.TLSClientConfig{CAData: c.pki.PEM}}
 }
 
-// kubeconfig writes one for a user, once, and answers its path: a program that was
+// kubeconfig writes one for a user, once, and returns its path: a program that was
 // started before may be reading it.
 func (c *Cluster) kubeconfig(user string) string {
 	file := c.path(strings.ReplaceAll(user, ":", "-") + ".kubeconfig")
