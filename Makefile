@@ -11,7 +11,7 @@ KERNEL := ./sensor ./internal/sensorproc ./cmd/contraband
 CLUSTER := ./internal/testenv/testcluster ./internal/contain ./internal/local
 
 .PHONY: help
-help: ## what there is to make
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
 .PHONY: build
