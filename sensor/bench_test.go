@@ -302,7 +302,7 @@ func median(d []time.Duration) time.Duration {
 
 // benchStorm: ten thousand execs of one added file, and of as many different ones.
 func benchStorm(b *testing.B, dir string) {
-	row("(e) storm of 10,000 execs", "seen", "told", "repeats counted", "dropped by the ring", "hashed", "resident after", "until all were told")
+	row("(e) storm of 10,000 execs", "seen", "reported", "repeats counted", "dropped by the ring", "hashed", "resident after", "until all were reported")
 	for _, distinct := range []int{0, 1} {
 		box := startBundle(b, dir)
 		p := newPublished()

@@ -301,7 +301,7 @@ func BenchmarkFunctions(b *testing.B) {
 			best = min(best, time.Since(s.began))
 			rss, own = max(rss, memory(b, s.pid, "VmRSS:")), max(own, memory(b, s.pid, "RssAnon:"))
 		}
-		fmt.Printf("BENCH\t%-9s start to first answer %3d ms (goal 100, %.2fx), %.1f MB resident (goal 30, %.2fx), of which %.1f MB are its own and not the program's file, which has %.1f MB\n",
+		fmt.Printf("BENCH\t%-9s start to first response %3d ms (goal 100, %.2fx), %.1f MB resident (goal 30, %.2fx), of which %.1f MB are its own and not the program's file, which has %.1f MB\n",
 			c.target, best.Milliseconds(), best.Seconds()/0.1, float64(rss)/1024, float64(rss)/1024/30, float64(own)/1024, float64(info.Size())/1e6)
 	}
 }
