@@ -78,7 +78,7 @@ func start(t *testing.T, scc *fakescc.Server) (*pipeline, *pstest.Server, map[st
 			t.Fatal(err)
 		}
 	}
-	cfg := respondfunc.Config{SlackToken: "x", SlackChannel: "C1", Cases: casefunc.Config{Store: "mem://"},
+	cfg := respondfunc.Config{SlackToken: "x", SlackChannel: fakeslack.Channel, Cases: casefunc.Config{Store: "mem://"},
 		Raise: raise.Config{Project: "p", FindingsTopic: "findings", DeadLetterTopic: "dead-letters", Clusters: map[string]string{topic: "shop/europe-west1/prod"}}}
 	outcomes := map[string][]respond.Result{}
 	parts := respondfunc.Parts{Cases: casefunc.Parts{HTTP: http.DefaultClient}, Raise: raise.Parts{PubSub: options}, SlackAPI: startSlack(t), Observe: func(id string, o []respond.Result) { outcomes[id] = o }}

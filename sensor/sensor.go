@@ -423,7 +423,7 @@ func (s *Sensor) examine(ctx context.Context, c candidate) {
 		s.count(func(st *Stats) { st.Image++ })
 		return
 	}
-	if canary.IsSelfTest(sum) {
+	if !changed && canary.IsSelfTest(sum) {
 		s.count(func(st *Stats) { st.SelfTests++ })
 		return
 	}

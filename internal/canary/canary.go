@@ -117,8 +117,9 @@ const selfTestLife = 30 * time.Second
 func SelfTest() ([]byte, error) { return Here(selfTestLife) }
 
 // IsSelfTest reports whether a SHA-256 is of the program of a self-test, whoever runs it and
-// on whatever architecture. Those bytes print a line, sleep and exit: hiding that they ran
-// hides nothing.
+// on whatever architecture. Those bytes print a line, sleep and exit: not
+// reporting that they were executed hides nothing. What such a process does later may be
+// another program's doing, and is not the self-test.
 func IsSelfTest(sum string) bool { return selfTests[sum] }
 
 var selfTests = func() map[string]bool {

@@ -191,6 +191,8 @@ type Paged struct {
 	// RetryAt is when a page that no channel took is sent again; Tries counts.
 	RetryAt time.Time `json:"retryAt,omitzero"`
 	Tries   int       `json:"tries,omitempty"`
+	// DeadLettered: the operators were alerted that no channel took the page.
+	DeadLettered bool `json:"deadLettered,omitempty"`
 }
 
 // Delivery is the message about a case on one channel.
@@ -327,6 +329,12 @@ const (
 	ActionExpected   = "benign"     // the program was expected: the finding becomes INACTIVE
 	ActionRemediated = "remediated" // the problem was remediated: the finding becomes INACTIVE
 )
+
+// ClickOfSCC begins the ID of a click that Security Command Center's state stands for.
+const ClickOfSCC = "scc-"
+
+// Automatic reports whether no person has clicked.
+func (k Click) Automatic() bool { return strings.HasPrefix(k.ID, ClickOfSCC) }
 
 // IsClickAction reports whether a string is a click action.
 func IsClickAction(what string) bool {

@@ -68,6 +68,8 @@ type Incident struct {
 
 	Paged   *cases.Paged `json:"paged,omitempty"` // of this round
 	PagedAt time.Time    `json:"pagedAt,omitzero"`
+	// Began is when this round began.
+	Began time.Time `json:"began,omitzero"`
 	// FirstPaged is when people were first notified in this round.
 	FirstPaged time.Time `json:"firstPaged,omitzero"`
 	// Escalated: another channel was notified, as no person had answered.
@@ -118,13 +120,13 @@ func (i *Incident) add(e caselog.Event) error {
 	case KindOpened:
 		var b Opened
 		err := json.Unmarshal(e.Body, &b)
-		i.Opened, i.Workload, i.FirstCase = e.At, b.Workload, b.Case
+		i.Opened, i.Began, i.Workload, i.FirstCase = e.At, e.At, b.Workload, b.Case
 		return err
 	case cases.KindPaged:
 		var b Paged
 		err := json.Unmarshal(e.Body, &b)
 		i.Paged, i.PagedAt, i.Shown, i.Queued = &b.Paged, e.At, b.Shown, nil
-		if i.FirstPaged.IsZero() && b.Error == "" {
+		if i.FirstPaged.IsZero() && b.Level != "" {
 			i.FirstPaged = e.At
 		}
 		i.Escalated = i.Escalated || b.Unanswered
@@ -151,7 +153,7 @@ func (i *Incident) add(e caselog.Event) error {
 		return err
 	case KindResolved:
 		i.Round++
-		i.Paged, i.Told, i.FirstPaged, i.Escalated = nil, "", time.Time{}, false
+		i.Paged, i.Told, i.FirstPaged, i.Escalated, i.Began = nil, "", time.Time{}, false, e.At
 	}
 	return nil
 }
@@ -307,9 +309,11 @@ func (i Incident) ReminderDue(now time.Time, after time.Duration) (through time.
 	return through
 }
 
-// Answered reports whether a person has clicked on anything since people were notified.
+// Answered reports whether a person has clicked on anything in this round. It begins before
+// people are notified: whoever clicks while other channels are still being called has
+// answered.
 func (i Incident) Answered() bool {
-	since := func(k cases.Click) bool { return k.Refused == "" && !k.At.Before(i.FirstPaged) }
+	since := func(k cases.Click) bool { return k.Refused == "" && !k.Automatic() && !k.At.Before(i.Began) }
 	return slices.ContainsFunc(i.Clicks, since) || slices.ContainsFunc(i.Cases, func(c cases.Case) bool { return slices.ContainsFunc(c.Clicks, since) })
 }
 

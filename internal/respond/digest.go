@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ func (t *telling) overLimit(ctx context.Context) bool {
 		return false
 	}
 	slot := caselog.Slot(t.Now())
+	if !t.known.Decided.Finding.ReportedBy.Trusted() {
+		slot += "-other" // a flood of theirs moves no page of a trusted source into a digest
+	}
 	before := 0
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
@@ -124,5 +128,19 @@ func (r *Responder) digestMembers(ctx context.Context, id string) ([]incidents.I
 			out = append(out, i)
 		}
 	}
+	slices.SortStableFunc(out, digestOrder)
 	return out, nil
+}
+
+// digestOrder puts trusted sources first, then the most severe: of many, a digest names
+// only the first.
+func digestOrder(a, b incidents.Incident) int {
+	x, y := a.Lead().Decided.Finding.ReportedBy.Trusted(), b.Lead().Decided.Finding.ReportedBy.Trusted()
+	switch {
+	case x && !y, x == y && a.Level().WorseThan(b.Level()):
+		return -1
+	case y && !x, b.Level().WorseThan(a.Level()):
+		return 1
+	}
+	return 0
 }

@@ -51,7 +51,7 @@ func recheckVerdicts(ctx context.Context, w *run, c cases.Case, _ step) error {
 	found := make([]cases.Verdict, len(asked))
 	var wg sync.WaitGroup
 	for i, p := range asked {
-		wg.Go(func() { found[i] = w.Verdicts.Finding(ctx, withProgram(c, p)) })
+		wg.Go(func() { found[i] = w.Verdicts.Finding(ctx, w.withProgram(c, p)) })
 	}
 	wg.Wait()
 	b := cases.Rechecked{Verdict: found[0]}
@@ -65,7 +65,7 @@ func recheckVerdicts(ctx context.Context, w *run, c cases.Case, _ step) error {
 	b.Programs = asked
 	if b.Level.WorseThan(c.Decided.Verdict.Level) {
 		worst := slices.IndexFunc(found, func(v cases.Verdict) bool { return v == b.Verdict })
-		f := withProgram(c, asked[worst])
+		f := w.withProgram(c, asked[worst])
 		d := cases.Decided{Key: c.Decided.Key, Slot: c.Decided.Slot, Finding: f, Facts: c.Decided.Facts, Verdict: b.Verdict,
 			Decision: w.Policy.Decide(f, b.Verdict), Received: w.received, Recheck: true}
 		return w.record(ctx, cases.KindDecided, d)
@@ -94,8 +94,10 @@ func recheckTargets(c cases.Case) []cases.Program {
 }
 
 // withProgram returns the case's finding as it would be about another of its programs.
-func withProgram(c cases.Case, p cases.Program) finding.Finding {
+// Who is trusted may have been configured since.
+func (w *run) withProgram(c cases.Case, p cases.Program) finding.Finding {
 	f := c.Decided.Finding
+	f.ReportedBy = w.Sources.ReporterOf(f)
 	if p.SHA256 != f.Process.SHA256 || p.Path != f.Process.Path {
 		f.Process.SHA256, f.Process.Path, f.Process.Args, f.Process.PID = p.SHA256, p.Path, nil, 0
 		if f.Type().Malicious { // the detector has recognised the case's program, not this one

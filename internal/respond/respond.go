@@ -89,7 +89,7 @@ func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, err
 	switch {
 	case f.Category == finding.AddedMaliciousBinary && f.In(r.Sources.Ours):
 		return Result{Acknowledged: "our own escalation"}, nil
-	case f.Type().Subject == finding.SubjectProgram && canary.IsSelfTest(f.Process.SHA256):
+	case f.Category == finding.AddedBinary && canary.IsSelfTest(f.Process.SHA256):
 		return Result{Acknowledged: "the self-test of a Contraband sensor"}, nil
 	case f.Kind() == finding.Other:
 		return Result{Acknowledged: fmt.Sprintf("category %q is not about a program in a container", f.Category)}, nil
@@ -131,7 +131,7 @@ func (r *Responder) over(ctx context.Context, f finding.Finding) (Result, error)
 		return Result{}, fmt.Errorf("case %q: %w", file.ID, ErrBusy)
 	}
 	// SCC's state is a click like a person's: the case goes its usual way to the end.
-	id := "scc-" + f.Key()[:32]
+	id := cases.ClickOfSCC + f.Key()[:32]
 	body, err := json.Marshal(cases.Click{ID: id, What: cases.ActionClose, By: "Security Command Center (" + why + ")", At: r.Now().UTC()})
 	if err != nil {
 		return Result{}, err
@@ -247,7 +247,7 @@ func (w *run) openNamed(ctx context.Context) error {
 	if err := json.Unmarshal(entries[0].Body, &f); err != nil {
 		return fmt.Errorf("case %q, occurrence %q: %w", w.log.ID, entries[0].Name, err)
 	}
-	_, err = w.active(ctx, f)
+	_, err = w.Finding(ctx, f)
 	return err
 }
 

@@ -245,6 +245,9 @@ func (t *telling) take(ctx context.Context, i incidents.Incident, due []notice, 
 			return err
 		}
 	}
+	if len(clicks) > 0 {
+		return nil // they may have changed what is due
+	}
 	for _, n := range due {
 		ctx, cancel := context.WithTimeout(ctx, cases.StepDeadline)
 		err := n.do(ctx, t, i)
@@ -348,10 +351,12 @@ func post(ctx context.Context, t *telling, i incidents.Incident) error {
 	}
 	level := i.Level()
 	if err != nil {
-		if unparked := t.deadLetter(ctx, i, err); unparked != nil {
+		parked, unparked := t.deadLetter(ctx, i, err)
+		if unparked != nil {
 			return errors.Join(err, unparked)
 		}
 		p, level = t.notPaged(ctx, i, p, err), ""
+		p.DeadLettered = parked
 	}
 	if err := t.wakeForReminder(ctx, i); err != nil {
 		return err
@@ -359,18 +364,23 @@ func post(ctx context.Context, t *telling, i incidents.Incident) error {
 	return t.recordPaged(ctx, i, p, level)
 }
 
-// deadLetter alerts the operators once that no channel took the page.
-func (t *telling) deadLetter(ctx context.Context, i incidents.Incident, why error) error {
-	if t.DeadLetter == nil || i.Paged != nil && i.Paged.Tries > 0 {
-		return nil
+// deadLetter alerts the operators once that no channel took the page; it reports whether
+// they are.
+func (t *telling) deadLetter(ctx context.Context, i incidents.Incident, why error) (parked bool, err error) {
+	if i.Paged != nil && i.Paged.DeadLettered {
+		return true, nil
+	}
+	if t.DeadLetter == nil {
+		return false, nil
 	}
 	lead := i.Lead()
 	body, err := json.Marshal(map[string]string{"incident": i.ID, "case": lead.ID, "link": t.Link(lead.ID),
 		"finding": lead.Decided.Finding.CanonicalName, "summary": casetext.IncidentHeadline(i)})
 	if err != nil {
-		return err
+		return false, err
 	}
-	return t.DeadLetter(ctx, body, why)
+	err = t.DeadLetter(ctx, body, why)
+	return err == nil, err
 }
 
 // notPaged returns the record of a page that no channel took: it is sent again with
@@ -446,7 +456,8 @@ func (t *telling) escalation(i incidents.Incident) (at time.Time, to notify.Targ
 	return i.EscalationDue(after), to
 }
 
-// escalatePage notifies another channel once. Its own failures are retried by edits.
+// escalatePage notifies another channel once. A message that could not be posted is posted
+// by an edit.
 func escalatePage(ctx context.Context, t *telling, i incidents.Incident) error {
 	_, to := t.escalation(i)
 	p, err := t.Notifier.Escalate(ctx, i, to)

@@ -1,6 +1,8 @@
 package respond_test
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/finding"
+	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
 
@@ -178,4 +181,56 @@ func TestSecondLibraryOfOneProgramIsNoRepeat(t *testing.T) {
 	if len(c.Programs) != 2 || c.Decided.Verdict.Level != cases.Malicious || c.Decided.Finding.Process.SHA256 != hash() || !c.Frozen() {
 		t.Errorf("%q: verdict %+v of %q, programs %+v", c.Status(), c.Decided.Verdict, c.Decided.Finding.Process.Path, c.Programs)
 	}
+}
+
+// TestFloodOfUntrustedSourceQueuesNoTrustedPage: the limit of pages is counted apart.
+func TestFloodOfUntrustedSourceQueuesNoTrustedPage(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly
+	r := w.process()
+	r.PagesPerWindow = 3
+	for i := range 6 {
+		f := w.foreign(fmt.Sprintf("web%c", 'a'+i), "Acme Scanner", finding.ClassThreat)
+		f.CanonicalName += fmt.Sprint(i)
+		f.Process.SHA256 = strings.Repeat("7", 64)
+		f.Category = finding.AddedBinary
+		take(t, r, f)
+	}
+	id := take(t, r, ran(0, 0, unknownSum(0), time.Now()))
+	incident, err := incidentlog.Read(t.Context(), r.Log, w.read(id).Incident)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if incident.Paged == nil || incident.Queued != nil {
+		t.Errorf("the trusted source's incident is queued: %+v", incident.Queued)
+	}
+}
+
+// TestRecheckAsksWhoIsTrustedNow: a case that was opened while any source was believed is not
+// contained by a later look-up.
+func TestRecheckAsksWhoIsTrustedNow(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = "rules: [{name: bad, when: 'verdict.level == \"malicious\"', do: [page, freeze]}, {name: else, do: [page]}]"
+	r := w.process()
+	now := time.Now()
+	f := w.foreign("web-1", "Container Threat Detection", finding.ClassThreat)
+	f.Category = finding.AddedBinary
+	verdicts := r.Verdicts
+	r.Verdicts = unknownTo{}
+	id := take(t, r, f)
+	r.Verdicts, r.Sources.Detectors = verdicts, []string{"organizations/1/sources/5"}
+	sweepAt(t, r, now.Add(61*time.Minute))
+	c := w.read(id)
+	if c.Decided.Verdict.Level != cases.Malicious {
+		t.Fatalf("not looked up again: %+v", c.Decided.Verdict)
+	}
+	if c.Claim(cases.Freeze) != nil {
+		t.Errorf("frozen for a source that is not trusted any more: %+v", c.Claims)
+	}
+}
+
+type unknownTo struct{}
+
+func (unknownTo) Finding(context.Context, finding.Finding) cases.Verdict {
+	return cases.Verdict{Level: cases.Unknown, Source: "test", At: time.Now()}
 }

@@ -140,3 +140,68 @@ func TestUnansweredPageToTheSecurityChannel(t *testing.T) {
 		t.Errorf("the security channel has %+v", got)
 	}
 }
+
+// TestEndInSecurityCommandCenterIsNoAnswer: one of two pods' findings becomes INACTIVE by
+// itself; nobody has looked at the other.
+func TestEndInSecurityCommandCenterIsNoAnswer(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = escalatePolicy
+	w.slack.AddChannel(oncall, "oncall")
+	r := w.timed()
+	now := time.Now()
+	over := ran(0, 0, unknownSum(0), now)
+	id := take(t, r, over)
+	take(t, r, ran(1, 0, unknownSum(0), now))
+	over.State, over.EventTime = "INACTIVE", now.Add(time.Second)
+	if _, err := r.Finding(t.Context(), over); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.read(id); c.Closed == nil {
+		t.Fatalf("the first case is %q", c.Status())
+	}
+	sweepAt(t, r, now.Add(16*time.Minute))
+	if got := w.inChannel(oncall); len(got) == 0 {
+		t.Error("the other channel was not notified")
+	}
+}
+
+// TestLineThatCannotBeAddedIsAddedLater: Slack fails once when the channel has the page.
+func TestLineThatCannotBeAddedIsAddedLater(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = pageOnly + "\nescalate_after: {unanswered: 15m, to: security}\n"
+	r := w.timed()
+	now := time.Now()
+	take(t, r, ran(0, 0, unknownSum(0), now))
+	failures := 5 // as often as one call tries, and once more
+	w.slack.Fault = func(method string, done bool) int {
+		if method == "chat.postMessage" && !done && failures > 0 {
+			failures--
+			return 500
+		}
+		return 0
+	}
+	for _, after := range []time.Duration{16, 17, 18, 30, 60} {
+		r.Now = func() time.Time { return now.Add(after * time.Minute) }
+		r.Log.Now = r.Now
+		due, _, err := r.Log.Due(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, wake := range due {
+			if r.Advance(t.Context(), wake.Case) == nil {
+				if err := r.Log.DeleteWake(t.Context(), wake); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	said := 0
+	for _, m := range w.inChannel(fakeslack.Channel) {
+		if strings.Contains(m.Text, "Nobody has answered") {
+			said++
+		}
+	}
+	if said != 1 || failures != 0 {
+		t.Errorf("%d lines, %d failures left", said, failures)
+	}
+}

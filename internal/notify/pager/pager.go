@@ -289,7 +289,8 @@ func (p *Pager) Remind(ctx context.Context, i incidents.Incident, worse bool) (s
 
 // Escalate notifies one channel more of an incident that nobody has answered, or, where
 // that channel has the message already, adds a line to its thread. A zero target is the
-// security channel. A failure is on record with the time of the next try.
+// security channel. A message that cannot be posted is on record with the time of the next
+// try; a line that cannot be added for a transient reason is an error.
 func (p *Pager) Escalate(ctx context.Context, i incidents.Incident, to notify.Target) (cases.Paged, error) {
 	if to == (notify.Target{}) {
 		to = p.Security
@@ -299,6 +300,7 @@ func (p *Pager) Escalate(ctx context.Context, i incidents.Incident, to notify.Ta
 	m, u := casetext.IncidentMessage(i, p.Link), casetext.Unanswered(i, p.now())
 	deliveries := add(slices.Clone(i.Paged.Deliveries), to)
 	at := slices.IndexFunc(deliveries, func(d cases.Delivery) bool { return d.Target == to.String() })
+	was := deliveries[at]
 	p.each(ctx, deliveries[at:at+1], func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		m := m
 		m.Mention = d.Mention
@@ -307,6 +309,9 @@ func (p *Pager) Escalate(ctx context.Context, i incidents.Incident, to notify.Ta
 		}
 		return ch.Thread(ctx, ref(*d), m, u)
 	})
+	if d := deliveries[at]; was.Delivered() && d.Class == retry.Transient.String() {
+		return *i.Paged, errors.New(d.Error)
+	}
 	paged := *i.Paged
 	paged.Deliveries = deliveries
 	return paged, nil
