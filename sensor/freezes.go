@@ -117,7 +117,7 @@ func (s *Sensor) freezes(fit func(freeze) bool) (out []freeze, err error) {
 	return out, err
 }
 
-// stillTrue returns what came of an order that was carried out before: of a freeze
+// stillTrue returns the outcome of an order that was carried out before: of a freeze
 // only while it is in force.
 func (s *Sensor) stillTrue(o sensorapi.Order, done sensorapi.OrderStatus) (sensorapi.OrderStatus, error) {
 	if o.Action != sensorapi.Freeze || !done.Done {

@@ -23,7 +23,7 @@ var errRefused = errors.New("refused")
 // orderTime bounds the carrying out of one order: less than Contain waits for it.
 const orderTime = 12 * time.Second
 
-// Carry carries out an order once; the same order again returns what came of it.
+// Carry carries out an order once; the same order again returns the same outcome.
 // An error is a refusal that leaves nothing done; what was tried and did not
 // work is told in the status.
 func (s *Sensor) Carry(ctx context.Context, o sensorapi.Order) (sensorapi.OrderStatus, error) {

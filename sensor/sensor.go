@@ -242,7 +242,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 }
 
 // lookAgain looks at what runs whenever events were lost: what is still there is found, and
-// what was told is not reported twice. It also puts on disk that somebody watches.
+// what was reported is not reported twice. It also puts on disk that somebody watches.
 func (s *Sensor) lookAgain(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()

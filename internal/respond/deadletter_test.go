@@ -34,7 +34,7 @@ func TestPageThatNoChannelTakesIsDeadLetteredAndSentLater(t *testing.T) {
 	}
 	f := ran(0, 0, unknownSum(0), now)
 	if _, err := r.Finding(t.Context(), f); !errors.Is(err, down) {
-		t.Fatalf("nobody is told, and the delivery ends with %v", err)
+		t.Fatalf("nobody is notified, and the delivery ends with %v", err)
 	}
 	down = nil
 	id := take(t, r, f)

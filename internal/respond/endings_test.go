@@ -26,7 +26,7 @@ func TestCaseOfDeadHolderIsTakenOver(t *testing.T) {
 	r := w.process()
 	r.Now = func() time.Time { return now }
 	r.Log.Now = r.Now
-	r.Log.Alive = nil             // the holder's process lives on, as far as anybody knows
+	r.Log.Alive = nil             // it is not known whether the holder's process has ended
 	w.life.endOn = "order freeze" // the case is held then
 	if _, err := r.Finding(t.Context(), f); err == nil {
 		t.Fatal("it did not vanish")

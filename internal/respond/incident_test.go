@@ -343,7 +343,7 @@ rules:
 		time.Sleep(10 * time.Millisecond)
 	}
 	if !told() {
-		t.Error("nobody is told of the malware while the containment goes on")
+		t.Error("nobody is notified of the malware while the containment goes on")
 	}
 	close(release)
 	<-done

@@ -28,7 +28,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
-// Carrier carries out an order once; the same order again returns what came of
+// Carrier carries out an order once; the same order again returns the outcome of
 // it. An error is a refusal, or something that may pass.
 type Executor func(ctx context.Context, o sensorapi.Order) (status sensorapi.OrderStatus, refused bool, err error)
 

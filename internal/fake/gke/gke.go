@@ -80,7 +80,7 @@ func (s *Server) Calls() int {
 
 var nameForm = regexp.MustCompile(`^projects/[a-z0-9:.-]+/locations/[a-z0-9-]+/clusters/[a-z0-9-]+$`)
 
-// GetCluster returns a copy of what was told.
+// GetCluster returns a copy of a cluster that was added.
 func (s *Server) GetCluster(ctx context.Context, r *containerpb.GetClusterRequest) (*containerpb.Cluster, error) {
 	s.mu.Lock()
 	s.calls++
