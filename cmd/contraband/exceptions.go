@@ -36,6 +36,10 @@ policy file.`,
 			if err != nil {
 				return err
 			}
+			if len(all) == 0 {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "no exceptions: closing a case as expected declares one")
+				return err
+			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "ID\tSTATE\tUNTIL\tCASES\tBY\tEXPECTED\tREASON")
 			for _, e := range all {

@@ -132,11 +132,13 @@ rules see of it.`,
 func printVariables(out io.Writer, f finding.Finding, v cases.Verdict) error {
 	all := policy.Variables(f, v)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		value, err := json.Marshal(all[name])
-		if err != nil {
+		var value strings.Builder
+		e := json.NewEncoder(&value)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(all[name]); err != nil {
 			return fmt.Errorf("variable %q: %w", name, err)
 		}
-		fmt.Fprintf(out, "%s = %s\n", name, oneLine(string(value)))
+		fmt.Fprintf(out, "%s = %s\n", name, oneLine(strings.TrimSpace(value.String())))
 	}
 	return nil
 }
