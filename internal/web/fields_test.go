@@ -131,3 +131,20 @@ func fill(t *testing.T, v reflect.Value, path string, marks map[string]string) {
 		t.Fatalf("%s: the test fills no %s", path, v.Kind())
 	}
 }
+
+// TestPageShowsWhatReordersText: a path with a right-to-left override is readable as what it
+// is, in the list and in the case.
+func TestPageShowsWhatReordersText(t *testing.T) {
+	f := finding.Finding{Category: finding.AddedBinary, Class: finding.ClassThreat, EventTime: time.Unix(1, 0),
+		Process: finding.Process{Path: "/tmp/\u202egpj.exe", Contents: "if\ttrue\nfi"}, Pod: finding.Pod{Namespace: "a\u2066b", Name: "p"}}
+	page := everythingShown(t, f)
+	page, _, _ = strings.Cut(page, "</html>")
+	if strings.ContainsAny(page, "\u202e\u2066") {
+		t.Error("a character that reorders text is on the page")
+	}
+	for _, want := range []string{`/tmp/\u202egpj.exe`, `a\u2066b`, "if\ttrue\nfi"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not on the page", want)
+		}
+	}
+}

@@ -12,11 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"io"
 	"mime"
 	"net/http"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -81,7 +84,7 @@ func Handler(log *caselog.Store, visitors Visitors, clicked func(ctx context.Con
 	b := &book{log: log, clicked: clicked, visitors: visitors,
 		page: template.Must(template.New("casebook").Funcs(template.FuncMap{
 			"css": func() template.CSS { return template.CSS(style) }, "since": since, "stamp": stamp, "steps": casetext.Steps, "actions": casetext.Actions, "named": casetext.FindingFields,
-			"headline": casetext.Headline, "short": func(s string) string { return safetext.Middle(s, listWidth) },
+			"headline": casetext.Headline, "label": casetext.Label, "short": func(s string) string { return safetext.Middle(safetext.Escape(s), listWidth) },
 		}).Parse(pages)),
 		// Nothing from elsewhere, no script at all, one style by its hash.
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -170,9 +173,19 @@ func (b *book) render(w http.ResponseWriter, name string, v any, err error) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	var page strings.Builder
+	if err := b.page.ExecuteTemplate(&page, name, v); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	b.page.ExecuteTemplate(w, name, v)
+	// The template escapes for HTML. What reorders or hides text is no markup, and is made
+	// visible here, wherever it stands.
+	io.WriteString(w, layout.ReplaceAllStringFunc(page.String(), safetext.Escape))
 }
+
+// layout matches what is between line breaks and tabs.
+var layout = regexp.MustCompile(`[^\n\t]+`)
 
 // evidence is handed out as bytes to keep, never to be shown or run: the program,
 // or the item that ?item= names.

@@ -17,7 +17,7 @@ import (
 func Message(c cases.Case, link func(caseID string) string) notify.Message {
 	d := c.Decided
 	m := notify.Message{
-		Key: c.ID, Severity: severity(c), Verdict: verdictOf(c), Summary: Headline(c), Status: c.Status(),
+		Key: c.ID, Severity: severity(c), Verdict: Label(c), Summary: Headline(c), Status: c.Status(),
 		Resolved: c.Closed != nil, Done: doneLines(c), Next: nextLines(c), Fields: fields(c), Owners: owners(c),
 		Updates: updates(c), Details: detailSections(c),
 	}
@@ -34,8 +34,9 @@ func Message(c cases.Case, link func(caseID string) string) notify.Message {
 	return m
 }
 
-// verdictOf returns the verdict as a message's label.
-func verdictOf(c cases.Case) string {
+// Label returns what a message or a page says first of a case: its verdict, or that it is
+// about a detector.
+func Label(c cases.Case) string {
 	if c.Decided.Finding.Kind() == finding.DetectorHealth {
 		return "Detector error"
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/finding"
 )
 
 // TimelineEntry is one line of a case's timeline.
@@ -54,7 +55,10 @@ func detection(c cases.Case) []TimelineEntry {
 	received := TimelineEntry{c.Decided.Received, "received", "the finding arrived"}
 	executed := f.Process.Path + " in " + f.ShortName()
 	s := f.Sensor
-	if s == nil {
+	switch {
+	case f.Kind() == finding.DetectorHealth:
+		return []TimelineEntry{{f.EventTime, "since", f.Category}, received}
+	case s == nil:
 		return []TimelineEntry{{f.EventTime, "executed", executed}, received}
 	}
 	hashed := TimelineEntry{s.Hashed, "unhashed", s.Unhashed}
