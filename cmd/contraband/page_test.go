@@ -28,7 +28,7 @@ routes: [{when: 'pod.namespace == "shop"', slack: "#shop", pagerduty: shop, ment
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"slack:#shop", "@shop-oncall", "pagerduty:shop", `route: pod.namespace == "shop"`, "program ran in shop/web-1"} {
+	for _, want := range []string{"slack:#shop", "@shop-oncall", "pagerduty:shop", `route: pod.namespace == "shop"`, "Reverse Shell in shop/web-1"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the preview lacks %q:\n%s", want, out)
 		}
