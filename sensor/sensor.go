@@ -45,7 +45,7 @@ type Config struct {
 	StateDir string
 	// Publish hands a detection to the project, durably, before it returns nil.
 	// It is called again, for ever and with growing pauses, after an error. Required.
-	Publish func(ctx context.Context, detection []byte) error
+	Publish func(ctx context.Context, detection []byte, p sensorapi.Priority) error
 	// CRI are addresses of CRI sockets; those that do not exist are skipped. They
 	// know a pod's labels, which containerd's own API does not. Default: CRISockets.
 	CRI []string
@@ -575,7 +575,7 @@ func (s *Sensor) count(f func(*Stats)) {
 	f(&s.stats)
 }
 
-// publish sends what is in the spool, oldest first, for ever.
+// publish sends what is in the spool, by class and then the oldest first, until ctx ends.
 func (s *Sensor) publish(ctx context.Context) error {
 	pause := time.Duration(0)
 	for {
@@ -589,7 +589,7 @@ func (s *Sensor) publish(ctx context.Context) error {
 		case <-news:
 		case <-time.After(max(pause, time.Second)):
 		}
-		err := s.spool.drain(func(d []byte) error { return s.cfg.Publish(ctx, d) })
+		err := s.spool.drain(func(d []byte, p sensorapi.Priority) error { return s.cfg.Publish(ctx, d, p) })
 		switch {
 		case ctx.Err() != nil:
 			return nil

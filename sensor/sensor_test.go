@@ -40,7 +40,7 @@ func newPublished() *published {
 	return &published{news: make(chan struct{}, 1024), at: map[string]time.Time{}}
 }
 
-func (p *published) publish(_ context.Context, body []byte) error {
+func (p *published) publish(_ context.Context, body []byte, _ sensorapi.Priority) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.failing {

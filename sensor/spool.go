@@ -199,10 +199,21 @@ const (
 	atOnce     = 16
 )
 
+// A sendFunc publishes one detection.
+type sendFunc = func(body []byte, p sensorapi.Priority) error
+
+// priorityOf returns the priority of the detection with a key of the spool.
+func priorityOf(key []byte) sensorapi.Priority {
+	if class(key[0]) == firstClass {
+		return sensorapi.First
+	}
+	return sensorapi.Later
+}
+
 // drain sends each detection and forgets it once it is sent; each round looks for the first
 // class again. One that cannot be sent holds up no other; while some fail, the first error
 // is returned and those stay.
-func (s *spool) drain(send func([]byte) error) error {
+func (s *spool) drain(send sendFunc) error {
 	var failed error
 	for from := []byte(nil); ; {
 		keys, bodies, err := s.next(from)
@@ -243,7 +254,7 @@ func (s *spool) next(behind []byte) (keys, bodies [][]byte, err error) {
 	return keys, bodies, err
 }
 
-func sendAll(keys, bodies [][]byte, send func([]byte) error) (sent [][]byte, err error) {
+func sendAll(keys, bodies [][]byte, send sendFunc) (sent [][]byte, err error) {
 	var (
 		mu sync.Mutex
 		g  errgroup.Group
@@ -251,7 +262,7 @@ func sendAll(keys, bodies [][]byte, send func([]byte) error) (sent [][]byte, err
 	g.SetLimit(atOnce)
 	for i, key := range keys {
 		g.Go(func() error {
-			err := send(bodies[i])
+			err := send(bodies[i], priorityOf(key))
 			if err == nil {
 				mu.Lock()
 				defer mu.Unlock()

@@ -41,7 +41,7 @@ func TestOnePoisonedDetectionHoldsUpNoOther(t *testing.T) {
 		got []string
 	)
 	poison := errors.New("refused")
-	send := func(body []byte) error {
+	send := func(body []byte, _ sensorapi.Priority) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if strings.Contains(string(body), `"/p003"`) {
@@ -86,8 +86,23 @@ func TestFloodOfOneContainerDelaysNoOther(t *testing.T) {
 	if err != nil || len(bodies) < firstOfContainer+1 || !strings.Contains(string(bodies[firstOfContainer]), "/malware") {
 		t.Errorf("the detection of another container is not sent first: %v", err)
 	}
-	if err := s.drain(func([]byte) error { return nil }); err != nil || s.waiting() != 0 {
+	var (
+		mu    sync.Mutex
+		first []string
+	)
+	err = s.drain(func(body []byte, p sensorapi.Priority) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if p == sensorapi.First {
+			first = append(first, string(body))
+		}
+		return nil
+	})
+	if err != nil || s.waiting() != 0 {
 		t.Errorf("%d wait: %v", s.waiting(), err)
+	}
+	if len(first) != firstOfContainer+1 || !slices.ContainsFunc(first, func(d string) bool { return strings.Contains(d, "/malware") }) {
+		t.Errorf("%d detections were sent with priority, want %d of the flood and /malware: %q", len(first), firstOfContainer, first)
 	}
 	if s.room(laterClass) >= s.room(firstClass) {
 		t.Error("a flood fills the whole spool")

@@ -248,7 +248,7 @@ func TestWholeLife(t *testing.T) {
 	})
 	step("the manifests can be applied", func(t *testing.T) { manifests(t, m) })
 	step("drift is seen and mended", func(t *testing.T) {
-		const subscription = "pubsub projects/acme-security/subscriptions/contraband-findings"
+		const subscription = "pubsub projects/acme-security/subscriptions/contraband-findings-later"
 		if err := g.Change(subscription, func(o map[string]any) { delete(o, "deadLetterPolicy") }); err != nil {
 			t.Fatal(err)
 		}

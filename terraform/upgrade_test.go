@@ -47,7 +47,10 @@ func TestUpgrade(t *testing.T) {
 	replace("..")
 	for address, what := range m.plan() {
 		t.Log(address, what)
-		if strings.Contains(what, "delete") {
+		// Before there were two subscriptions for each topic, there was one without a filter,
+		// which cannot be added.
+		filtered := strings.Contains(address, "module.pipeline.google_pubsub_subscription")
+		if strings.Contains(what, "delete") && !filtered {
 			t.Errorf("%s: %s", address, what)
 		}
 	}

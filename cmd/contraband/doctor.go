@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/internal/local"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"github.com/contraband-dev/contraband/internal/testenv/containers"
 	"github.com/contraband-dev/contraband/sensor"
 )
@@ -113,7 +114,7 @@ func programs() []check {
 		return []check{fail("bpf programs", err.Error(), "")}
 	}
 	defer os.RemoveAll(dir)
-	publish := func(context.Context, []byte) error { return errors.New("doctor publishes nothing") }
+	publish := func(context.Context, []byte, sensorapi.Priority) error { return errors.New("doctor publishes nothing") }
 	s, err := sensor.New(sensor.Config{
 		Node: "doctor", StateDir: dir, Publish: publish, CRI: []string{}, Containerd: []string{}, Docker: []string{},
 		Log: slog.New(slog.DiscardHandler),

@@ -116,15 +116,15 @@ func (r *Raiser) Raise(ctx context.Context, e cloudevents.Event) error {
 	if err != nil {
 		return funcserver.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
 	}
-	err = r.raise(ctx, funcserver.TopicOf(e), m.Data)
+	err = r.raise(ctx, funcserver.TopicOf(e), m)
 	if retry.IsRefused(err) {
 		return funcserver.Safe(r.Park(ctx, m.Data, err))
 	}
 	return funcserver.Safe(err)
 }
 
-func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
-	d, err := sensorapi.ParseDetection(data)
+func (r *Raiser) raise(ctx context.Context, topic string, m funcserver.Message) error {
+	d, err := sensorapi.ParseDetection(m.Data)
 	if err != nil {
 		return retry.Refused(err)
 	}
@@ -158,11 +158,19 @@ func (r *Raiser) raise(ctx context.Context, topic string, data []byte) error {
 	if err != nil {
 		return retry.Refused(err)
 	}
-	_, err = r.findings.Publish(ctx, &pubsub.Message{Data: body}).Get(ctx)
+	_, err = r.findings.Publish(ctx, &pubsub.Message{Data: body, Attributes: priorityOf(m).Attributes()}).Get(ctx)
 	return errors.Join(unwritten, err)
 }
 
-// place answers whose detections a topic carries.
+// priorityOf returns the priority of the finding that is made of a detection: the sensor's.
+func priorityOf(m funcserver.Message) sensorapi.Priority {
+	if sensorapi.Priority(m.Attributes[sensorapi.PriorityAttribute]) == sensorapi.First {
+		return sensorapi.First
+	}
+	return sensorapi.Later
+}
+
+// place returns whose detections a topic carries.
 func (c Config) place(topic string) (finding.Place, error) {
 	parts := strings.Split(c.Clusters[topic], "/")
 	if len(parts) != 3 {

@@ -17,6 +17,7 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"go.etcd.io/bbolt"
 	"google.golang.org/api/option"
 	"google.golang.org/grpc"
@@ -30,6 +31,10 @@ const (
 	topicFindings   = "findings"
 	topicDead       = "dead-letters"
 )
+
+// lanes are the subscriptions of a topic, as Terraform makes them: what is first does not
+// wait behind a backlog of the rest.
+var lanes = []struct{ suffix, filter string }{{"-first", sensorapi.FirstFilter}, {"-later", sensorapi.LaterFilter}}
 
 // broker is Pub/Sub on one machine. pstest speaks the protocol; broker adds a journal on
 // disk, written before a publish is acknowledged, and push delivery, which is retried until
@@ -83,10 +88,12 @@ func startBroker(ctx context.Context, file string) (*broker, error) {
 		if name == topicDead {
 			continue // dead letters are not delivered
 		}
-		if _, err := b.client.SubscriptionAdminClient.CreateSubscription(ctx, &pubsubpb.Subscription{
-			Name: "projects/" + project + "/subscriptions/" + name, Topic: topic, AckDeadlineSeconds: 600,
-		}); err != nil {
-			return nil, errors.Join(err, b.close())
+		for _, l := range lanes {
+			if _, err := b.client.SubscriptionAdminClient.CreateSubscription(ctx, &pubsubpb.Subscription{
+				Name: "projects/" + project + "/subscriptions/" + name + l.suffix, Topic: topic, AckDeadlineSeconds: 600, Filter: l.filter,
+			}); err != nil {
+				return nil, errors.Join(err, b.close())
+			}
 		}
 	}
 	return b, nil
@@ -173,27 +180,27 @@ func (b *broker) replay() (int, error) {
 	return len(all), err
 }
 
-// push delivers a subscription's messages to a function as Pub/Sub does: a POST of {message,
-// subscription} to a path that ends in the topic's name. A message is acknowledged on 2xx, else
+// push delivers the messages of one of a topic's lanes to a function as Pub/Sub does: a POST of
+// {message, subscription} to a path that ends in the topic's name. A message is acknowledged on 2xx, else
 // delivered again after a growing pause.
-func (b *broker) push(ctx context.Context, name, base string) error {
-	sub := b.client.Subscriber(name)
+func (b *broker) push(ctx context.Context, topic, lane, base string) error {
+	sub := b.client.Subscriber(topic + lane)
 	sub.ReceiveSettings.MaxOutstandingMessages = 1000 // a failing message must not block others
 	// The journal remembers undelivered messages, so shutdown does not wait for the subscription.
 	sub.ReceiveSettings.ShutdownOptions = &pubsub.ShutdownOptions{
 		Behavior: pubsub.ShutdownBehaviorNackImmediately, Timeout: time.Second,
 	}
-	url := base + "/projects/" + project + "/topics/" + name
+	url := base + "/projects/" + project + "/topics/" + topic
 	atOnce := make(chan struct{}, 8)
 	return sub.Receive(ctx, func(ctx context.Context, m *pubsub.Message) {
 		for pause := 250 * time.Millisecond; ; pause = min(2*pause, 30*time.Second) {
 			atOnce <- struct{}{}
-			err := deliver(ctx, url, name, m)
+			err := deliver(ctx, url, topic+lane, m)
 			<-atOnce
 			if err == nil {
 				break
 			}
-			slog.Warn("delivery failed; will retry", "topic", name, "message", m.ID, "error", err.Error(), "pause", pause)
+			slog.Warn("delivery failed; will retry", "topic", topic, "message", m.ID, "error", err.Error(), "pause", pause)
 			select {
 			case <-ctx.Done():
 				m.Nack() // it remains in the journal

@@ -35,6 +35,7 @@ import (
 	fakeworkflows "github.com/contraband-dev/contraband/internal/fake/workflows"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/scc"
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"github.com/contraband-dev/contraband/sensor"
 )
 
@@ -136,8 +137,10 @@ func Start(ctx context.Context, cfg Config) (m *Machine, err error) {
 	if err != nil {
 		return m, err
 	}
-	for _, name := range []string{topicDetections, topicFindings} {
-		m.background(func() error { return m.broker.push(ctx, name, base) })
+	for _, topic := range []string{topicDetections, topicFindings} {
+		for _, l := range lanes {
+			m.background(func() error { return m.broker.push(ctx, topic, l.suffix, base) })
+		}
 	}
 	n, err := m.broker.replay()
 	if err != nil {
@@ -244,8 +247,8 @@ func (m *Machine) startSensor() (err error) {
 	detections.PublishSettings.DelayThreshold = time.Millisecond
 	c := *m.cfg.Sensor
 	c.Node, c.StateDir = hostname(), filepath.Join(m.cfg.Dir, "sensor")
-	c.Publish = func(ctx context.Context, detection []byte) error {
-		_, err := detections.Publish(ctx, &pubsub.Message{Data: detection}).Get(ctx)
+	c.Publish = func(ctx context.Context, detection []byte, p sensorapi.Priority) error {
+		_, err := detections.Publish(ctx, &pubsub.Message{Data: detection, Attributes: p.Attributes()}).Get(ctx)
 		return err
 	}
 	m.sensor, err = sensor.New(c)

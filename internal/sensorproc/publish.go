@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/credentials/oauth"
+
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
 // publisher calls Pub/Sub's Publish for one message at a time: the client library
@@ -62,10 +64,10 @@ func openPublisher(ctx context.Context, topic string) (*publisher, error) {
 	return &publisher{topic: topic, conn: conn, client: pubsubpb.NewPublisherClient(conn)}, nil
 }
 
-func (p *publisher) publish(ctx context.Context, detection []byte) error {
+func (p *publisher) publish(ctx context.Context, detection []byte, priority sensorapi.Priority) error {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
-	_, err := p.client.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{{Data: detection}}})
+	_, err := p.client.Publish(ctx, &pubsubpb.PublishRequest{Topic: p.topic, Messages: []*pubsubpb.PubsubMessage{{Data: detection, Attributes: priority.Attributes()}}})
 	if err != nil {
 		err = fmt.Errorf("publish to %q: %w", p.topic, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"github.com/contraband-dev/contraband/internal/sensororders"
 	"github.com/contraband-dev/contraband/sensor"
 )
@@ -105,7 +106,9 @@ func checkOnly(cmd *cobra.Command, c Config) error {
 	}
 	defer os.RemoveAll(dir)
 	c.Sensor.StateDir = dir
-	c.Sensor.Publish = func(context.Context, []byte) error { return errors.New("--check publishes nothing") }
+	c.Sensor.Publish = func(context.Context, []byte, sensorapi.Priority) error {
+		return errors.New("--check publishes nothing")
+	}
 	s, err := sensor.New(c.Sensor)
 	if err != nil {
 		return err

@@ -9,6 +9,13 @@ locals {
     { findings = { topic = google_pubsub_topic.findings, push = var.respond } },
     { for key in var.detections : "detections-${key}" => { topic = google_pubsub_topic.detections[key], push = var.raise } },
   )
+
+  # Two subscriptions for each: messages of priority (a container's first detections in a
+  # minute, a sensor's health) are not behind a backlog of others. Each message matches one.
+  subscriptions = merge([for key, s in local.sources : {
+    (key)          = merge(s, { name = "${var.name}-${key}-later", filter = "NOT attributes.priority = \"first\"" })
+    "${key}/first" = merge(s, { name = "${var.name}-${key}-first", filter = "attributes.priority = \"first\"" })
+  }]...)
 }
 
 resource "google_pubsub_topic" "findings" {
@@ -74,11 +81,12 @@ resource "google_pubsub_subscription" "dead_letters" {
 }
 
 resource "google_pubsub_subscription" "push" {
-  for_each = local.sources
+  for_each = local.subscriptions
 
   project                    = var.project_id
-  name                       = "${var.name}-${each.key}"
+  name                       = each.value.name
   topic                      = each.value.topic.id
+  filter                     = each.value.filter
   labels                     = var.labels
   ack_deadline_seconds       = var.ack_deadline_seconds
   message_retention_duration = "604800s"
@@ -105,6 +113,11 @@ resource "google_pubsub_subscription" "push" {
 
   expiration_policy {
     ttl = ""
+  }
+
+  # A filter cannot be changed: the successor receives before its predecessor ends.
+  lifecycle {
+    create_before_destroy = true
   }
 
   depends_on = [google_pubsub_topic_iam_member.parks]

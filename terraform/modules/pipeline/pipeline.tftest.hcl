@@ -21,12 +21,19 @@ run "nothing_is_lost" {
     error_message = "The dead letters are kept though nobody looks for a month."
   }
   assert {
-    condition     = length(google_pubsub_subscription_iam_member.parks) == 3 && google_pubsub_topic_iam_member.parks.role == "roles/pubsub.publisher"
+    condition     = length(google_pubsub_subscription_iam_member.parks) == 6 && google_pubsub_topic_iam_member.parks.role == "roles/pubsub.publisher"
     error_message = "Pub/Sub may move dead letters from each subscription."
   }
   assert {
     condition     = google_pubsub_subscription.push["detections-prod"].push_config[0].push_endpoint == "https://raise/projects/acme-security/topics/contraband-detections-prod"
-    error_message = "The function is told the topic by the path."
+    error_message = "The function takes the topic from the path."
+  }
+  assert {
+    condition = alltrue([for key in ["findings", "detections-prod", "detections-test"] :
+      google_pubsub_subscription.push["${key}/first"].filter == "attributes.priority = \"first\"" &&
+      google_pubsub_subscription.push[key].filter == "NOT ${google_pubsub_subscription.push["${key}/first"].filter}" &&
+    google_pubsub_subscription.push["${key}/first"].push_config[0].push_endpoint == google_pubsub_subscription.push[key].push_config[0].push_endpoint])
+    error_message = "Each message is delivered by one of a topic's two subscriptions, to the same function."
   }
 }
 
