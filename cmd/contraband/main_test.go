@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +44,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			return nil
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"casebook": casebookRequest, "eventually": eventually, "first": first},
 		Condition: func(c string) (bool, error) {
 			if c == "root" {
 				return os.Geteuid() == 0, nil
@@ -48,6 +52,61 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("condition %q is not known", c)
 		},
 	})
+}
+
+// casebookRequest is the script command `casebook METHOD PATH [NAME=VALUE...]`: a request to
+// the pages of the running `contraband up`, with a form. It prints status and body to the
+// file "response".
+func casebookRequest(ts *testscript.TestScript, neg bool, args []string) {
+	c, err := local.Find(ts.Getenv("CONTRABAND_RUNTIME"))
+	ts.Check(err)
+	form := url.Values{}
+	for _, a := range args[2:] {
+		name, value, _ := strings.Cut(a, "=")
+		form.Set(name, value)
+	}
+	req, err := http.NewRequest(args[0], c.URL+args[1], strings.NewReader(form.Encode()))
+	ts.Check(err)
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("response"), append([]byte(resp.Status+"\n"), body...), 0o600))
+	if failed := resp.StatusCode >= 400; failed != neg {
+		ts.Fatalf("%s %s: %s: %s", args[0], args[1], resp.Status, body)
+	}
+}
+
+// eventually is the script command `eventually REGEXP COMMAND [ARGUMENT...]`: it repeats a
+// command until its output matches, for at most 20 s.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually REGEXP COMMAND [ARGUMENT...]")
+	}
+	want := regexp.MustCompile("(?m)" + args[0])
+	out := ""
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if ts.Exec(args[1], args[2:]...) == nil {
+			if out = ts.ReadFile("stdout"); want.MatchString(out) {
+				return
+			}
+		}
+	}
+	ts.Fatalf("the output never matched %q; last:\n%s\n%s", args[0], out, ts.ReadFile("stderr"))
+}
+
+// first is the script command `first REGEXP NAME`: it sets a variable to the first match in
+// the last command's output.
+func first(ts *testscript.TestScript, _ bool, args []string) {
+	found := regexp.MustCompile("(?m)" + args[0]).FindString(ts.ReadFile("stdout"))
+	if found == "" {
+		ts.Fatalf("the output does not match %q", args[0])
+	}
+	ts.Setenv(args[1], found)
 }
 
 // up is a `contraband up` of its own process.

@@ -135,7 +135,7 @@ func TestVisitors(t *testing.T) {
 		"nobody's in the text": {p.token(claims(map[string]any{"email": ""})), http.StatusUnauthorized, false},
 	} {
 		before := len(clicksOf(t, f))
-		r := httptest.NewRequest(http.MethodPost, "/cases/"+caseID+"/press", strings.NewReader(url.Values{"what": {"benign"}}.Encode()))
+		r := httptest.NewRequest(http.MethodPost, "/cases/"+caseID+"/press", strings.NewReader(url.Values{"what": {"benign"}, "reason": {"build"}}.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Header.Set("X-Goog-Authenticated-User-Email", "accounts.google.com:ann@example.com") // anybody can write it
 		r.Header.Set(iapAssertion, c.token)

@@ -40,6 +40,7 @@ type Function struct {
 	*casefunc.Base
 
 	signingSecret string
+	replyBase     string // begins addresses that replies may be sent to, beside Slack's own
 }
 
 // New opens the case store.
@@ -53,7 +54,14 @@ func New(ctx context.Context, cfg Config, parts casefunc.Parts) (*Function, erro
 
 // On returns the function for an open case store.
 func On(base *casefunc.Base, signingSecret string) *Function {
-	return &Function{base, signingSecret}
+	return &Function{Base: base, signingSecret: signingSecret}
+}
+
+// RepliesTo also sends replies to addresses that begin with base: those of a Slack that is
+// not Slack's own.
+func (f *Function) RepliesTo(base string) *Function {
+	f.replyBase = base
+	return f
 }
 
 // Register registers the function with the framework.
@@ -102,8 +110,8 @@ func (f *Function) Interact(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), interactTime)
 	defer cancel()
 	for _, p := range pressed {
-		if err := f.take(ctx, p); err != nil {
-			slog.Error("failed to record a click", "case", p.caseID, "error", err.Error())
+		if err := f.handle(ctx, p); err != nil {
+			slog.Error("failed to handle a click", "case", p.caseID, "error", err.Error())
 			http.Error(w, "could not record your click; try again", http.StatusServiceUnavailable)
 			return
 		}
@@ -129,6 +137,11 @@ type press struct {
 	decision                 *int   // that the button was shown with; nil: unknown
 	id                       string // the same for each delivery of one click
 	at                       time.Time
+	value                    string // of the button
+	responseURL              string // where the person who clicked can be replied to; "": nowhere
+	// form: the button is that of the form that asks what is expected.
+	form                 bool
+	scope, until, reason string
 }
 
 // interaction decodes the signed body. The query string is not signed, and not read.
@@ -153,7 +166,7 @@ func interaction(body []byte) ([]press, error) {
 			return nil, nil // Slack also reports clicks on buttons that only open a page
 		}
 		id, decision, err := readValue(a.Value)
-		if err != nil || !cases.IsClickAction(a.ActionID) {
+		if err != nil || !cases.IsClickAction(a.ActionID) && a.ActionID != actionCancel {
 			return nil, fmt.Errorf("unknown button %q with value %q", a.ActionID, a.Value)
 		}
 		name := in.User.Name
@@ -161,8 +174,10 @@ func interaction(body []byte) ([]press, error) {
 			name = in.User.Username
 		}
 		sum := sha256.Sum256([]byte(a.ActionTs + "\x00" + in.User.ID + "\x00" + a.ActionID + "\x00" + a.Value + "\x00" + in.TriggerID))
-		out = append(out, press{caseID: id, decision: decision, what: a.ActionID, userID: in.User.ID, by: fmt.Sprintf("%s (%s in Slack)", name, in.User.ID),
-			id: "slack-" + hex.EncodeToString(sum[:16]), at: time.Now().UTC()})
+		p := press{caseID: id, decision: decision, what: a.ActionID, userID: in.User.ID, by: fmt.Sprintf("%s (%s in Slack)", name, in.User.ID),
+			id: "slack-" + hex.EncodeToString(sum[:16]), at: time.Now().UTC(), value: a.Value, responseURL: in.ResponseURL}
+		p.scope, p.until, p.reason, p.form = formOf(in.BlockActionState)
+		out = append(out, p)
 	}
 	if len(out) == 0 {
 		return nil, errors.New("payload has no action")
@@ -194,31 +209,52 @@ func caseForm(id string) bool {
 	})
 }
 
-// take records a click and advances the case. A replay is harmless because it has the key
-// of the first delivery. If the case cannot be advanced in time, its wake does it.
-func (f *Function) take(ctx context.Context, p press) error {
+// handle records a click, or asks what is expected before it records that.
+func (f *Function) handle(ctx context.Context, p press) error {
 	if !f.IsApprover(p.userID) { // logged, not stored: clicks are cheap to make
 		slog.Warn("click refused: not an approver (CONTRABAND_APPROVERS)", "case", p.caseID, "what", p.what, "by", p.by)
+		f.inform(ctx, p, "Nothing was done: you are not among those who may decide about containment (CONTRABAND_APPROVERS).")
 		return nil
 	}
 	k := cases.Click{ID: p.id, What: p.what, By: p.by, At: p.at, Decision: p.decision}
+	switch {
+	case p.what == actionCancel:
+		return f.reply(ctx, p, &slack.WebhookMessage{DeleteOriginal: true})
+	case p.what != cases.ActionExpected || p.responseURL == "":
+		return f.take(ctx, p.caseID, k)
+	case !p.form:
+		return f.reply(ctx, p, expectedForm(p.value, "", false, p.at))
+	}
+	if err := k.Expect(p.scope, p.until, p.reason); err != nil {
+		return f.reply(ctx, p, expectedForm(p.value, err.Error(), true, p.at))
+	}
+	if err := f.take(ctx, p.caseID, k); err != nil {
+		return err
+	}
+	f.inform(ctx, p, "Recorded: the case is closed as expected.")
+	return nil
+}
+
+// take records a click and advances the case. A replay is harmless because it has the key
+// of the first delivery. If the case cannot be advanced in time, its wake does it.
+func (f *Function) take(ctx context.Context, caseID string, k cases.Click) error {
 	body, err := json.Marshal(k)
 	if err != nil {
 		return err
 	}
-	known, err := f.Log.Exists(ctx, p.caseID) // the case is not read: that could take longer than three seconds
+	known, err := f.Log.Exists(ctx, caseID) // the case is not read: that could take longer than three seconds
 	if err != nil {
 		return err
 	}
 	if !known {
-		slog.Warn("click on an unknown case", "case", p.caseID)
+		slog.Warn("click on an unknown case", "case", caseID)
 		return nil
 	}
-	if err := f.Log.Click(ctx, p.caseID, p.id, body); err != nil {
+	if err := f.Log.Click(ctx, caseID, k.ID, body); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, forwardTime)
 	defer cancel()
-	f.AfterClick(ctx, p.caseID)
+	f.AfterClick(ctx, caseID)
 	return nil
 }

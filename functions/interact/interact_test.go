@@ -174,7 +174,7 @@ func TestInteractStoreFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", nil)
-	if err := d.take(r.Context(), press{caseID: caseID, what: cases.ActionDeny, id: "x"}); err == nil {
+	if err := d.take(r.Context(), caseID, cases.Click{What: cases.ActionDeny, ID: "x"}); err == nil {
 		t.Error("no error from a store that fails")
 	}
 }

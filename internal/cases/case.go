@@ -5,6 +5,7 @@
 package cases
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -368,6 +369,35 @@ const (
 	ScopeBytes = "bytes" // these bytes in this workload
 	ScopePath  = "path"  // these paths in this image repository, in this workload
 )
+
+// maxReason bounds a typed reason, in bytes.
+const maxReason = 2000
+
+// Expect sets what is expected from now on, as a person has typed it: the scope, the last
+// day as 2006-01-02 ("": the usual one) and the reason. Its error is for that person.
+func (k *Click) Expect(scope, until, reason string) error {
+	switch scope {
+	case "", ScopeBytes, ScopePath:
+	default:
+		return fmt.Errorf("unknown scope %q", scope)
+	}
+	reason = strings.TrimSpace(reason)
+	if reason == "" || len(reason) > maxReason {
+		return fmt.Errorf("give the reason why it is expected, in at most %d bytes", maxReason)
+	}
+	var last time.Time
+	if until != "" {
+		day, err := time.Parse(time.DateOnly, until)
+		if err != nil {
+			return fmt.Errorf("the last day must be a date such as 2027-01-31, not %q", until)
+		}
+		if last = day.Add(24 * time.Hour); last.Before(k.At) {
+			return fmt.Errorf("the last day, %s, is over", until)
+		}
+	}
+	k.Scope, k.Until, k.Reason = scope, last, reason
+	return nil
+}
 
 // Closed is the body of KindClosed.
 type Closed struct {
@@ -739,6 +769,8 @@ func (c Case) Status() string {
 		return "freeze expired"
 	case c.Asking():
 		return "waiting for approval"
+	case c.Expected() != "":
+		return "expected"
 	default:
 		return "open"
 	}

@@ -116,7 +116,7 @@ func (m *Machine) openFunctions(ctx context.Context, base string) (err error) {
 	if m.actor, err = containfunc.New(ctx, containfunc.Config{Policy: m.cfg.Policy}, acts); err != nil {
 		return err
 	}
-	m.interact = interact.On(m.suite.Base, pages.signingSecret)
+	m.interact = interact.On(m.suite.Base, pages.signingSecret).RepliesTo(m.URL + "/slack-api/")
 	m.book = casebook.On(m.suite.Base, web.Visitors{May: m.suite.IsApprover})
 	return nil
 }
@@ -131,7 +131,7 @@ func (m *Machine) slackConfig(base string) slackConfig {
 		return slackConfig{token: m.cfg.SlackToken, channel: m.cfg.SlackChannel}
 	}
 	c := slackConfig{token: m.Token, channel: fakeslack.Channel, api: m.URL + "/slack-api/api/", signingSecret: rand.Text()}
-	m.slack.Interact = fakeslack.Interactivity{URL: base + "/Interact", SigningSecret: c.signingSecret}
+	m.slack.Interact = fakeslack.Interactivity{URL: base + "/Interact", SigningSecret: c.signingSecret, Replies: m.URL + "/slack-api"}
 	return c
 }
 

@@ -142,7 +142,7 @@ func stateOf(c cases.Case) string {
 	status := c.Status()
 	for prefix, state := range map[string]string{
 		"closed: ": "closed", "pod does not go": "pod_does_not_go", "pod removed": "pod_removed", "freeze lost": "freeze_lost", "released": "released",
-		"freeze expired": "freeze_expired", "waiting for approval": "waiting_for_approval", "open": "open",
+		"freeze expired": "freeze_expired", "waiting for approval": "waiting_for_approval", "open": "open", "expected": "expected",
 	} {
 		if strings.HasPrefix(status, prefix) {
 			return state

@@ -242,7 +242,7 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 		k.Decision = &n
 	}
 	if k.What == cases.ActionExpected {
-		if err := readExpectation(r, &k); err != nil {
+		if err := k.Expect(r.PostFormValue("scope"), r.PostFormValue("until"), r.PostFormValue("reason")); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
@@ -263,24 +263,6 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	}
 	b.clicked(r.Context(), id)
 	http.Redirect(w, r, "/cases/"+id, http.StatusSeeOther)
-}
-
-// readExpectation reads what is expected from now on: its scope, its last day and why.
-func readExpectation(r *http.Request, k *cases.Click) error {
-	switch k.Scope = r.PostFormValue("scope"); k.Scope {
-	case "", cases.ScopeBytes, cases.ScopePath:
-	default:
-		return fmt.Errorf("unknown scope %q", k.Scope)
-	}
-	k.Reason = r.PostFormValue("reason")
-	if until := r.PostFormValue("until"); until != "" {
-		at, err := time.Parse(time.DateOnly, until)
-		if err != nil {
-			return fmt.Errorf("the last day must be a date such as 2027-01-31: %w", err)
-		}
-		k.Until = at.Add(24 * time.Hour)
-	}
-	return nil
 }
 
 func (b *book) listJSON(w http.ResponseWriter, r *http.Request) {

@@ -19,6 +19,7 @@ import (
 // Interactivity is where clicks are sent, as an app's settings have it.
 type Interactivity struct {
 	URL           string // of the Interact function
+	Replies       string // base address at which Handler is reached; "": clicks carry no address for replies
 	SigningSecret string
 	Client        *http.Client // nil: http.DefaultClient
 }
@@ -26,14 +27,25 @@ type Interactivity struct {
 // Press clicks a button of a message as a user and returns Interact's status. As in
 // Slack, only a button that the message has can be clicked.
 func (s *Server) Press(ctx context.Context, ts, action, value, user string) (int, error) {
+	return s.Submit(ctx, ts, action, value, user, nil)
+}
+
+// Submit is Press with what the person has filled in: the value of each input by its
+// action ID. An input that is left alone has its initial value.
+func (s *Server) Submit(ctx context.Context, ts, action, value, user string, filled map[string]string) (int, error) {
 	m, ok := s.get(ts)
-	if !ok || !hasButton(m, action, value) {
-		return 0, fmt.Errorf("message %q has no button %q with the value %q", ts, action, value)
+	if !ok || !hasButton(m, action, value) || m.Only != "" && m.Only != user {
+		return 0, fmt.Errorf("message %q has no button %q with the value %q for %s", ts, action, value, user)
+	}
+	state, err := stateOf(m, filled)
+	if err != nil {
+		return 0, err
 	}
 	now := time.Now()
 	payload, err := json.Marshal(map[string]any{
 		"type": "block_actions", "user": map[string]any{"id": user, "username": strings.ToLower(user), "name": strings.ToLower(user)},
-		"trigger_id": rand.Text(), "channel": map[string]any{"id": m.Channel}, "message": map[string]any{"ts": ts},
+		"trigger_id": rand.Text(), "channel": map[string]any{"id": m.Channel}, "container": map[string]any{"message_ts": ts, "is_ephemeral": m.Only != ""},
+		"response_url": s.replyTo(m, user), "state": state,
 		"actions": []any{map[string]any{"type": "button", "action_id": action, "block_id": "buttons", "value": value,
 			"action_ts": fmt.Sprintf("%d.%06d", now.Unix(), now.Nanosecond()/1000)}},
 	})
@@ -99,7 +111,13 @@ func (s *Server) pressed(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "unknown button", http.StatusBadRequest)
 		return
 	}
-	status, err := s.Press(r.Context(), r.PostFormValue("ts"), parts[0], parts[1], "U0VISITOR")
+	filled := map[string]string{}
+	for name, values := range r.PostForm {
+		if id, ok := strings.CutPrefix(name, "input-"); ok && len(values) == 1 {
+			filled[id] = values[0]
+		}
+	}
+	status, err := s.Submit(r.Context(), r.PostFormValue("ts"), parts[0], parts[1], "U0VISITOR", filled)
 	if err != nil || status != http.StatusOK {
 		http.Error(w, fmt.Sprintf("Interact returned %d %v", status, err), http.StatusBadGateway)
 		return

@@ -41,7 +41,14 @@ func valid(m Message) string {
 	case len(blocks) > 50:
 		return "invalid_blocks"
 	}
-	for _, b := range blocks {
+	var inputs []inputBlock
+	if m.Blocks != nil && json.Unmarshal(m.Blocks, &inputs) != nil {
+		return "invalid_blocks_format"
+	}
+	for i, b := range blocks {
+		if b.Type == "input" && inputs[i].valid() {
+			continue
+		}
 		if !validBlock(b) {
 			return "invalid_blocks"
 		}

@@ -37,6 +37,7 @@ type Message struct {
 	Blocks    json.RawMessage `json:"blocks,omitempty"`
 	Metadata  json.RawMessage `json:"metadata,omitempty"`
 	Edits     int             `json:"edits"`
+	Only      string          `json:"only,omitempty"` // the user who alone sees it: an ephemeral message
 }
 
 // Server is the Slack server; serve its Handler. Set fields before the first request.
@@ -72,6 +73,7 @@ type Server struct {
 	posted   map[string]time.Time
 	reads    []time.Time
 	calls    map[string]int
+	replies  map[string]*replyAddress
 }
 
 // room is a channel, or a person's direct messages.
@@ -97,7 +99,7 @@ func Open(file string) (*Server, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &Server{db: db, channels: map[string]room{Channel: {name: "security"}}, people: map[string]string{},
-		groups: map[string]string{}, posted: map[string]time.Time{}, calls: map[string]int{}}, nil
+		groups: map[string]string{}, posted: map[string]time.Time{}, calls: map[string]int{}, replies: map[string]*replyAddress{}}, nil
 }
 
 // OpenTemporary is Open without waiting for the disk: messages may be lost if the
@@ -161,12 +163,12 @@ func (s *Server) Messages() ([]Message, error) { return s.MessagesIn(Channel) }
 
 // MessagesIn returns what a channel shows, oldest first.
 func (s *Server) MessagesIn(channel string) ([]Message, error) {
-	return s.filter(func(m Message) bool { return m.Channel == channel && (m.Thread == "" || m.Broadcast) })
+	return s.filter(func(m Message) bool { return m.Channel == channel && m.Only == "" && (m.Thread == "" || m.Broadcast) })
 }
 
 // Thread returns the replies to a message, oldest first.
 func (s *Server) Thread(ts string) ([]Message, error) {
-	return s.filter(func(m Message) bool { return m.Thread == ts })
+	return s.filter(func(m Message) bool { return m.Thread == ts && m.Only == "" })
 }
 
 func (s *Server) filter(keep func(Message) bool) ([]Message, error) {
@@ -189,11 +191,12 @@ func (s *Server) filter(keep func(Message) bool) ([]Message, error) {
 	return out, err
 }
 
-// Handler serves /api/METHOD, and / for people.
+// Handler serves /api/METHOD, and /actions/ID for replies to clicks.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/{method}", s.api)
 	mux.HandleFunc("GET /api/{method}", s.api)
+	mux.HandleFunc("POST /actions/{id}", s.reply)
 	return mux
 }
 
@@ -493,7 +496,7 @@ func reply(w http.ResponseWriter, v any) {
 
 var channelPage = template.Must(template.New("channel").Parse(`<!doctype html><html lang="en"><meta charset="utf-8"><title>#security (a local Slack)</title><style>{{.Style}}</style>
 <h1>Slack on this machine</h1><p>No SLACK_TOKEN is set: this is what Slack would show.</p>
-{{range .Messages}}<article id="{{.Timestamp}}"{{if .Thread}} class="thread"{{end}}><p class="context">{{.Room}}</p>{{.Body}}{{if .Edits}}<small>edited {{.Edits}} times</small>{{end}}</article>{{else}}<p>Nothing yet.</p>{{end}}`))
+{{range .Messages}}<article id="{{.Timestamp}}"{{if .Thread}} class="thread"{{end}}><p class="context">{{.Room}}{{with .Only}} (only {{.}} sees this){{end}}</p>{{.Body}}{{if .Edits}}<small>edited {{.Edits}} times</small>{{end}}</article>{{else}}<p>Nothing yet.</p>{{end}}`))
 
 // show renders the messages for a person, the newest first, replies below their parent.
 func (s *Server) show(w http.ResponseWriter, _ *http.Request) {
@@ -509,10 +512,12 @@ func (s *Server) show(w http.ResponseWriter, _ *http.Request) {
 	}
 	var out []shown
 	add := func(m Message) {
-		body, err := preview.SlackBlocks(m.Blocks, clickForm(m.Timestamp))
+		body, err := preview.SlackBlocks(m.Blocks, "message-"+m.Timestamp, clickButton(m.Timestamp))
 		if err != nil || body == "" {
 			body = template.HTML(template.HTMLEscapeString(m.Text)) //nolint:gosec // escaped here
 		}
+		body = template.HTML(fmt.Sprintf(`<form id="message-%[1]s" method="post" action="press"><input type="hidden" name="ts" value="%[1]s"></form>`, //nolint:gosec // escaped
+			template.HTMLEscapeString(m.Timestamp))) + body
 		out = append(out, shown{Message: m, Room: "#" + s.roomName(m.Channel), Body: body})
 	}
 	for _, m := range slices.Backward(all) {
@@ -532,12 +537,11 @@ func (s *Server) show(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// clickForm renders a button of a message as a form of its own.
-func clickForm(ts string) preview.Button {
+// clickButton renders a button of a message, which submits the message's form.
+func clickButton(ts string) preview.Button {
 	return func(actionID, value, label, style, confirm string) template.HTML {
 		esc := template.HTMLEscapeString
-		return template.HTML(fmt.Sprintf(`<form method="post" action="press" style="display:inline"><input type="hidden" name="ts" value="%s">`+
-			`<button name="press" value="%s" class="%s" title="%s">%s</button></form>`, //nolint:gosec // every part is escaped
+		return template.HTML(fmt.Sprintf(`<button form="message-%s" name="press" value="%s" class="%s" title="%s">%s</button>`, //nolint:gosec // every part is escaped
 			esc(ts), esc(actionID+" "+value), esc(style), esc(confirm), esc(label)))
 	}
 }

@@ -28,7 +28,7 @@ func Write(w io.Writer, title string, messages []Shown) error {
 	}
 	var out []rendered
 	for _, m := range messages {
-		body, err := SlackBlocks(m.Blocks, nil)
+		body, err := SlackBlocks(m.Blocks, "", nil)
 		if err != nil {
 			return fmt.Errorf("render %q: %w", m.Title, err)
 		}

@@ -58,7 +58,7 @@ func TestEachStateRenders(t *testing.T) {
 
 func TestMarkupOfTheMessageCannotBecomeHTML(t *testing.T) {
 	blocks := json.RawMessage(`[{"type":"section","text":{"type":"mrkdwn","text":"<script>alert(1)</script> &lt;img src=x onerror=y&gt; <javascript:x|y> \u0060</code><b>\u0060 *<i>*"}}]`)
-	out, err := preview.SlackBlocks(blocks, nil)
+	out, err := preview.SlackBlocks(blocks, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,13 +37,31 @@ type block struct {
 	Text     *text     `json:"text"`
 	Fields   []text    `json:"fields"`
 	Elements []element `json:"elements"`
+	Label    text      `json:"label"`
+	Element  input     `json:"element"`
+}
+
+// input is the element of an input block.
+type input struct {
+	Type        string `json:"type"`
+	ActionID    string `json:"action_id"`
+	MaxLength   int    `json:"max_length"`
+	InitialDate string `json:"initial_date"`
+	Options     []struct {
+		Text  text   `json:"text"`
+		Value string `json:"value"`
+	} `json:"options"`
+	Initial struct {
+		Value string `json:"value"`
+	} `json:"initial_option"`
 }
 
 // Button says how a button with an action is rendered; nil renders one that does nothing.
 type Button func(actionID, value, label, style, confirm string) template.HTML
 
-// SlackBlocks renders the blocks of a Slack message.
-func SlackBlocks(blocks json.RawMessage, button Button) (template.HTML, error) {
+// SlackBlocks renders the blocks of a Slack message. Inputs belong to the caller's HTML form
+// with the ID form; each is named "input-" and its action ID.
+func SlackBlocks(blocks json.RawMessage, form string, button Button) (template.HTML, error) {
 	var all []block
 	if err := json.Unmarshal(blocks, &all); err != nil {
 		return "", fmt.Errorf("decode blocks: %w", err)
@@ -60,6 +78,8 @@ func SlackBlocks(blocks json.RawMessage, button Button) (template.HTML, error) {
 			section(&b, bl)
 		case "context":
 			b.WriteString(`<p class="context">` + elements(bl.Elements, nil) + `</p>`)
+		case "input":
+			fmt.Fprintf(&b, `<p><b>%s</b><br>%s</p>`, render(bl.Label), bl.Element.render(html.EscapeString(form)))
 		case "actions":
 			b.WriteString(`<p class="actions">` + elements(bl.Elements, button) + `</p>`)
 		}
@@ -103,6 +123,27 @@ func elements(all []element, button Button) string {
 			confirm = e.Confirm.Text.Text
 		}
 		b.WriteString(string(button(e.ActionID, e.Value, label.Text, e.Style, confirm)) + " ")
+	}
+	return b.String()
+}
+
+func (in input) render(form string) string {
+	name := html.EscapeString("input-" + in.ActionID)
+	var b strings.Builder
+	switch in.Type {
+	case "plain_text_input":
+		fmt.Fprintf(&b, `<input form="%s" name="%s" maxlength="%d" size="50">`, form, name, in.MaxLength)
+	case "datepicker":
+		fmt.Fprintf(&b, `<input form="%s" type="date" name="%s" value="%s">`, form, name, html.EscapeString(in.InitialDate))
+	case "radio_buttons":
+		for _, o := range in.Options {
+			checked := ""
+			if o.Value == in.Initial.Value {
+				checked = " checked"
+			}
+			fmt.Fprintf(&b, `<label><input form="%s" type="radio" name="%s" value="%s"%s> %s</label><br>`,
+				form, name, html.EscapeString(o.Value), checked, render(o.Text))
+		}
 	}
 	return b.String()
 }
