@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
@@ -136,7 +137,11 @@ func startUp(t *testing.T, rt *containers.Runtime, dir string) *up {
 	if err := u.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { u.cmd.Process.Kill(); u.cmd.Wait() })
+	t.Cleanup(func() {
+		u.cmd.Process.Kill()
+		u.cmd.Wait()
+		unix.Unmount(filepath.Join(dir, "state/sensor/selftest"), unix.MNT_DETACH) // it may have been in its self-test
+	})
 	go func() {
 		for s := bufio.NewScanner(out); s.Scan(); {
 			u.mu.Lock()

@@ -164,7 +164,7 @@ func TestRepliesGoToSlackAlone(t *testing.T) {
 		"https://hooks.slack.com@evil.example/x":     false,
 		"http://hooks.slack.com/actions/x":           false,
 		"http://169.254.169.254/computeMetadata":     false,
-		"": false,
+		"":                                           false,
 	} {
 		if got := f.isSlack(address); got != want {
 			t.Errorf("isSlack(%q) = %v", address, got)
