@@ -5,24 +5,38 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/slack-go/slack"
 )
 
 // gate delays the calls to one channel while Slack limits their rate: it is closed for
 // as long as Slack demands, and then lets one call pass at a time until a number of them
-// in a row were not limited: urgent ones first.
+// in a row were not limited: those of the highest rank first.
 type gate struct {
 	turn chan struct{} // held by the call that passes, while the gate is slow
 
 	mu      sync.Mutex // guards all below
-	urgent  int        // calls that wait and go before others
+	waiting [ranks]int // calls that wait, by rank
 	opens   time.Time
 	limited time.Time // when Slack last limited the rate
 	slow    int       // calls that are still to pass one at a time
 }
+
+// A rank orders calls that wait for one channel: the higher goes first. Messages have that
+// of their severity; edits, lines of the thread and searches come last.
+type rank int
+
+const (
+	lastRank rank = 0
+	ranks         = int(notify.Critical) + 2
+)
+
+// rankOf returns the rank of a message.
+func rankOf(m notify.Message) rank { return rank(m.Severity) + 1 }
 
 // slowCalls is how many calls pass one at a time after a rate limit.
 const slowCalls = 10
@@ -31,12 +45,12 @@ const slowCalls = 10
 const defaultRetryAfter = 2 * time.Second
 
 // limited makes a call, and makes it again after the time that Slack demands when the
-// rate is limited, as long as ctx lasts. Others in the same channel wait meanwhile; an
-// urgent call passes before those that are not.
-func (w *Workspace) limited(ctx context.Context, channel string, urgent bool, call func() error) error {
+// rate is limited, as long as ctx lasts. Others in the same channel wait meanwhile, and
+// pass in the order of their ranks.
+func (w *Workspace) limited(ctx context.Context, channel string, r rank, call func() error) error {
 	g := w.gate(channel)
 	for {
-		leave, err := g.enter(ctx, urgent)
+		leave, err := g.enter(ctx, r)
 		if err != nil {
 			return err
 		}
@@ -79,11 +93,9 @@ func (w *Workspace) gate(channel string) *gate {
 
 // enter waits until a call may pass. leave must be called after it, with how long Slack
 // demands to wait, or 0.
-func (g *gate) enter(ctx context.Context, urgent bool) (leave func(after time.Duration), err error) {
-	if urgent {
-		g.waiting(1)
-		defer g.waiting(-1)
-	}
+func (g *gate) enter(ctx context.Context, r rank) (leave func(after time.Duration), err error) {
+	g.count(r, 1)
+	defer g.count(r, -1)
 	for {
 		release, err := g.takeTurn(ctx)
 		if err != nil {
@@ -93,20 +105,20 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(after time.Du
 			release()
 			return nil, err
 		}
-		if urgent || !g.urgentWaits() {
+		if !g.higherWaits(r) {
 			return func(after time.Duration) {
 				g.note(after)
 				release()
 			}, nil
 		}
-		release() // what is urgent goes first
+		release() // what ranks higher goes first
 		if err := sleep(ctx, yieldTime); err != nil {
 			return nil, fmt.Errorf("%w: %w", errNoTime, err)
 		}
 	}
 }
 
-// yieldTime is how long a call stands back for an urgent one before it looks again.
+// yieldTime is how long a call stands back for one that ranks higher before it looks again.
 const yieldTime = 20 * time.Millisecond
 
 // takeTurn waits for the turn while the gate is slow. release gives it back.
@@ -122,16 +134,17 @@ func (g *gate) takeTurn(ctx context.Context) (release func(), err error) {
 	}
 }
 
-func (g *gate) waiting(n int) {
+func (g *gate) count(r rank, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.urgent += n
+	g.waiting[r] += n
 }
 
-func (g *gate) urgentWaits() bool {
+// higherWaits reports whether a call of a higher rank waits.
+func (g *gate) higherWaits(r rank) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.urgent > 0
+	return slices.ContainsFunc(g.waiting[r+1:], func(n int) bool { return n > 0 })
 }
 
 func (g *gate) isSlow() bool {

@@ -125,7 +125,7 @@ func (c *Channel) readHistory(ctx context.Context, room string) (map[string]stri
 		Oldest: fmt.Sprintf("%d.000000", time.Now().Add(-searchWindow).Unix())}
 	for range maxHistoryPages {
 		var h *slack.GetConversationHistoryResponse
-		err := c.workspace.limited(ctx, "history of "+room, false, func() (err error) {
+		err := c.workspace.limited(ctx, "history of "+room, lastRank, func() (err error) {
 			ctx, cancel := context.WithTimeout(ctx, pageDeadline)
 			defer cancel()
 			h, err = c.workspace.API.GetConversationHistoryContext(ctx, &p)

@@ -75,9 +75,9 @@ func (c *Channel) Post(ctx context.Context, m notify.Message, again bool) (notif
 func (c *Channel) postNew(ctx context.Context, room string, m notify.Message) (notify.Ref, error) {
 	metadata := slack.SlackMetadata{EventType: eventType, EventPayload: map[string]any{"case": m.Key}}
 	mention := c.workspace.mention(ctx, m.Mention)
-	ref, err := c.send(ctx, room, isUrgent(m), full(m, mention, c.workspace.Buttons, metadata)...)
+	ref, err := c.send(ctx, room, rankOf(m), full(m, mention, c.workspace.Buttons, metadata)...)
 	if retry.ClassOf(err) == retry.RefusedClass {
-		ref, err = c.send(ctx, room, isUrgent(m), smallest(m, mention)...)
+		ref, err = c.send(ctx, room, rankOf(m), smallest(m, mention)...)
 	}
 	if retry.ClassOf(err) == retry.RefusedClass { // not even a line of text: the cause is not the content
 		err = retry.Misconfigured(errors.Unwrap(err))
@@ -89,18 +89,15 @@ func (c *Channel) postNew(ctx context.Context, room string, m notify.Message) (n
 	return ref, nil
 }
 
-// send posts once, before what is not urgent; a rate limit is waited out, for what was limited was not delivered.
-func (c *Channel) send(ctx context.Context, room string, urgent bool, options ...slack.MsgOption) (notify.Ref, error) {
+// send posts once, before what ranks lower; a rate limit is waited out, for what was limited was not delivered.
+func (c *Channel) send(ctx context.Context, room string, r rank, options ...slack.MsgOption) (notify.Ref, error) {
 	var ref notify.Ref
-	err := c.workspace.limited(ctx, room, urgent, func() (err error) {
+	err := c.workspace.limited(ctx, room, r, func() (err error) {
 		ref.Room, ref.ID, err = c.workspace.API.PostMessageContext(ctx, room, options...)
 		return err
 	})
 	return ref, classify(fmt.Sprintf("post to Slack channel %q", c.name), err)
 }
-
-// isUrgent reports whether a message goes before others while the rate is limited.
-func isUrgent(m notify.Message) bool { return m.Severity == notify.Critical }
 
 // permalink returns the message's address, or "": a page without its link is still a page.
 func (c *Channel) permalink(ctx context.Context, ref notify.Ref) string {
@@ -128,7 +125,7 @@ func (c *Channel) Update(ctx context.Context, ref notify.Ref, m notify.Message) 
 }
 
 func (c *Channel) edit(ctx context.Context, ref notify.Ref, options ...slack.MsgOption) error {
-	err := c.workspace.limited(ctx, ref.Room, false, func() error {
+	err := c.workspace.limited(ctx, ref.Room, lastRank, func() error {
 		_, _, _, err := c.workspace.API.UpdateMessageContext(ctx, ref.Room, ref.ID, options...)
 		return err
 	})
@@ -159,7 +156,11 @@ func (c *Channel) Thread(ctx context.Context, ref notify.Ref, m notify.Message, 
 		}
 	}
 	options := append(threadLine(m, u, mention), slack.MsgOptionTS(ref.ID))
-	_, err := c.send(ctx, ref.Room, u.Broadcast && isUrgent(m), options...)
+	r := lastRank
+	if u.Broadcast {
+		r = rankOf(m)
+	}
+	_, err := c.send(ctx, ref.Room, r, options...)
 	return err
 }
 

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -521,4 +523,43 @@ func TestCriticalPageGoesBeforeOthersUnderTheRateLimit(t *testing.T) {
 		t.Errorf("the critical page waited for %s behind lesser ones", took)
 	}
 	wg.Wait()
+}
+
+// TestWaitingPagesLeaveInTheOrderOfSeverity has pages of random severities wait for a
+// channel whose rate is limited: each that leaves is the most severe of those that wait.
+func TestWaitingPagesLeaveInTheOrderOfSeverity(t *testing.T) {
+	for seed := range uint64(2) {
+		w, srv := start(t)
+		ch := w.Channel(fakeslack.Channel)
+		srv.PostInterval = time.Second
+		rnd := rand.New(rand.NewPCG(seed, 7))
+		var wg sync.WaitGroup
+		for n := range 7 {
+			m := message(sample("paged"))
+			m.Key, m.Severity = fmt.Sprint(n), notify.Severity(rnd.IntN(4))
+			m.Summary = fmt.Sprintf("severity %d", m.Severity)
+			wg.Go(func() {
+				if _, err := ch.Post(t.Context(), m, false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		all, err := srv.Messages()
+		if err != nil || len(all) != 7 {
+			t.Fatalf("%d messages, want 7: %v", len(all), err)
+		}
+		var order []int
+		for _, m := range all[1:] { // the first left before any waited
+			_, word, _ := strings.Cut(m.Text, "severity ")
+			n, err := strconv.Atoi(word[:1])
+			if err != nil {
+				t.Fatalf("%q: %v", m.Text, err)
+			}
+			order = append(order, n)
+		}
+		if !slices.IsSortedFunc(order, func(a, b int) int { return b - a }) {
+			t.Errorf("seed %d: they left in the order %v, want the most severe first", seed, order)
+		}
+	}
 }
