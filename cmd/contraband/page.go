@@ -135,6 +135,9 @@ func previewCase(out io.Writer, c cases.Case, rules *policy.Policy, o previewOpt
 	if !c.Decided.Decision.Includes(cases.Page) {
 		fmt.Fprintf(out, "rule %q pages nobody\n\n", oneLine(c.Decided.Decision.Rule))
 	}
+	if err := explainDigest(out, rules, c.Decided.Finding, c.Decided.Verdict); err != nil {
+		return err
+	}
 	p := &pager.Pager{Security: notify.Target{Kind: notify.Slack, Name: "the security channel", Why: "no route matches"}, Owner: owner.Of,
 		Routes: func(c cases.Case) []notify.Target { return rules.Targets(c.Decided.Finding, c.Decided.Verdict) }}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

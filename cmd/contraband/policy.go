@@ -60,6 +60,12 @@ func printPolicy(out io.Writer, p *policy.Policy) error {
 	g := p.Guards
 	fmt.Fprintf(w, "\tprotected namespaces\t%s\t\n\tan hour\tat most %d containments, %d of one workload\t\n\thealthy replicas\t%s\t\n",
 		oneLine(strings.Join(g.Namespaces, ", ")), g.MaxContainmentsPerHour, g.MaxPerWorkloadPerHour, g.MinHealthyReplicas)
+	if d := p.Digest; d.Every > 0 {
+		fmt.Fprintf(w, "\tdigest\tevery %s\t%s\n", d.Every, oneLine(d.When))
+	}
+	if e := p.EscalateAfter; e.Unanswered > 0 {
+		fmt.Fprintf(w, "\tunanswered for %s\t%s\t%s\n", e.Unanswered, oneLine(e.To), oneLine(e.When))
+	}
 	if g.DryRun {
 		fmt.Fprint(w, "\tdry run\tnothing is contained\t\n")
 	}
@@ -164,6 +170,18 @@ func explain(out io.Writer, p *policy.Policy, f finding.Finding, v cases.Verdict
 		return nil
 	}
 	d := p.Decide(f, v)
-	_, err := fmt.Fprintf(out, "no exception matches; rule %q: %s\n", oneLine(d.Rule), strings.Join(d.Do, ", "))
+	if _, err := fmt.Fprintf(out, "no exception matches; rule %q: %s\n", oneLine(d.Rule), strings.Join(d.Do, ", ")); err != nil {
+		return err
+	}
+	return explainDigest(out, p, f, v)
+}
+
+// explainDigest says that a finding waits for the digest, if it does.
+func explainDigest(out io.Writer, p *policy.Policy, f finding.Finding, v cases.Verdict) error {
+	every := p.DigestEvery(f, v)
+	if every == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "not paged: a line of the digest that is sent every %s (unless it is contained or waits for an approval)\n", every)
 	return err
 }

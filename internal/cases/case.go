@@ -234,12 +234,16 @@ func (c Case) PageDue(now time.Time) bool {
 	return c.Decided.Decision.Includes(Page) && (c.Paged == nil || c.Paged.Error != "" && !now.Before(c.Paged.RetryAt))
 }
 
-// Queued is the body of KindQueued: more incidents were to be paged than the limit allows,
-// and this one is told in a digest.
+// Queued is the body of KindQueued: the incident is a line of a digest, because the policy
+// says so or because more incidents were to be paged than the limit allows.
 type Queued struct {
 	Digest string    `json:"digest"` // its ID
 	Until  time.Time `json:"until"`  // when it is sent
 	Level  Level     `json:"level"`  // a worse verdict is paged at once
+	// ByPolicy: further programs are a line of the digest that follows. Programs is how many
+	// there were.
+	ByPolicy bool `json:"byPolicy,omitempty"`
+	Programs int  `json:"programs,omitempty"`
 }
 
 // Claimed is the body of KindClaimed: all that Contain acts on.

@@ -52,6 +52,7 @@ func TestStatesAreDocumented(t *testing.T) {
 	for _, button := range []string{cases.ActionClose, cases.ActionExpected, cases.ActionRemediated} {
 		said[cases.Case{Closed: &cases.Closed{Resolution: cases.Resolution(button)}}.Status()] = true
 	}
+	said[cases.Case{Programs: []cases.Program{{Expected: "an exception"}}}.Status()] = true
 	said["closed: released"], said["held"] = true, true
 
 	page, err := os.ReadFile("../../docs/cases.md")

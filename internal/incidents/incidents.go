@@ -282,10 +282,20 @@ func (i Incident) Resolved() bool { return len(i.Cases) > 0 && len(i.Open()) == 
 // PageDue reports whether people are to be notified for the first time in this round, or
 // again because no channel took the page.
 func (i Incident) PageDue(now time.Time) bool {
-	if i.Queued != nil && !i.Level().WorseThan(i.Queued.Level) {
-		return false // it is told in a digest
+	if i.inDigest(now) {
+		return false
 	}
 	return i.Level() != "" && (i.Paged == nil && (!i.Resolved() || i.Round == 0) || i.Paged != nil && i.Paged.Error != "" && !now.Before(i.Paged.RetryAt))
+}
+
+// inDigest reports whether what there is to tell is a line of a digest.
+func (i Incident) inDigest(now time.Time) bool {
+	q := i.Queued
+	if q == nil || i.Level().WorseThan(q.Level) {
+		return false
+	}
+	more := q.ByPolicy && !now.Before(q.Until) && len(i.Programs()) > q.Programs
+	return !more
 }
 
 // WorseDue reports whether the verdict is worse than the one people were notified of: an

@@ -36,6 +36,8 @@ type File struct {
 	Routes []Route `yaml:"routes"`
 	// EscalateAfter notifies another channel of a page that no person answers.
 	EscalateAfter EscalateAfter `yaml:"escalate_after"`
+	// Digest keeps incidents that can wait out of the pages.
+	Digest Digest `yaml:"digest"`
 	// Guards bound what any rule may cause.
 	Guards guards.Guards `yaml:"guards"`
 }
@@ -190,6 +192,7 @@ type Policy struct {
 	Guards     guards.Guards
 
 	EscalateAfter EscalateAfter
+	Digest        Digest
 	// Warnings name keys that are called otherwise now, and exceptions that have expired.
 	Warnings []string
 }
@@ -254,10 +257,14 @@ func Parse(body []byte) (*Policy, error) {
 	if err := f.EscalateAfter.compile(env); err != nil {
 		errs = append(errs, fmt.Errorf("escalate_after: %w", err))
 	}
+	if err := f.Digest.compile(env); err != nil {
+		errs = append(errs, fmt.Errorf("digest: %w", err))
+	}
 	for _, e := range f.Exceptions.Expired(time.Now()) {
 		warnings = append(warnings, fmt.Sprintf("exception of %s (%s) has expired: its last day was %s", e.Owner, e.Reason, e.Until))
 	}
-	return &Policy{Rules: f.Rules, Exceptions: f.Exceptions, Routes: f.Routes, Guards: f.Guards, EscalateAfter: f.EscalateAfter, Warnings: warnings},
+	return &Policy{Rules: f.Rules, Exceptions: f.Exceptions, Routes: f.Routes, Guards: f.Guards,
+			EscalateAfter: f.EscalateAfter, Digest: f.Digest, Warnings: warnings},
 		errors.Join(errs...)
 }
 

@@ -98,6 +98,10 @@ func TestEachMistakeIsReported(t *testing.T) {
 		"exceptions: [{path: /x, owner: o, reason: r, until: 2030-01-31}]":          "alone",
 		"guards: {max_per_workload_per_hour: 0}":                                    "dry_run",
 		"escalate_after: {unanswered: 5s, to: security}":                            "not between",
+		"digest: {every: 1h}":                                                       "digest: when: missing",
+		"digest: {when: 'true', every: 5m}":                                         "every: 5m0s is not between",
+		"digest: {when: 'true', every: 9h}":                                         "no whole part of a day",
+		"digest: {when: 'finding.sev == 1'}":                                        "digest: ",
 		"escalate_after: {to: security}":                                            "not between",
 		"escalate_after: {unanswered: 5m, to: oncall}":                              "neither security nor",
 		"escalate_after: {unanswered: 5m, to: 'pager:x'}":                           "neither security nor",
@@ -175,6 +179,7 @@ rules: [{name: all, do: [page]}]
 routes: [{slack: "#oncall"}]
 escalate_after: {unanswered: 15m, to: "pagerduty:security", when: 'connection.destination_port == 4444'}
 exceptions: [{sha256: "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef", owner: o, reason: r, until: 2999-01-01}]
+digest: {when: 'finding.severity == "LOW"', every: 1h}
 guards: {dry_run: true}
 `
 	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {

@@ -55,15 +55,49 @@ func (t *telling) mayQueue(i incidents.Incident) bool {
 	return i.Paged == nil
 }
 
-// queue leaves an incident to the digest of this window.
-func (t *telling) queue(ctx context.Context, i incidents.Incident) error {
-	slot := caselog.Slot(t.Now())
-	b := cases.Queued{Digest: caselog.DigestPrefix + strings.ToLower(slot), Until: caselog.SlotEnd(slot), Level: i.Level()}
+// digestEvery returns how often the digest is sent in which the policy has an incident; 0:
+// it is paged. What is contained is paged.
+func (t *telling) digestEvery(i incidents.Incident) time.Duration {
+	every := time.Duration(0)
+	for _, c := range i.Open() {
+		d := c.Decided
+		if c.Expected() != "" || !d.Decision.Includes(cases.Page) {
+			continue
+		}
+		contains := slices.ContainsFunc(cases.InOrder(d.Decision.Do), func(a string) bool { return a != cases.Evidence })
+		if every = t.Policy.DigestEvery(d.Finding, d.Verdict); every == 0 || contains {
+			return 0
+		}
+	}
+	return every
+}
+
+// queueMargin keeps an incident out of a digest that may be on its way while the incident
+// is added to it.
+const queueMargin = 15 * time.Second
+
+// queue leaves an incident to a digest: that which the policy has it in, or where every is
+// 0 that of this window.
+func (t *telling) queue(ctx context.Context, i incidents.Incident, every time.Duration) error {
+	at := t.Now().Add(queueMargin)
+	b := cases.Queued{Level: i.Level()}
+	if every > 0 {
+		b.ByPolicy, b.Programs = true, len(i.Programs())
+		b.Digest, b.Until = caselog.DigestAt(at, every)
+	} else {
+		slot := caselog.Slot(at)
+		b.Digest, b.Until = caselog.DigestPrefix+strings.ToLower(slot), caselog.SlotEnd(slot)
+	}
 	if err := t.Log.AddMember(ctx, b.Digest, i.ID); err != nil {
 		return err
 	}
 	if err := t.Log.WakeAt(ctx, b.Digest, b.Until.Add(time.Second)); err != nil {
 		return err
+	}
+	if b.ByPolicy { // for what comes after the digest
+		if err := t.Log.WakeAt(ctx, i.ID, b.Until.Add(time.Second)); err != nil {
+			return err
+		}
 	}
 	_, err := t.log.Append(ctx, cases.KindQueued, b)
 	return err

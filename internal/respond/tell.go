@@ -341,8 +341,10 @@ func (t *telling) forward(ctx context.Context, i incidents.Incident, k cases.Cli
 }
 
 func post(ctx context.Context, t *telling, i incidents.Incident) error {
-	if t.limited && t.mayQueue(i) {
-		return t.queue(ctx, i)
+	if t.mayQueue(i) {
+		if every := t.digestEvery(i); every > 0 || t.limited {
+			return t.queue(ctx, i, every)
+		}
 	}
 	p, err := t.Notifier.Post(ctx, i, !t.opened)
 	if err != nil && retry.ClassOf(err) == retry.Transient {

@@ -81,6 +81,7 @@ func Load(file string) (List, error) {
 		Rules         yaml.Node `yaml:"rules"`
 		Routes        yaml.Node `yaml:"routes"`
 		EscalateAfter yaml.Node `yaml:"escalate_after"`
+		Digest        yaml.Node `yaml:"digest"`
 		Guards        yaml.Node `yaml:"guards"`
 	}
 	d := yaml.NewDecoder(bytes.NewReader(body))

@@ -177,6 +177,13 @@ const (
 // Slot returns the time slot of an occurrence that is recorded at a time.
 func Slot(at time.Time) string { return at.UTC().Format(slotForm)[:slotLength] }
 
+// DigestAt returns the ID of the digest, sent every so often, that takes what is added to it
+// at a time, and when it is sent.
+func DigestAt(at time.Time, every time.Duration) (id string, until time.Time) {
+	began := at.UTC().Truncate(every) // every divides a day, so this counts from midnight
+	return DigestPrefix + began.Format("20060102-1504") + "-" + every.String(), began.Add(every)
+}
+
 // SlotEnd returns the end of a slot; zero for one that cannot be parsed.
 func SlotEnd(slot string) time.Time {
 	at, err := time.Parse(slotForm, slot+"0")

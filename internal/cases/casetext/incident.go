@@ -169,10 +169,13 @@ func Unanswered(i incidents.Incident, now time.Time) notify.Update {
 // maxDigested bounds how many incidents a digest names.
 const maxDigested = 40
 
-// DigestMessage returns one message about several incidents, which were too many to page
-// one by one.
+// DigestMessage returns one message about several incidents, which the policy keeps for the
+// digest or which were too many to page one by one.
 func DigestMessage(key string, all []incidents.Incident, link func(caseID string) string) notify.Message {
 	m := notify.Message{Key: key, Verdict: "Digest", Status: "open", Summary: fmt.Sprintf("%d more incidents: more than are paged one by one", len(all))}
+	if len(all) > 0 && all[0].Queued != nil && all[0].Queued.ByPolicy {
+		m.Summary = fmt.Sprintf("Incidents that can wait, by the policy: %d", len(all))
+	}
 	for n, i := range all {
 		m.Severity = max(m.Severity, severity(i.Lead()))
 		if n < maxDigested {

@@ -74,6 +74,7 @@ func Load(path string) (Guards, error) {
 		Routes        yaml.Node `yaml:"routes"`
 		Exceptions    yaml.Node `yaml:"exceptions"`
 		EscalateAfter yaml.Node `yaml:"escalate_after"`
+		Digest        yaml.Node `yaml:"digest"`
 	}
 	if path != "" {
 		body, err := os.ReadFile(path)

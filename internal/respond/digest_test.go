@@ -1,0 +1,126 @@
+package respond_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/contraband-dev/contraband/internal/finding"
+)
+
+const digestLow = pageOnly + `
+digest: {when: 'verdict.level != "malicious" && finding.severity == "LOW"', every: 1h}
+`
+
+func low(n int, sum string) finding.Finding {
+	f := ran(n, n, sum, time.Now())
+	f.Pod.Namespace, f.Severity = fmt.Sprint("team-", n), "LOW"
+	return f
+}
+
+// digestSent is a time after the digest of now, and at least a minute before the one after it.
+func digestSent(n int) time.Time {
+	return time.Now().Add(20 * time.Second).Truncate(time.Hour).Add(time.Duration(n)*time.Hour + 2*time.Second)
+}
+
+func TestPolicyKeepsIncidentsForTheDigest(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = digestLow
+	r := w.process()
+	for n := range 4 {
+		deliver(t, r, 1, low(n, unknownSum(n)))
+	}
+	if messages, err := w.slack.Messages(); err != nil || len(messages) != 0 {
+		t.Fatalf("%d messages before the digest, want none: %v", len(messages), err)
+	}
+	high := low(5, unknownSum(5))
+	high.Severity = "HIGH"
+	deliver(t, r, 1, high)           // is paged
+	deliver(t, r, 1, low(6, hash())) // so is malware, of whatever severity
+	deliver(t, r, 1, low(2, hash())) // also where its workload waits for the digest
+	if messages, err := w.slack.Messages(); err != nil || len(messages) != 3 {
+		t.Fatalf("%d messages with one of severity HIGH and malware in two workloads, want three: %v", len(messages), err)
+	}
+	sweepAt(t, r, digestSent(1))
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 4 {
+		t.Fatalf("%d messages with the digest, want four: %v", len(messages), err)
+	}
+	text := string(messages[3].Blocks)
+	if !strings.Contains(text, "Incidents that can wait, by the policy: 3") || !strings.Contains(text, "team-3/web") || strings.Contains(text, "team-2/web") {
+		t.Errorf("the digest: %s", text)
+	}
+	sweepAt(t, r, digestSent(2))
+	if messages, err = w.slack.Messages(); err != nil || len(messages) != 4 {
+		t.Errorf("%d messages when nothing is new, want four: %v", len(messages), err)
+	}
+}
+
+// A workload that keeps running other programs is a line of each digest, not silent for as
+// long as its incident lasts.
+func TestFurtherProgramsAreInTheNextDigest(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = strings.Replace(digestLow, "1h", "10m", 1)
+	r := w.process()
+	sent := time.Now().Truncate(10 * time.Minute).Add(20 * time.Minute)
+	at := sent.Add(-3 * time.Minute)
+	r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at }
+	deliver(t, r, 1, low(1, unknownSum(1)))
+	sweepAt(t, r, sent.Add(2*time.Second))
+	at = sent.Add(4 * time.Minute)
+	r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at }
+	for n := range 3 {
+		again := low(1, unknownSum(1+n%2)) // the known program, another one, the known one
+		again.CanonicalName += fmt.Sprint("-", n)
+		deliver(t, r, 1, again)
+	}
+	if messages, err := w.slack.Messages(); err != nil || len(messages) != 1 {
+		t.Fatalf("%d messages before the second digest, want one: %v", len(messages), err)
+	}
+	if ids, err := r.Log.Incidents(t.Context()); err != nil || len(ids) != 1 {
+		t.Fatalf("%d incidents, want one: %v", len(ids), err)
+	}
+	for n, want := range []int{2, 2} {
+		sweepAt(t, r, sent.Add(time.Duration(n+1)*10*time.Minute+2*time.Second))
+		if messages, err := w.slack.Messages(); err != nil || len(messages) != want {
+			t.Errorf("digest %d: %d messages, want %d: %v", n+2, len(messages), want, err)
+		}
+	}
+}
+
+// A digest that Slack did not take, or of which it lost the reply, is sent once.
+func TestDigestIsSentOnceWhateverFails(t *testing.T) {
+	for _, applied := range []bool{false, true} {
+		w := newWorld(t, memory(t))
+		w.yaml = digestLow
+		r := w.process()
+		deliver(t, r, 1, low(1, unknownSum(1)))
+		failing := true
+		w.slack.Fault = func(method string, after bool) int {
+			if failing && method == "chat.postMessage" && after == applied {
+				failing = false
+				return http.StatusBadGateway
+			}
+			return 0
+		}
+		at := digestSent(1)
+		r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at }
+		due, _, err := r.Log.Due(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := false
+		for _, wake := range due { // the wake stays, as after any that fails
+			failed = r.Advance(t.Context(), wake.Case) != nil || failed
+		}
+		if !failed {
+			t.Fatal("no step failed")
+		}
+		sweepAt(t, r, at.Add(10*time.Minute))
+		if messages, err := w.slack.Messages(); err != nil || len(messages) != 1 || failing {
+			t.Errorf("failed after applying: %v: %d messages, want one: %v", applied, len(messages), err)
+		}
+	}
+}
