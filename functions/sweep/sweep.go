@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -86,7 +87,8 @@ func (f Function) sweep(ctx context.Context) (int, error) {
 
 // sweepOne advances a case once, whatever the number of its wakes, and deletes them:
 // Advance sets a later wake if there is more to do. A failed case keeps its wakes unless
-// Advance has set a new one; a later wake that existed before is for another step.
+// Advance has set a new one to try again. A wake that existed before, or that is further
+// ahead than a retry can be, is for another step.
 func (f Function) sweepOne(ctx context.Context, id string, wakes []caselog.Wake, before map[caselog.Wake]bool) error {
 	turn, cancel := context.WithTimeout(ctx, sweepCase-sweepSpare)
 	defer cancel()
@@ -96,11 +98,9 @@ func (f Function) sweepOne(ctx context.Context, id string, wakes []caselog.Wake,
 		if lost != nil {
 			return errors.Join(err, lost)
 		}
-		put := false
-		for _, w := range ahead {
-			put = put || w.Case == id && !before[w]
-		}
-		if !put {
+		soon := time.Now().Add(cases.LongestRetry + time.Minute)
+		retried := slices.ContainsFunc(ahead, func(w caselog.Wake) bool { return w.Case == id && !before[w] && w.At.Before(soon) })
+		if !retried {
 			return err // the wakes stay
 		}
 	}

@@ -12,4 +12,8 @@ const (
 
 	// ContainDeadline is Contain's own, within a step.
 	ContainDeadline = 50 * time.Second
+
+	// LongestRetry is the longest pause before a case in which a step failed is looked at
+	// again. A wake further ahead is for something else.
+	LongestRetry = time.Hour
 )

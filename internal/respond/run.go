@@ -221,7 +221,7 @@ func (w *run) leaveUnfinished(ctx context.Context) error {
 // Bounds of the pause before what failed is tried again: as long as it has been tried.
 const (
 	shortestPause = time.Minute
-	longestPause  = time.Hour
+	longestPause  = cases.LongestRetry
 )
 
 func (w *run) pause() time.Duration {

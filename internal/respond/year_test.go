@@ -707,7 +707,8 @@ func (y *year) sweep() bool {
 			done[w.Case] = r.Advance(y.t.Context(), w.Case) == nil
 			if !done[w.Case] {
 				if _, ahead, err := r.Log.Due(y.t.Context()); err == nil {
-					done[w.Case] = slices.ContainsFunc(ahead, func(a caselog.Wake) bool { return a.Case == w.Case && !slices.Contains(before, a) })
+					soon := y.now.Add(cases.LongestRetry + time.Minute)
+					done[w.Case] = slices.ContainsFunc(ahead, func(a caselog.Wake) bool { return a.Case == w.Case && !slices.Contains(before, a) && a.At.Before(soon) })
 				}
 			}
 		}
