@@ -98,7 +98,7 @@ func (f Function) sweepOne(ctx context.Context, id string, wakes []caselog.Wake,
 		if lost != nil {
 			return errors.Join(err, lost)
 		}
-		soon := time.Now().Add(cases.LongestRetry + time.Minute)
+		soon := f.Log.Clock().Add(cases.LongestRetry + time.Minute)
 		retried := slices.ContainsFunc(ahead, func(w caselog.Wake) bool { return w.Case == id && !before[w] && w.At.Before(soon) })
 		if !retried {
 			return err // the wakes stay

@@ -93,7 +93,8 @@ type Store struct {
 	Snapshot func(id string, events []Event) (json.RawMessage, error)
 }
 
-func (l *Store) now() time.Time {
+// Clock returns the time by the store's clock.
+func (l *Store) Clock() time.Time {
 	if l.Now != nil {
 		return l.Now().UTC()
 	}
@@ -238,7 +239,7 @@ const maxSlotLists = 5
 func (l *Store) occurrenceKeys(ctx context.Context, caseID, since string) ([]string, error) {
 	prefix := "occurrences/" + caseID + "/"
 	var slots []string
-	last := l.now().Add(slotTime) // another instance's clock may be ahead
+	last := l.Clock().Add(slotTime) // another instance's clock may be ahead
 	for at := SlotEnd(since).Add(-slotTime); since != "" && !at.After(last) && len(slots) <= maxSlotLists; at = at.Add(slotTime) {
 		slots = append(slots, Slot(at))
 	}
@@ -275,7 +276,7 @@ func (l *Store) Click(ctx context.Context, caseID, id string, body []byte) error
 	}
 	// A wake of this second may be another click's, and be taken already: who takes one of
 	// the next second has started after this click was written.
-	return l.WakeAt(ctx, caseID, l.now().Add(time.Second))
+	return l.WakeAt(ctx, caseID, l.Clock().Add(time.Second))
 }
 
 // Clicks returns the clicks of a case but for those whose IDs are in except.
@@ -482,7 +483,7 @@ func (f *Log) LeasedByOther() bool {
 		return false
 	}
 	last := f.events[len(f.events)-1]
-	if last.Holder == f.leaseOwner || !last.Until.After(f.store.now()) {
+	if last.Holder == f.leaseOwner || !last.Until.After(f.store.Clock()) {
 		return false
 	}
 	return f.store.Alive == nil || f.store.Alive(last.Holder)
@@ -503,23 +504,23 @@ func (f *Log) LeasedUntil() time.Time {
 // events. When the store's response was lost and the event is there, written by this holder,
 // that is success.
 func (f *Log) Append(ctx context.Context, kind string, body any) (Event, error) {
-	return f.AppendAt(ctx, f.store.now(), kind, body)
+	return f.AppendAt(ctx, f.store.Clock(), kind, body)
 }
 
 // AppendAt is Append with the time of the event.
 func (f *Log) AppendAt(ctx context.Context, at time.Time, kind string, body any) (Event, error) {
-	return f.append(ctx, at, kind, body, f.store.now().Add(f.store.Lease))
+	return f.append(ctx, at, kind, body, f.store.Clock().Add(f.store.Lease))
 }
 
 // Release gives the lease back.
 func (f *Log) Release(ctx context.Context) error {
-	_, err := f.append(ctx, f.store.now(), "yielded", nil, time.Time{})
+	_, err := f.append(ctx, f.store.Clock(), "yielded", nil, time.Time{})
 	return err
 }
 
 // Close appends the last event.
 func (f *Log) Close(ctx context.Context, body any) (Event, error) {
-	return f.append(ctx, f.store.now(), Closed, body, time.Time{})
+	return f.append(ctx, f.store.Clock(), Closed, body, time.Time{})
 }
 
 func (f *Log) append(ctx context.Context, at time.Time, kind string, body any, until time.Time) (Event, error) {
@@ -591,7 +592,7 @@ func (l *Store) Due(ctx context.Context) (due, ahead []Wake, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	limit := wakeKey(l.now(), "\xff")
+	limit := wakeKey(l.Clock(), "\xff")
 	for _, key := range keys {
 		w := Wake{Case: path.Base(key), key: key}
 		if w.At, err = time.Parse(wakeForm, path.Base(path.Dir(key))); err != nil {
@@ -684,7 +685,7 @@ func (l *Store) SetCallback(ctx context.Context, caseID, url string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.Objects.Create(ctx, prefix+l.now().UTC().Format("20060102T150405.000000000"), []byte(url)); err != nil && !errors.Is(err, blobstore.ErrExists) {
+	if err := l.Objects.Create(ctx, prefix+l.Clock().UTC().Format("20060102T150405.000000000"), []byte(url)); err != nil && !errors.Is(err, blobstore.ErrExists) {
 		return err
 	}
 	for _, key := range old {
