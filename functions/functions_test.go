@@ -178,7 +178,8 @@ func TestRaise(t *testing.T) {
 	}{
 		"written and handed on":                               {func(t *testing.T) *fakescc.Server { return startSCC(t, nil) }, 1, false},
 		"no source: handed on":                                {func(t *testing.T) *fakescc.Server { return nil }, 0, false},
-		"SCC refuses for good: handed on":                     {func(t *testing.T) *fakescc.Server { return startSCC(t, refusing(codes.PermissionDenied)) }, 0, false},
+		"SCC refuses the content: handed on":                  {func(t *testing.T) *fakescc.Server { return startSCC(t, refusing(codes.InvalidArgument)) }, 0, false},
+		"a role is missing: handed on, and it comes again":    {func(t *testing.T) *fakescc.Server { return startSCC(t, refusing(codes.PermissionDenied)) }, 0, true},
 		"SCC is away: handed on, and it comes again":          {func(t *testing.T) *fakescc.Server { return startSCC(t, refusing(codes.Aborted)) }, 0, true},
 		"SCC's answer is lost: handed on, and it comes again": {func(t *testing.T) *fakescc.Server { return startSCC(t, losing) }, 1, true},
 	} {
@@ -199,6 +200,29 @@ func TestRaise(t *testing.T) {
 				t.Errorf("handed on: %+v", got)
 			}
 		})
+	}
+}
+
+func TestRaisePassesThePriorityOn(t *testing.T) {
+	for _, given := range []string{"first", "later", "", "urgent"} {
+		s, srv, _ := start(t, nil)
+		e := event(t, topic, nil)
+		message := map[string]any{"data": detection(t), "messageId": "7", "attributes": map[string]string{"priority": given}}
+		if err := e.SetData("application/json", map[string]any{"message": message}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Raise(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		want := "later"
+		if given == "first" {
+			want = "first"
+		}
+		for _, m := range srv.Messages() {
+			if got := m.Attributes["priority"]; got != want {
+				t.Errorf("priority %q of a detection became %q, want %q", given, got, want)
+			}
+		}
 	}
 }
 

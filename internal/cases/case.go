@@ -175,7 +175,42 @@ type Joined struct {
 // Escalated is the body of KindEscalated.
 type Escalated struct {
 	Finding string `json:"finding,omitempty"`
-	Error   string `json:"error,omitempty"` // it will never be written: why
+	Error   string `json:"error,omitempty"` // it is not written: why
+	Retry
+}
+
+// Retry is when a write is tried again that failed because of a configuration which a person
+// has to mend. Zero: it is not tried again.
+type Retry struct {
+	RetryAt time.Time `json:"retryAt,omitzero"`
+	Tries   int       `json:"tries,omitempty"` // so far
+}
+
+// retryPauses lie between the tries of a write that fails because of a configuration.
+var retryPauses = []time.Duration{time.Minute, 5 * time.Minute, 30 * time.Minute, time.Hour, 6 * time.Hour}
+
+// retryFor is for how long after a case was opened such a write is tried.
+const retryFor = 14 * 24 * time.Hour
+
+// Next returns the retry of a write that failed again at a time, in a case opened at another.
+func (r Retry) Next(at, opened time.Time) Retry {
+	if at.Sub(opened) > retryFor {
+		return Retry{Tries: r.Tries + 1}
+	}
+	return Retry{RetryAt: at.Add(retryPauses[min(r.Tries, len(retryPauses)-1)]).UTC(), Tries: r.Tries + 1}
+}
+
+// Due reports whether it is time to try again.
+func (r Retry) Due(now time.Time) bool { return !r.RetryAt.IsZero() && !now.Before(r.RetryAt) }
+
+// EscalationDue reports whether the second finding is to be written.
+func (c Case) EscalationDue(now time.Time) bool {
+	return c.Decided.Decision.Includes(Escalate) && (c.Escalated == nil || c.Escalated.Due(now))
+}
+
+// ReportDue reports whether the finding is to show the case's state.
+func (c Case) ReportDue(now time.Time) bool {
+	return c.Reported != c.Status() || c.ReportRetry.Due(now)
 }
 
 // Paged is the body of KindPaged: where people were notified, and what they see there.
@@ -419,6 +454,7 @@ func (c Closed) ClosesFinding() bool {
 type Reported struct {
 	Status string `json:"status"`
 	Error  string `json:"error,omitempty"`
+	Retry
 }
 
 // Case is the state that its events add up to.
@@ -442,6 +478,7 @@ type Case struct {
 	Claims           []Claim          `json:"claims,omitempty"`
 	Clicks           []Click          `json:"clicks,omitempty"`
 	Reported         string           `json:"reported,omitempty"`
+	ReportRetry      Retry            `json:"reportRetry,omitzero"`
 	Expired          bool             `json:"expired,omitempty"`  // the freeze has
 	FreezeLostReason string           `json:"lost,omitempty"`     // why the freeze is no longer in effect
 	IsolationBroken  string           `json:"open,omitempty"`     // why the isolation is no longer in effect

@@ -157,7 +157,7 @@ func (c *Case) add(e caselog.Event) error {
 	case *Lost:
 		c.lose(*b)
 	case *Reported:
-		c.Reported = b.Status
+		c.Reported, c.ReportRetry = b.Status, b.Retry
 	case *Closed:
 		c.Closed = b
 	case nil:

@@ -2,6 +2,7 @@ package respond
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +28,15 @@ func final(err error) (text string, again error) {
 	return "", err
 }
 
+// finalSCC is final for a write to Security Command Center. One that fails because of a
+// configuration holds nothing up: its failure is recorded, and it has pauses of its own.
+func finalSCC(err error) (text string, again error) {
+	if retry.IsMisconfigured(err) {
+		return err.Error(), nil
+	}
+	return final(err)
+}
+
 func (w *run) record(ctx context.Context, kind string, body any) error {
 	_, err := w.log.Append(ctx, kind, body)
 	return err
@@ -37,11 +47,32 @@ func escalate(ctx context.Context, w *run, c cases.Case, _ step) error {
 		return w.record(ctx, cases.KindEscalated, cases.Escalated{Error: "no SCC source is configured: the escalation lives in the case and on the page"})
 	}
 	name, err := w.SCC.Escalate(ctx, c, c.Opened)
-	text, again := final(err)
+	text, again := finalSCC(err)
 	if again != nil {
 		return again
 	}
-	return w.record(ctx, cases.KindEscalated, cases.Escalated{Finding: name, Error: text})
+	b := cases.Escalated{Finding: name, Error: text}
+	if retry.IsMisconfigured(err) {
+		tried := cases.Retry{}
+		if c.Escalated != nil {
+			tried = c.Escalated.Retry
+		}
+		if b.Retry, err = w.retryLater(ctx, c, tried, "escalate"); err != nil {
+			return err
+		}
+	}
+	return w.record(ctx, cases.KindEscalated, b)
+}
+
+// retryLater returns when a write is tried again that failed because of a configuration, and
+// has the case looked at then.
+func (w *run) retryLater(ctx context.Context, c cases.Case, tried cases.Retry, what string) (cases.Retry, error) {
+	next := tried.Next(w.Now(), c.Opened)
+	slog.ErrorContext(ctx, "Security Command Center refuses a write: a role, a source or a setting has to be mended", "case", c.ID, "write", what, "tries", next.Tries, "again", next.RetryAt)
+	if next.RetryAt.IsZero() {
+		return next, nil
+	}
+	return next, w.Log.WakeAt(ctx, c.ID, next.RetryAt.Add(time.Second))
 }
 
 // recheckVerdicts asks the indicator sources again about programs that they did not know.
@@ -122,11 +153,17 @@ func (w *run) wakeForRecheck(ctx context.Context, c cases.Case, at time.Time, fa
 
 func report(ctx context.Context, w *run, c cases.Case, _ step) error {
 	body := cases.Reported{Status: c.Status()}
-	text, again := final(w.SCC.Report(ctx, w.withPage(c), w.Link(c.ID)))
+	err := w.SCC.Report(ctx, w.withPage(c), w.Link(c.ID))
+	text, again := finalSCC(err)
 	if again != nil {
 		return again
 	}
 	body.Error = text
+	if retry.IsMisconfigured(err) {
+		if body.Retry, err = w.retryLater(ctx, c, c.ReportRetry, "report"); err != nil {
+			return err
+		}
+	}
 	return w.record(ctx, cases.KindReported, body)
 }
 
@@ -234,12 +271,12 @@ func closeCase(ctx context.Context, w *run, c cases.Case, s step) error {
 	ended := w.withPage(c)
 	ended.Closed, ended.Updated = s.end, w.Now().UTC()
 	if w.SCC != nil && s.end.ClosesFinding() {
-		if _, again := final(w.SCC.Deactivate(ctx, ended)); again != nil {
+		if _, again := finalSCC(w.SCC.Deactivate(ctx, ended)); again != nil {
 			return again
 		}
 	}
 	if w.SCC != nil {
-		if _, again := final(w.SCC.Report(ctx, ended, w.Link(c.ID))); again != nil {
+		if _, again := finalSCC(w.SCC.Report(ctx, ended, w.Link(c.ID))); again != nil {
 			return again
 		}
 	}

@@ -45,7 +45,7 @@ type situation struct {
 // plan returns the steps that a case is due now; of each track only the first is to be
 // taken. Pure.
 func plan(c cases.Case, s situation) (out []step) {
-	if c.Decided.Decision.Includes(cases.Escalate) && c.Escalated == nil {
+	if c.EscalationDue(s.now) {
 		out = append(out, step{track: trackSCC, name: "escalate", do: escalate})
 	}
 	if times := c.RecheckTimes(); len(times) > 0 && s.now.After(times[0]) {
@@ -72,7 +72,7 @@ func atRest(c cases.Case, s situation) (out []step) {
 	if s.workflow && c.WorkflowStarted == nil {
 		out = append(out, step{name: "start the workflow", do: startWorkflow})
 	}
-	if s.scc && c.Reported != c.Status() {
+	if s.scc && c.ReportDue(s.now) {
 		out = append(out, step{name: "report", do: report})
 	}
 	return out

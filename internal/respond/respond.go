@@ -409,6 +409,12 @@ func (r *Responder) looks(c cases.Case) (out []time.Time) {
 	for _, at := range c.RecheckTimes() {
 		out = append(out, at.Add(time.Second))
 	}
+	if e := c.Escalated; e != nil && !e.RetryAt.IsZero() {
+		out = append(out, e.RetryAt.Add(time.Second))
+	}
+	if at := c.ReportRetry.RetryAt; !at.IsZero() {
+		out = append(out, at.Add(time.Second))
+	}
 	if c.Incident == "" && c.Asking() && c.Reminded == nil {
 		out = append(out, c.DecidedAt().Add(remindAfter+time.Second))
 	}

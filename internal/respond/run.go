@@ -379,7 +379,7 @@ func (w *run) showProgress(ctx context.Context) error {
 	for _, s := range w.restingNotifySteps(c) {
 		errs = append(errs, w.do(ctx, c, s))
 	}
-	if w.SCC != nil && c.Reported != c.Status() {
+	if w.SCC != nil && c.ReportDue(w.Now()) {
 		errs = append(errs, w.do(ctx, c, step{do: report}))
 	}
 	return errors.Join(errs...)

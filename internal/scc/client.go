@@ -108,12 +108,14 @@ func smallest(f *pb.Finding) *pb.Finding {
 	}
 }
 
-// classify marks an error that repeating the same call cannot mend as refused.
+// classify marks an error that repeating the same content cannot mend as refused, and one
+// whose cause is a role, a source or a setting, which a person can mend, as misconfigured.
 func classify(err error) error {
 	switch status.Code(err) {
-	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated,
-		codes.FailedPrecondition, codes.Unimplemented:
+	case codes.InvalidArgument, codes.OutOfRange:
 		return retry.Refused(err)
+	case codes.NotFound, codes.PermissionDenied, codes.Unauthenticated, codes.FailedPrecondition, codes.Unimplemented:
+		return retry.Misconfigured(err)
 	}
 	return err
 }

@@ -167,7 +167,10 @@ func programCount(c cases.Case) string {
 func escalation(c cases.Case) []string {
 	switch e := c.Escalated; {
 	case e != nil && e.Error != "":
-		return []string{"not escalated: " + e.Error}
+		if e.RetryAt.IsZero() {
+			return []string{"not escalated: " + e.Error}
+		}
+		return []string{"not escalated yet, and tried again: " + e.Error}
 	case e != nil:
 		return []string{"escalated in Security Command Center"}
 	case c.Decided.Decision.Includes(cases.Escalate):

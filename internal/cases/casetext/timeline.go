@@ -96,7 +96,7 @@ func decodeEntries(e caselog.Event) ([]TimelineEntry, error) {
 	case *cases.Joined:
 		return joinedEntries(*b, e.At), nil
 	case *cases.Escalated:
-		return one(e.At, "escalated", b.Finding+b.Error), nil
+		return one(e.At, "escalated", b.Finding+b.Error+retryNote(b.Retry)), nil
 	case *cases.Paged:
 		return pagedEntries(*b, e.At), nil
 	case *cases.Queued:
@@ -201,4 +201,11 @@ func outcomeEntries(b cases.Outcome) []TimelineEntry {
 		}
 	}
 	return one(b.At, stages[b.Action], strings.Join(append(parts, b.Notes...), "; "))
+}
+
+func retryNote(r cases.Retry) string {
+	if r.RetryAt.IsZero() {
+		return ""
+	}
+	return "; tried again at " + stamp(r.RetryAt)
 }

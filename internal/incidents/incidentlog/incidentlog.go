@@ -80,9 +80,14 @@ func withSightings(file *caselog.Log, sightings []caselog.Entry) (cases.Case, er
 		}
 		if s.Case == c.ID && s.Decided.Verdict.Level.WorseThan(c.Decided.Verdict.Level) && c.Closed == nil {
 			last := events[len(events)-1]
-			if c, err = WithDecided(c, last.N+1, s.Decided, last.At); err != nil {
+			at := s.Decided.Received // not that of the last event: each event would ask for an approval anew
+			if at.IsZero() {
+				at = last.At
+			}
+			if c, err = WithDecided(c, last.N+1, s.Decided, at); err != nil {
 				return c, err
 			}
+			c.Updated = last.At
 		}
 	}
 	return c, nil
