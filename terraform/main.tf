@@ -74,6 +74,7 @@ locals {
   # What respond and advance may read, or link a case to, in the scope.
   scope_roles = concat(
     local.writes_scc ? ["roles/securitycenter.findingsViewer", "roles/securitycenter.externalSystemsEditor"] : [],
+    length(var.owners.keys) > 0 ? { CONTRABAND_OWNER_KEYS = join(",", var.owners.keys) } : {},
     var.owners.essential_contacts ? ["roles/essentialcontacts.viewer"] : [],
     var.owners.project_owners ? ["roles/browser"] : [],
   )
@@ -464,6 +465,7 @@ locals {
   secrets_are = { CONTRABAND_SECRETS_VERSION = tostring(var.secrets_version) }
 
   owner_sources = merge(
+    length(var.owners.keys) > 0 ? { CONTRABAND_OWNER_KEYS = join(",", var.owners.keys) } : {},
     var.owners.essential_contacts ? { CONTRABAND_ESSENTIAL_CONTACTS = "true" } : {},
     var.owners.project_owners ? { CONTRABAND_PROJECT_OWNERS = "true" } : {},
   )

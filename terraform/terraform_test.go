@@ -184,7 +184,7 @@ const common = `
   secrets    = { slack_token = "xoxb-secret", slack_signing_secret = "s1gn1ng-value", virustotal_key = "vt-secret", channels = "pagerduty: {security: pd-secret}" }
   virustotal = true
   channels   = true
-  owners     = { essential_contacts = true, project_owners = true }
+  owners     = { essential_contacts = true, project_owners = true, keys = ["example.com/on-call"] }
   indicators = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a miner"
   exceptions = "exceptions: []"
   detector_sources = ["organizations/123456789/sources/5", "organizations/123456789/sources/6"]

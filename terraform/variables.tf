@@ -200,12 +200,18 @@ variable "channels" {
 }
 
 variable "owners" {
-  description = "Where owners are looked up besides labels, annotations and the finding. essential_contacts: the projects' Essential Contacts (grants roles/essentialcontacts.viewer in scope). project_owners: members of the projects' Owner role (grants roles/browser in scope, which shows the members of every role)."
+  description = "Where owners are looked up besides labels, annotations and the finding. essential_contacts: the projects' Essential Contacts (grants roles/essentialcontacts.viewer in scope). project_owners: members of the projects' Owner role (grants roles/browser in scope, which shows the members of every role). keys: labels and annotations that name an owner, tried before those that are built in."
   type = object({
     essential_contacts = optional(bool, false)
     project_owners     = optional(bool, false)
+    keys               = optional(list(string), [])
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for key in var.owners.keys : can(regex("^([a-z0-9.-]+/)?[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", key))])
+    error_message = "owners.keys are labels or annotations such as example.com/owner."
+  }
 }
 
 variable "virustotal" {

@@ -34,6 +34,9 @@ type Config struct {
 	Channels string `env:"CONTRABAND_CHANNELS"`
 	// EssentialContacts looks up the contacts of a project; it needs roles/essentialcontacts.viewer.
 	EssentialContacts bool `env:"CONTRABAND_ESSENTIAL_CONTACTS, default=false"`
+	// OwnerKeys are labels and annotations that name an owner, tried before those that are
+	// built in. Form: KEY[,...]
+	OwnerKeys []string `env:"CONTRABAND_OWNER_KEYS"`
 	// ProjectOwners looks up who has a project's Owner role; it needs resourcemanager.projects.getIamPolicy.
 	ProjectOwners bool `env:"CONTRABAND_PROJECT_OWNERS, default=false"`
 	// Buttons adds buttons to Slack messages; it needs Interact to receive the clicks.

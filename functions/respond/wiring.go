@@ -185,9 +185,9 @@ func (s *Suite) newPager(rules *policy.Policy) (*pager.Pager, error) {
 // findOwners sets up the sources of owners, the most trusted first.
 func (s *Suite) findOwners() error {
 	if s.Parts.Reads != nil {
-		s.owners.Sources = append(s.owners.Sources, owner.Kubernetes{Clusters: s.Parts.Reads})
+		s.owners.Sources = append(s.owners.Sources, owner.Kubernetes{Clusters: s.Parts.Reads, Keys: s.Config.OwnerKeys})
 	}
-	s.owners.Sources = append(s.owners.Sources, owner.Labels{Clusters: s.Parts.Reads}, owner.FromFinding{})
+	s.owners.Sources = append(s.owners.Sources, owner.Labels{Clusters: s.Parts.Reads, Keys: s.Config.OwnerKeys}, owner.FromFinding{})
 	ctx := context.Background()
 	if s.Config.EssentialContacts {
 		contacts, err := owner.NewEssentialContacts(ctx, s.Parts.Google...)

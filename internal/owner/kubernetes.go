@@ -2,9 +2,13 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
@@ -21,16 +25,17 @@ var DefaultKeys = []string{
 // SlackKeys are those that name a Slack channel.
 var SlackKeys = []string{"contraband.dev/slack-channel", "slack-channel", "slack"}
 
-// Kubernetes reads the labels and annotations of the pod and its namespace.
+// Kubernetes reads the labels and annotations of the namespace, of the pod's root workload
+// (the Deployment, not its ReplicaSet) and of the pod.
 type Kubernetes struct {
 	Clusters cluster.Finder // required
-	Keys     []string       // nil: DefaultKeys
+	Keys     []string       // tried before DefaultKeys
 }
 
 // Name returns what is asked.
-func (Kubernetes) Name() string { return "the namespace and the pod" }
+func (Kubernetes) Name() string { return "the namespace, the workload and the pod" }
 
-// Owners returns whom the namespace names, then whom the pod names.
+// Owners returns whom the namespace names, then whom the workload names, then the pod.
 func (k Kubernetes) Owners(ctx context.Context, f finding.Finding) ([]cases.OwnerContact, error) {
 	if f.Pod.Name == "" || f.Cluster == "" {
 		return nil, nil
@@ -45,20 +50,28 @@ func (k Kubernetes) Owners(ctx context.Context, f finding.Finding) ([]cases.Owne
 		out = append(out, k.named("namespace "+f.Pod.Namespace, namespace.Annotations, namespace.Labels)...)
 	}
 	pod, err := c.Kube.Pods(f.Pod.Namespace).Get(ctx, f.Pod.Name)
-	if err == nil && (f.Pod.UID == "" || f.Pod.UID == string(pod.UID)) {
-		out = append(out, k.named("pod", pod.Annotations, pod.Labels)...)
+	if err != nil || f.Pod.UID != "" && f.Pod.UID != string(pod.UID) {
+		return out, wrap("namespace", namespaceErr)
 	}
-	if namespaceErr != nil {
-		return out, fmt.Errorf("namespace: %w", namespaceErr)
+	root, rootErr := cluster.RootOwner(ctx, c.Kube, pod)
+	if n := len(root.Objects); n > 0 {
+		if object, ok := root.Objects[n-1].(metav1.Object); ok {
+			out = append(out, k.named(root.Chain[n-1].Kind+" "+object.GetName(), object.GetAnnotations(), object.GetLabels())...)
+		}
 	}
-	return out, nil
+	out = append(out, k.named("pod", pod.Annotations, pod.Labels)...)
+	return out, errors.Join(wrap("namespace", namespaceErr), wrap("workload", rootErr))
+}
+
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 func (k Kubernetes) named(of string, annotations, labels map[string]string) []cases.OwnerContact {
-	keys := k.Keys
-	if keys == nil {
-		keys = DefaultKeys
-	}
+	keys := slices.Concat(k.Keys, DefaultKeys)
 	return append(namedBy(keys, of, false, annotations, labels), namedBy(SlackKeys, of, true, annotations, labels)...)
 }
 
@@ -85,7 +98,7 @@ func namedBy(keys []string, of string, isChannel bool, annotations, labels map[s
 // Labels reads the labels that the finding has of the pod, and the cluster's.
 type Labels struct {
 	Clusters cluster.Finder // nil: the finding's labels alone
-	Keys     []string       // nil: DefaultKeys
+	Keys     []string       // tried before DefaultKeys
 }
 
 // Name returns what is asked.

@@ -3,6 +3,7 @@ package owner_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -129,6 +130,31 @@ func TestNamespaceAndPodNameOwnersAndSlackChannels(t *testing.T) {
 	}
 	if owner.Email(owners) != "payments@example.com" {
 		t.Errorf("the mention is %q", owner.Email(owners))
+	}
+}
+
+func TestDeploymentNamesTheOwnerByAKeyOfTheOperators(t *testing.T) {
+	const controlled = `"ownerReferences":[{"apiVersion":"apps/v1","kind":"%s","name":"%s","uid":"%s","controller":true}]`
+	replicaSet, deployment := "/apis/apps/v1/namespaces/payments/replicasets/web-7d9f6c4b5", "/apis/apps/v1/namespaces/payments/deployments/web"
+	objects := map[string]string{
+		namespacePath: `{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"payments","labels":{"team":"payments"}}}`,
+		podPath: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-7d9f6c4b5-x2x9k","namespace":"payments","uid":"0b7c2a52-9f0e-4a57-8d59-0c4a7ad1e001","labels":{"team":"pod"},` +
+			fmt.Sprintf(controlled, "ReplicaSet", "web-7d9f6c4b5", "u1") + `}}`,
+		replicaSet: `{"kind":"ReplicaSet","apiVersion":"apps/v1","metadata":{"name":"web-7d9f6c4b5","uid":"u1","labels":{"team":"replicaset"},` +
+			fmt.Sprintf(controlled, "Deployment", "web", "u2") + `}}`,
+		deployment: `{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"web","uid":"u2","annotations":{"example.com/on-call":"oncall@example.com","slack-channel":"web"}}}`,
+	}
+	k := owner.Kubernetes{Clusters: serveCluster(t, objects), Keys: []string{"example.com/on-call"}}
+	owners, err := k.Owners(t.Context(), samplecases.Finding())
+	if err != nil || names(owners) != "payments oncall@example.com web pod" {
+		t.Fatalf("%q, %v", names(owners), err)
+	}
+	if owners[1].Source != "annotation example.com/on-call of Deployment web" {
+		t.Errorf("the source is %q", owners[1].Source)
+	}
+	delete(objects, deployment) // forbidden: the others are named all the same
+	if owners, err = k.Owners(t.Context(), samplecases.Finding()); err == nil || !strings.Contains(err.Error(), "workload: ") || names(owners) != "payments replicaset pod" {
+		t.Errorf("%q, %v", names(owners), err)
 	}
 }
 
