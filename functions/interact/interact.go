@@ -231,7 +231,7 @@ func (f *Function) handle(ctx context.Context, p press) error {
 	if err := f.take(ctx, p.caseID, k); err != nil {
 		return err
 	}
-	f.inform(ctx, p, "Recorded: the case is closed as expected.")
+	f.inform(ctx, p, "Recorded. The case closes as expected, unless something is still contained or the verdict has changed since: its message shows it.")
 	return nil
 }
 

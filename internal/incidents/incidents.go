@@ -153,6 +153,7 @@ func (i *Incident) add(e caselog.Event) error {
 		return err
 	case KindResolved:
 		i.Round++
+		i.Queued = nil
 		i.Paged, i.Told, i.FirstPaged, i.Escalated, i.Began = nil, "", time.Time{}, false, e.At
 	}
 	return nil

@@ -22,6 +22,9 @@ func (t *telling) overLimit(ctx context.Context) bool {
 	if t.PagesPerWindow == 0 || t.known == nil || t.known.Decided.Verdict.Level == cases.Malicious {
 		return false
 	}
+	if t.Policy.DigestEvery(t.known.Decided.Finding, t.known.Decided.Verdict) > 0 {
+		return false // what is a line of the digest uses up no page
+	}
 	slot := caselog.Slot(t.Now())
 	if !t.known.Decided.Finding.ReportedBy.Trusted() {
 		slot += "-other" // a flood of theirs moves no page of a trusted source into a digest
@@ -72,6 +75,34 @@ func (t *telling) digestEvery(i incidents.Incident) time.Duration {
 	return every
 }
 
+// queuedNotices returns what an incident is due that waits for a digest, or was in one: it
+// is paged as soon as it may no longer wait, and a round of it ends after the digest.
+func (t *telling) queuedNotices(i incidents.Incident) []notice {
+	waits := t.mayQueue(i)
+	if i.Queued.ByPolicy && waits {
+		waits = t.digestEvery(i) > 0 && !t.bringsPage()
+	}
+	switch {
+	case i.Resolved():
+		if !t.Now().Before(i.Queued.Until.Add(digestGrace)) {
+			return []notice{{"resolve", resolve}}
+		}
+	case !waits && i.Level() != "":
+		return []notice{{"page", postNow}}
+	}
+	return nil
+}
+
+// bringsPage reports whether this invocation brings a finding that the policy wants paged,
+// although it may have joined a case that can wait.
+func (t *telling) bringsPage() bool {
+	d := t.learnt
+	return d != nil && d.Expected == "" && d.Decision.Includes(cases.Page) && t.Policy.DigestEvery(d.Finding, d.Verdict) == 0
+}
+
+// digestGrace is for how long after its time a digest may still be on its way.
+const digestGrace = 2 * time.Minute
+
 // queueMargin keeps an incident out of a digest that may be on its way while the incident
 // is added to it.
 const queueMargin = 15 * time.Second
@@ -95,7 +126,7 @@ func (t *telling) queue(ctx context.Context, i incidents.Incident, every time.Du
 		return err
 	}
 	if b.ByPolicy { // for what comes after the digest
-		if err := t.Log.WakeAt(ctx, i.ID, b.Until.Add(time.Second)); err != nil {
+		if err := t.Log.WakeAt(ctx, i.ID, b.Until.Add(digestGrace+time.Second)); err != nil {
 			return err
 		}
 	}
@@ -158,7 +189,7 @@ func (r *Responder) digestMembers(ctx context.Context, id string) ([]incidents.I
 	}
 	var out []incidents.Incident
 	for _, i := range read {
-		if i.Paged == nil && len(i.Cases) > 0 {
+		if i.Paged == nil && i.Queued != nil && i.Queued.Digest == id && len(i.Cases) > 0 {
 			out = append(out, i)
 		}
 	}

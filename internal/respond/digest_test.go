@@ -124,3 +124,88 @@ func TestDigestIsSentOnceWhateverFails(t *testing.T) {
 		}
 	}
 }
+
+// What may not wait is paged although its incident waits for the digest already.
+func TestWhatMayNotWaitLeavesTheDigest(t *testing.T) {
+	severe := func(f finding.Finding) finding.Finding { f.Severity = "HIGH"; return f }
+	other := func(f finding.Finding) finding.Finding {
+		f.Pod.Name, f.Pod.UID, f.Container.ID = "web-7d9f6c4b5-zzzzz", "uid-z", "c-z"
+		return f
+	}
+	for name, f := range map[string]finding.Finding{
+		"another container, of severity HIGH":    other(severe(low(1, unknownSum(2)))),
+		"the same container, of severity HIGH":   severe(low(1, unknownSum(2))),
+		"another container that waits for a yes": other(low(1, unknownSum(7))),
+		"the same container, that waits for one": low(1, unknownSum(7)),
+	} {
+		w := newWorld(t, memory(t))
+		w.yaml = `
+rules:
+  - {name: ask, when: 'process.path == "/tmp/ask"', do: [page, freeze], require_approval: true}
+  - {name: all, do: [page]}
+digest: {when: 'finding.severity == "LOW"'}
+`
+		r := w.process()
+		deliver(t, r, 1, low(1, unknownSum(1)))
+		if messages, err := w.slack.Messages(); err != nil || len(messages) != 0 {
+			t.Fatalf("%s: %d messages before it: %v", name, len(messages), err)
+		}
+		f.CanonicalName += "-2"
+		if f.Process.SHA256 == unknownSum(7) {
+			f.Process.Path = "/tmp/ask"
+		}
+		deliver(t, r, 1, f)
+		if messages, err := w.slack.Messages(); err != nil || len(messages) != 1 {
+			t.Errorf("%s: %d messages, want one: %v", name, len(messages), err)
+		}
+		sweepAt(t, r, digestSent(1)) // the incident is not in the digest as well
+		if messages, err := w.slack.Messages(); err != nil || len(messages) > 2 || len(messages) == 2 && strings.Contains(string(messages[1].Blocks), "can wait") {
+			t.Errorf("%s: it is in the digest too: %d messages, %v", name, len(messages), err)
+		}
+	}
+}
+
+func TestLinesOfTheDigestUseUpNoPage(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = digestLow
+	r := w.process()
+	r.PagesPerWindow = 2
+	for n := range 5 {
+		deliver(t, r, 1, low(n, unknownSum(n)))
+	}
+	high := low(6, unknownSum(6))
+	high.Severity = "HIGH"
+	deliver(t, r, 1, high)
+	if messages, err := w.slack.Messages(); err != nil || len(messages) != 1 {
+		t.Errorf("%d messages, want that of severity HIGH: %v", len(messages), err)
+	}
+}
+
+// A workload whose case was closed after the digest, and that runs the same again, is in
+// the digest that follows.
+func TestClosedAfterTheDigestAndRunAgainIsToldAgain(t *testing.T) {
+	w := newWorld(t, memory(t))
+	w.yaml = strings.Replace(digestLow, "1h", "10m", 1)
+	r := w.process()
+	sent := time.Now().Truncate(10 * time.Minute).Add(20 * time.Minute)
+	clock := func(at time.Time) { r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at } }
+	clock(sent.Add(-3 * time.Minute))
+	var id string
+	for first := range deliver(t, r, 1, low(1, unknownSum(1))) {
+		id = first
+	}
+	sweepAt(t, r, sent.Add(2*time.Second))
+	clock(sent.Add(3 * time.Minute))
+	press(t, w, id, "remediated")
+	if err := r.Advance(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	clock(sent.Add(5 * time.Minute))
+	again := low(1, unknownSum(1))
+	again.CanonicalName, again.Container.ID = again.CanonicalName+"-2", "c-again"
+	deliver(t, r, 1, again)
+	sweepAt(t, r, sent.Add(10*time.Minute+2*time.Second))
+	if messages, err := w.slack.Messages(); err != nil || len(messages) != 2 {
+		t.Errorf("%d digests, want two: %v", len(messages), err)
+	}
+}

@@ -2,6 +2,7 @@ package respond
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -270,14 +271,9 @@ func closeCase(ctx context.Context, w *run, c cases.Case, s step) error {
 	}
 	ended := w.withPage(c)
 	ended.Closed, ended.Updated = s.end, w.Now().UTC()
-	if w.SCC != nil && s.end.ClosesFinding() {
-		if _, again := finalSCC(w.SCC.Deactivate(ctx, ended)); again != nil {
-			return again
-		}
-	}
 	if w.SCC != nil {
-		if _, again := finalSCC(w.SCC.Report(ctx, ended, w.Link(c.ID))); again != nil {
-			return again
+		if err := w.showEndInSCC(ctx, c, ended); err != nil {
+			return err
 		}
 	}
 	if err := w.showEnd(ctx, ended); err != nil {
@@ -285,6 +281,34 @@ func closeCase(ctx context.Context, w *run, c cases.Case, s step) error {
 	}
 	_, err := w.log.Close(ctx, s.end)
 	return err
+}
+
+// showEndInSCC writes what the end of a case is in Security Command Center, for the last
+// time: what a configuration keeps from being written now is logged, and not tried again.
+func (w *run) showEndInSCC(ctx context.Context, c, ended cases.Case) error {
+	if e := c.Escalated; e != nil && !e.RetryAt.IsZero() {
+		name, err := w.SCC.Escalate(ctx, c, c.Opened)
+		text, again := finalSCC(err)
+		if again != nil {
+			return again
+		}
+		ended.Escalated = &cases.Escalated{Finding: name, Error: text}
+		if err := w.record(ctx, cases.KindEscalated, ended.Escalated); err != nil {
+			return err
+		}
+	}
+	var err error
+	if ended.Closed.ClosesFinding() {
+		err = w.SCC.Deactivate(ctx, ended)
+	}
+	if err == nil || retry.ClassOf(err) != retry.Transient { // the report says the same in other words
+		err = errors.Join(err, w.SCC.Report(ctx, ended, w.Link(c.ID)))
+	}
+	text, again := finalSCC(err)
+	if text != "" {
+		slog.ErrorContext(ctx, "the end of a case is not in Security Command Center", "case", c.ID, "error", text)
+	}
+	return again
 }
 
 // declareExpected records that the programs of a case that is closed as expected are

@@ -455,6 +455,37 @@ func TestClickOnAnIncidentActsOnAllItsCases(t *testing.T) {
 	}
 }
 
+// A form that was opened before the verdict became worse excuses nothing.
+func TestExpectedIsAboutWhatThePersonHasSeen(t *testing.T) {
+	for _, onCase := range []bool{true, false} {
+		w := newWorld(t, memory(t))
+		w.yaml = pageOnly
+		r := w.process()
+		deliver(t, r, 1, ran(0, 0, unknownSum(0), time.Now()))
+		i := w.incident()
+		id, shown := i.ID, i.ShownAt()
+		if onCase {
+			id, shown = i.Lead().ID, i.Lead().DecisionN()
+		}
+		time.Sleep(2 * time.Millisecond)
+		deliver(t, r, 1, ran(0, 1, hash(), time.Now())) // malware, in the same container
+		body, err := json.Marshal(cases.Click{ID: "k1", What: cases.ActionExpected, By: "ann", At: time.Now(), Decision: &shown, Reason: "build"})
+		if err == nil {
+			err = r.Log.Click(t.Context(), id, "k1", body)
+		}
+		if err == nil {
+			err = r.Advance(t.Context(), id)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		declared, err := expected.Read(t.Context(), r.Log.Objects, "")
+		if c := w.incident().Lead(); err != nil || c.Closed != nil || len(declared) != 0 {
+			t.Errorf("on the case: %v: %q, declared %+v, %v", onCase, c.Status(), declared, err)
+		}
+	}
+}
+
 func TestIncidentIsResolvedWithItsCasesAndToldAnewAfterwards(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = pageOnly

@@ -440,6 +440,8 @@ func refuses(c cases.Case, k cases.Click) string {
 		return "the pod is still isolated: release or evict it first"
 	case closes && pending:
 		return "a containment is in progress: release it first"
+	case k.What == cases.ActionExpected && k.Decision != nil && !c.AnswersCurrent(k):
+		return "the decision has changed since: look again"
 	case !cases.IsClickAction(k.What):
 		return "there is no such button"
 	}

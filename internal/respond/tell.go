@@ -42,6 +42,8 @@ type telling struct {
 	// known is a case as this invocation knows it, which its log may not show yet; nil: none.
 	known   *cases.Case
 	limited bool // the page is over the limit
+	// learnt is the finding that this invocation brings; nil: none.
+	learnt *cases.Decided
 	// clicked are the cases to which a click was handed on.
 	clicked []string
 }
@@ -52,7 +54,7 @@ func (w *run) tell(ctx context.Context, incidentID string, known *cases.Case) (*
 	if err != nil {
 		return nil, err
 	}
-	return &telling{Responder: w.Responder, log: log, known: known}, nil
+	return &telling{Responder: w.Responder, log: log, known: known, learnt: w.learnt}, nil
 }
 
 // notice is a step of notifying people.
@@ -118,6 +120,9 @@ func (t *telling) due(i incidents.Incident) []notice {
 	digest := t.Notifier.Digest(i)
 	if out := planNotices(i, t.Now(), digest); len(out) > 0 {
 		return out
+	}
+	if i.Queued != nil && i.Paged == nil {
+		return t.queuedNotices(i)
 	}
 	if at, _ := t.escalation(i); !at.IsZero() && !t.Now().Before(at) {
 		return []notice{{"notify another channel", escalatePage}}
@@ -317,6 +322,9 @@ func (t *telling) unhandledClicks(ctx context.Context, i incidents.Incident, jus
 // it. Each case accepts or refuses it by itself.
 func (t *telling) forward(ctx context.Context, i incidents.Incident, k cases.Click) error {
 	for _, c := range i.Open() {
+		if k.What == cases.ActionExpected && !i.Answers(k, c) {
+			continue // it was decided anew since the person looked
+		}
 		each := k
 		each.ID = "all-" + k.ID
 		each.Decision = nil
@@ -340,12 +348,18 @@ func (t *telling) forward(ctx context.Context, i incidents.Incident, k cases.Cli
 	return err
 }
 
+// post notifies people of an incident, or leaves it to a digest.
 func post(ctx context.Context, t *telling, i incidents.Incident) error {
-	if t.mayQueue(i) {
-		if every := t.digestEvery(i); every > 0 || t.limited {
+	if caselog.IsIncident(t.log.ID) && t.mayQueue(i) {
+		if every := t.digestEvery(i); every > 0 && !t.bringsPage() || t.limited {
 			return t.queue(ctx, i, every)
 		}
 	}
+	return postNow(ctx, t, i)
+}
+
+// postNow notifies people of an incident.
+func postNow(ctx context.Context, t *telling, i incidents.Incident) error {
 	p, err := t.Notifier.Post(ctx, i, !t.opened)
 	if err != nil && retry.ClassOf(err) == retry.Transient {
 		t.opened = false // it may have arrived all the same

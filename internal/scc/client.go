@@ -154,6 +154,9 @@ func (s *Client) Report(ctx context.Context, c cases.Case, link string) error {
 		paths = append(paths, "case_close_time")
 	}
 	_, err := s.client.UpdateExternalSystem(ctx, &pb.UpdateExternalSystemRequest{ExternalSystem: x, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}})
+	if status.Code(err) == codes.NotFound { // the finding was deleted, or SCC never had it
+		return retry.Refused(fmt.Errorf("report to %q: %w", name, err))
+	}
 	if err != nil {
 		return classify(fmt.Errorf("report to %q: %w", name, err))
 	}

@@ -84,6 +84,9 @@ func withSightings(file *caselog.Log, sightings []caselog.Entry) (cases.Case, er
 			if at.IsZero() {
 				at = last.At
 			}
+			if decided := c.DecidedAt().Add(2 * time.Millisecond); at.Before(decided) { // messages show times in milliseconds
+				at = decided
+			}
 			if c, err = WithDecided(c, last.N+1, s.Decided, at); err != nil {
 				return c, err
 			}
