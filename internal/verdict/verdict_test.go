@@ -80,3 +80,40 @@ func TestVirusTotal(t *testing.T) {
 		t.Errorf("a wrong key: %v, want an error", err)
 	}
 }
+
+// TestVirusTotalRepliesAreCheckedAndBounded: a reply that is odd is no statement that a file
+// is unknown.
+func TestVirusTotalRepliesAreCheckedAndBounded(t *testing.T) {
+	sum := strings.Repeat("a", 64)
+	object := func(id, stats string) string {
+		return `{"type":"file","id":"` + id + `","attributes":{"last_analysis_stats":` + stats + `}}`
+	}
+	for name, c := range map[string]struct {
+		object string
+		level  cases.Level
+		why    string
+	}{
+		"no harmless":          {object(sum, `{"malicious":60,"suspicious":0,"undetected":11}`), cases.Malicious, ""},
+		"only malicious":       {object(sum, `{"malicious":60}`), cases.Malicious, ""},
+		"numbers with a point": {object(sum, `{"malicious":60.0,"undetected":1.1e1}`), cases.Malicious, ""},
+		"ID in upper case":     {object(strings.ToUpper(sum), `{"malicious":60}`), cases.Malicious, ""},
+		"nobody has looked":    {object(sum, `{"malicious":0,"suspicious":0,"undetected":0,"harmless":0}`), cases.Unknown, ""},
+		"no statistics":        {object(sum, `null`), cases.Unknown, ""},
+		"another file":         {object(strings.Repeat("b", 64), `{"malicious":0,"undetected":70}`), cases.NotLookedUp, "another file"},
+		"a word for a count":   {object(sum, `{"malicious":"many","undetected":70}`), cases.NotLookedUp, "not a number"},
+		"a negative count":     {object(sum, `{"malicious":-60,"undetected":70}`), cases.NotLookedUp, "no count"},
+		"a huge count":         {object(sum, `{"malicious":1e300,"undetected":70}`), cases.NotLookedUp, "no count"},
+		"9 MB of statistics":   {object(sum, `{"malicious":0,"undetected":70,"x":"`+strings.Repeat("x", 9<<20)+`"}`), cases.NotLookedUp, "larger than"},
+		"not an object at all": {`17`, cases.NotLookedUp, "json"},
+	} {
+		srv := virustotal.Start(t, "key")
+		srv.Report(sum, c.object)
+		source, err := NewVirusTotal("key", srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v := (Lookup{[]Source{source}}).Finding(t.Context(), of(sum)); v.Level != c.level || !strings.Contains(v.Why, c.why) || (v.Why == "") != (c.why == "") {
+			t.Errorf("%s: %+v, want %s with the reason %q", name, v, c.level, c.why)
+		}
+	}
+}

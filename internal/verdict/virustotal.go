@@ -2,15 +2,20 @@ package verdict
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	vt "github.com/VirusTotal/vt-go"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
@@ -56,8 +61,9 @@ func (e statusError) Error() string {
 }
 
 func (t *statusTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Del("Accept-Encoding") // the transport asks for gzip and undoes it, so that the limit is of what is decoded
 	if t.to != nil {
-		r = r.Clone(r.Context())
 		r.URL.Scheme, r.URL.Host, r.Host = t.to.Scheme, t.to.Host, t.to.Host
 	}
 	resp, err := t.base.RoundTrip(r)
@@ -69,7 +75,26 @@ func (t *statusTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 		return nil, statusError{resp.StatusCode, resp.Header.Get("Retry-After")}
 	}
+	resp.Body = &limitedBody{resp.Body, maxReply}
 	return resp, nil
+}
+
+// maxReply bounds a reply, in bytes: a report has some hundred kilobytes.
+const maxReply = 8 << 20
+
+// limitedBody fails when more is read than is left.
+type limitedBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("the reply is larger than %d bytes", maxReply)
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
 
 // Name of the source.
@@ -109,15 +134,16 @@ func (v *VirusTotal) lookup(sum string) (cases.Verdict, error) {
 	case err != nil:
 		return cases.Verdict{}, err
 	}
-	stats := map[string]int64{}
-	var total int64
-	for _, name := range []string{"malicious", "suspicious", "undetected", "harmless"} {
-		n, err := file.GetInt64("last_analysis_stats." + name)
-		if err != nil {
-			return cases.Verdict{}, ErrUnknown // not analysed: no statement at all
-		}
-		stats[name] = n
-		total += n
+	if !strings.EqualFold(file.ID(), sum) {
+		return cases.Verdict{}, fmt.Errorf("the report is about another file, %q", notify.Limit(file.ID(), 80))
+	}
+	stats, err := statistics(file)
+	if err != nil {
+		return cases.Verdict{}, err
+	}
+	total := stats["malicious"] + stats["suspicious"] + stats["undetected"] + stats["harmless"]
+	if total == 0 {
+		return cases.Verdict{}, ErrUnknown // not analysed: no statement at all
 	}
 	out := cases.Verdict{Level: cases.Unknown, Link: "https://www.virustotal.com/gui/file/" + sum, Label: fmt.Sprintf("%d/%d engines", stats["malicious"], total)}
 	if label, err := file.GetString("popular_threat_classification.suggested_threat_label"); err == nil && label != "" {
@@ -128,6 +154,31 @@ func (v *VirusTotal) lookup(sum string) (cases.Verdict, error) {
 		out.Level = cases.Malicious
 	case stats["malicious"]+stats["suspicious"] > 0:
 		out.Level = cases.Suspicious
+	}
+	return out, nil
+}
+
+// maxEngines bounds a count: there are about a hundred engines.
+const maxEngines = 100_000
+
+// statistics returns how many engines say what. A count that is not there is 0; one that
+// cannot be read is an error, as it could be the one that matters.
+func statistics(file *vt.Object) (map[string]int64, error) {
+	out := map[string]int64{}
+	for _, name := range []string{"malicious", "suspicious", "undetected", "harmless"} {
+		value, err := file.Get("last_analysis_stats." + name)
+		if err != nil || value == nil {
+			continue
+		}
+		number, ok := value.(json.Number)
+		if !ok {
+			return nil, fmt.Errorf("last_analysis_stats.%s is not a number", name)
+		}
+		n, err := number.Float64() // 60.0 is a number as well
+		if err != nil || n < 0 || n > maxEngines || n != math.Trunc(n) {
+			return nil, fmt.Errorf("last_analysis_stats.%s: %q is no count", name, notify.Limit(number.String(), 40))
+		}
+		out[name] = int64(n)
 	}
 	return out, nil
 }

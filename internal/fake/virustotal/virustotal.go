@@ -4,10 +4,13 @@
 package virustotal
 
 import (
+	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -15,15 +18,17 @@ import (
 // Server knows the files that it was told of.
 type Server struct {
 	*httptest.Server
-	key    string
-	mu     sync.Mutex
-	files  map[string]map[string]any // attributes by SHA-256
-	status int
+	key   string
+	mu    sync.Mutex
+	files map[string]map[string]any // attributes by SHA-256
+	// reports are objects as JSON, by SHA-256.
+	reports map[string]string
+	status  int
 }
 
 // Start one until the test ends.
 func Start(t testing.TB, key string) *Server {
-	s := &Server{key: key, files: map[string]map[string]any{}}
+	s := &Server{key: key, files: map[string]map[string]any{}, reports: map[string]string{}}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	return s
@@ -36,6 +41,13 @@ func (s *Server) Analysed(sum string, malicious, engines int, label string) {
 		a["popular_threat_classification"] = map[string]any{"suggested_threat_label": label}
 	}
 	s.put(sum, a)
+}
+
+// Report makes a file known with a report as it is: the JSON of its object.
+func (s *Server) Report(sum, object string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reports[sum] = object
 }
 
 // NotAnalysed makes a file known about which no engine has said anything.
@@ -67,11 +79,26 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusUnauthorized, "WrongCredentialsError")
 	case m == nil || r.Method != http.MethodGet:
 		fail(w, http.StatusBadRequest, "BadRequestError")
+	case s.reports[m[1]] != "":
+		serveReport(w, r, s.reports[m[1]])
 	case s.files[m[1]] == nil:
 		fail(w, http.StatusNotFound, "NotFoundError")
 	default:
 		answer(w, map[string]any{"data": map[string]any{"type": "file", "id": m[1], "attributes": s.files[m[1]]}})
 	}
+}
+
+// serveReport writes a report, compressed where the client takes it, as the service does.
+func serveReport(w http.ResponseWriter, r *http.Request, object string) {
+	w.Header().Set("Content-Type", "application/json")
+	out := io.Writer(w)
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		defer z.Close()
+		out = z
+	}
+	io.WriteString(out, `{"data":`+object+`}`)
 }
 
 func fail(w http.ResponseWriter, status int, code string) {
