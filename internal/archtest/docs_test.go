@@ -79,6 +79,11 @@ func TestLinksOfTheDocsLead(t *testing.T) {
 	if err != nil || len(pages) == 0 {
 		t.Fatalf("%d pages: %v", len(pages), err)
 	}
+	records, err := filepath.Glob("../../docs/decisions/*.md")
+	if err != nil || len(records) < 10 {
+		t.Fatalf("%d records of decisions: %v", len(records), err)
+	}
+	pages = append(pages, records...)
 	pages = append(pages, "../../README.md", "../../CONTRIBUTING.md", "../../CHANGELOG.md")
 	for _, page := range pages {
 		body, err := os.ReadFile(page)
