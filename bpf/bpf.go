@@ -1,6 +1,6 @@
 // Package bpf owns the kernel side of the sensor: the C programs, the layout of
 // their events, the committed objects, and their loading. It knows nothing of
-// containers or findings: it tells which executed files are not in the lower
+// containers or findings: it reports which executed files are not in the lower
 // layers of the root overlay of the mount namespace that runs them.
 //
 // Needed: kernel BTF, a tracing program at sched_process_exec (Linux 5.8 with
@@ -258,7 +258,7 @@ func number(b bool) uint32 {
 	return 0
 }
 
-// SetClock tells the kernel side what time it is: a file's change time is of the wall clock,
+// SetClock sets the time of the kernel side: a file's change time is of the wall clock,
 // which can be set. Call it now and then.
 func (p *Programs) SetClock() error {
 	var wall, boot unix.Timespec
@@ -426,7 +426,7 @@ func statDev(dev uint32) uint64 {
 func hostMountNS() (uint32, error) {
 	var errs []error
 	// Inside a container without the host's PID namespace, or without ptrace
-	// rights, process 1 tells nothing; our own namespace is then the best guess.
+	// rights, process 1 cannot be read; our own namespace is then the best guess.
 	for _, p := range []string{"/proc/1/ns/mnt", "/proc/self/ns/mnt"} {
 		info, err := os.Stat(p)
 		if err == nil {

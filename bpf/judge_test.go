@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// answers compiles the programs' C for this machine and asks it.
+// answers compiles the programs' C for this machine and calls it.
 func answers(t *testing.T, questions []string, flags ...string) []string {
 	t.Helper()
 	if _, err := os.Stat("/usr/include/bpf/bpf_helpers.h"); err != nil {
@@ -78,7 +78,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestFirstInWindow is what of a file's runs is told: the first always, then one
+// TestFirstInWindow checks which runs of a file are reported: the first always, then one
 // a window with the count of the others, and all while its change time is fresh.
 func TestFirstInWindow(t *testing.T) {
 	const second, old = 1_000_000_000, 5

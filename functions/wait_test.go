@@ -81,7 +81,7 @@ type waiting struct {
 	flows *fakeworkflows.Server
 	posts atomic.Int64     // to Advance
 	ended atomic.Int64     // of them, those that were answered
-	first http.HandlerFunc // answers the first of them, if it is not nil
+	first http.HandlerFunc // handles the first of them, if it is not nil
 	fault func(execution, call string) error
 }
 
@@ -253,7 +253,7 @@ func TestInteractsIdentity(t *testing.T) {
 	}
 }
 
-// TestWorkflowDies: ended before any of its steps, the case goes on: a press that
+// TestWorkflowDies: ended before any of its steps, the case continues: a click that
 // finds no one waiting calls Advance itself, and what it does not reach the sweep does.
 func TestWorkflowDies(t *testing.T) {
 	d, err := workflowlang.Parse(caseflow.Case)

@@ -10,7 +10,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
-// ancestors are the processes that one came of, as far as they are still there, from its
+// ancestors returns the processes that one descends from, as far as they still exist, from its
 // parent to the container's first: what lies beyond is the runtime.
 func ancestors(parent uint32) (out []sensorapi.Ancestor) {
 	fs, err := procfs.NewFS("/proc")
@@ -34,7 +34,7 @@ func ancestors(parent uint32) (out []sensorapi.Ancestor) {
 	return out
 }
 
-// pidNamespace is told by its link; "" where the process is gone.
+// pidNamespace returns the link of a PID namespace; "" where the process is gone.
 func pidNamespace(pid uint32) string {
 	ns, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid))
 	return ns

@@ -54,7 +54,7 @@ type attributor struct {
 	runtimes []containerRuntime
 	mu       sync.Mutex
 	known    map[string]answered            // by cgroup path and id
-	created  map[string]home                // by container id: told when it was created
+	created  map[string]home                // by container ID: known since it was created
 	silent   map[containerRuntime]time.Time // until when runtimes are not asked: they have not answered
 }
 

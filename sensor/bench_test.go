@@ -194,7 +194,7 @@ func startBpftrace(b *testing.B) func() func() {
 	return startPeer(b, "ready", "bpftrace", "-B", "line", "-e", `BEGIN { printf("ready\n"); } tracepoint:sched:sched_process_exec { printf("%d %s\n", pid, comm); }`)
 }
 
-// startPeer answers nil when the peer is not on this machine. ready is the line of its
+// startPeer returns nil when the peer is not on this machine. ready is the line of its
 // output that says that it watches; "" where there is none, and it is given two seconds.
 func startPeer(b *testing.B, ready, program string, args ...string) func() func() {
 	if _, err := exec.LookPath(program); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
-// TestWrongAnswers: each answer that the self-test would not believe is told as what is
+// TestWrongAnswers: each result that the self-test does not accept is reported as what is
 // wrong with it.
 func TestWrongAnswers(t *testing.T) {
 	const sum = "the hash of what ran"

@@ -32,7 +32,7 @@ type Coverage struct {
 	Missing  []string
 }
 
-// Routes are all the ways that can be told, each with whether it is seen here
+// Routes are all the routes that can be reported, each with whether it is seen here
 // and how well: "" for not at all.
 func (c Coverage) Routes() map[sensorapi.Route]string {
 	hash := "hashed unless the process unlinks its file and ends at once"

@@ -16,7 +16,7 @@ import (
 )
 
 // freeze is remembered before it is made, so that one made by a sensor that died
-// still ends. A container goes on when the last of its freezes has ended: two cases
+// still ends. A container is thawed when the last of its freezes has ended: two cases
 // may want it frozen, and one case for longer than at first.
 type freeze struct {
 	Container string    `json:"container"`
@@ -56,7 +56,7 @@ func (s *Sensor) freeze(ctx context.Context, h home, o sensorapi.Order, object b
 	if err == nil {
 		return n, nil
 	}
-	// Told as not done, it must not be half done: nobody could release it.
+	// Reported as not done, it must not be half done: nobody could release it.
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), orderTime)
 	defer cancel()
 	_, undone := s.end(undo, h, []freeze{f})

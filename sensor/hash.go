@@ -33,7 +33,7 @@ func (s *Sensor) hashWithin(c candidate) (sum, why string, changed bool) {
 	return h.sum, h.why, h.changed
 }
 
-// hash takes the SHA-256 of the held file, or says why not. changed tells that
+// hash returns the SHA-256 of the held file, or why there is none. changed reports that
 // the file's inode was touched since it ran; when it was not merely unlinked the
 // hash is not of what ran, and none is given.
 func (s *Sensor) hash(c candidate) (sum, why string, changed bool) {

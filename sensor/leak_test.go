@@ -61,7 +61,7 @@ func settled(t *testing.T) map[string]int {
 	return last
 }
 
-// TestNothingIsLeft: a sensor that has watched and was closed, in a process that goes on,
+// TestNothingIsLeft: a sensor that has watched and was closed, in a process that continues,
 // leaves no descriptor, program, map or link.
 func TestNothingIsLeft(t *testing.T) {
 	b := startBundle(t, fixture(t))
@@ -90,7 +90,7 @@ func TestNothingIsLeft(t *testing.T) {
 }
 
 // TestServicesOfTheHost: what the host runs in a mount namespace of its own is no
-// container's; it is found out once, and then the kernel tells no more of it.
+// container's; it is found out once, and then the kernel sends no more events of it.
 func TestServicesOfTheHost(t *testing.T) {
 	startBundle(t, fixture(t)) // skips where nothing can be watched
 	p := newPublished()
@@ -150,7 +150,7 @@ func TestServicesOfTheHost(t *testing.T) {
 	}
 }
 
-// TestRewrittenWithinATick: a file that was told, and holds other bytes a moment later with
+// TestRewrittenWithinATick: a file that was reported, and has other bytes a moment later with
 // the same change time, is another program.
 func TestRewrittenWithinATick(t *testing.T) {
 	b := startBundle(t, fixture(t))

@@ -157,8 +157,8 @@ func matrix(t *testing.T, fixture, name string, tier sensor.Tier) {
 	}
 }
 
-// mark runs something that is certainly told, and waits for it: whatever ran
-// before has then been told too.
+// mark runs something that is certainly reported, and waits for it: whatever ran
+// before has then been reported too.
 func mark(t *testing.T, b *bundle, p *published) {
 	t.Helper()
 	b.sh(t, "cp /data/p /tmp/mark; printf mark >> /tmp/mark; /tmp/mark; sleep 0.1")

@@ -77,7 +77,7 @@ func openInside(pid uint32, path string, resolve uint64) (*os.File, error) {
 	return f, nil
 }
 
-// pathSeenBy is an event's path as a process sees it: the kernel tells the path
+// pathSeenBy is an event's path as a process sees it: the kernel reports the path
 // within the file's file system, and the process's mounts tell where that is.
 func pathSeenBy(pid uint32, e bpf.Event) string {
 	if e.Is(bpf.OnRoot) || e.Is(bpf.ByName) { // of a named script the path is the container's already
@@ -262,7 +262,7 @@ func isFileOf(f *os.File, e bpf.Event) bool {
 	return ino != 0 && (ino == e.Inode || ino == e.UpperInode)
 }
 
-// visiblePath is the path as the container sees it, as far as the event tells.
+// visiblePath returns the path as the container sees it, as far as the event has it.
 func visiblePath(e bpf.Event) string {
 	if path := pathSeenBy(e.PID, e); path != e.Path || e.Is(bpf.OnRoot) && path != "" {
 		return path
@@ -282,7 +282,7 @@ func scriptKey(e bpf.Event) string {
 	return fmt.Sprint(e.Cgroup, e.MountNS, e.Dev, e.Inode, e.ChangeTime)
 }
 
-// recently remembers what was told within the window. The zero value is ready.
+// recently remembers what was reported within the window. The zero value is ready.
 type recently struct {
 	mu   sync.Mutex
 	when map[string]time.Time

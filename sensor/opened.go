@@ -23,7 +23,7 @@ import (
 // openedFiles is the notification tier: fanotify reports every file that is
 // opened to be executed on a container's overlay, with a descriptor that holds
 // the file, so that a program which unlinks itself and ends at once is hashed
-// all the same. Nothing waits for it: FAN_CLASS_NOTIF only tells.
+// all the same. Nothing waits for it: FAN_CLASS_NOTIF only notifies.
 //
 // A program of the image is reported once and then ignored, until it is modified.
 type openedFiles struct {
@@ -233,7 +233,7 @@ func (o *openedFiles) ofImage(fd int, layers overlay) bool {
 	const evictable = 0x200 // FAN_MARK_EVICTABLE, Linux 5.19: the mark does not hold the inode in memory
 	at := fmt.Sprintf("/proc/self/fd/%d", fd)
 	if err := unix.FanotifyMark(o.fd, ignore|evictable, unix.FAN_OPEN_EXEC, unix.AT_FDCWD, at); errors.Is(err, unix.EINVAL) {
-		_ = unix.FanotifyMark(o.fd, ignore, unix.FAN_OPEN_EXEC, unix.AT_FDCWD, at) // without it the file is only told again
+		_ = unix.FanotifyMark(o.fd, ignore, unix.FAN_OPEN_EXEC, unix.AT_FDCWD, at) // without it the file is only reported again
 	}
 	return true
 }

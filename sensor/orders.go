@@ -25,7 +25,7 @@ const orderTime = 12 * time.Second
 
 // Carry carries out an order once; the same order again returns the same outcome.
 // An error is a refusal that leaves nothing done; what was tried and did not
-// work is told in the status.
+// work is shown in the status.
 func (s *Sensor) Carry(ctx context.Context, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	return s.carry(ctx, o, false)
 }
@@ -209,7 +209,7 @@ func (s *Sensor) findRunning(ctx context.Context, h home, sum string) (*os.File,
 }
 
 // Handler serves the local form of orders: PUT /orders/{id} carries one out
-// and answers its OrderStatus. Who may call it is the caller's to restrict.
+// and returns its OrderStatus. Who may call it is the caller's to restrict.
 func (s *Sensor) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /orders/{id}", func(w http.ResponseWriter, r *http.Request) {

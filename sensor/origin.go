@@ -146,7 +146,7 @@ func openBeneath(root, path string) (*os.File, error) {
 const maxLayerEntries = 1_000_000
 
 // findSame looks in the image's layers for a file of the given size and hash,
-// and answers its path in the image, or "".
+// and returns its path in the image, or "".
 func (o overlay) findSame(size int64, sum string) string {
 	seen := 0
 	for _, dir := range o.lower {

@@ -80,7 +80,7 @@ func (broken) describe(context.Context, string, string) (home, error) {
 	return home{}, errors.New("it hangs")
 }
 
-// TestWhatNoRuntimeKnows: a container is told by its cgroup's form, with what
+// TestWhatNoRuntimeKnows: a container is recognised by its cgroup's form, with what
 // is missing said; what is none is left alone.
 func TestWhatNoRuntimeKnows(t *testing.T) {
 	for cgroup, want := range map[string]struct{ id, pod, missing string }{

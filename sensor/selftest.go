@@ -45,7 +45,7 @@ func (t *selfTest) takes(e bpf.Event) bool {
 }
 
 // SelfTest reports whether the self-test has ended, and what was wrong: "" is
-// that all answers were right.
+// that all results were right.
 func (s *Sensor) SelfTest() (done bool, wrong string) {
 	if r := s.test.result.Load(); r != nil {
 		return true, *r
@@ -80,7 +80,7 @@ const (
 	tellAfter = 3 // failures in a row
 )
 
-// runSelfTest tests until the answers are right, and tells wrong ones as an error, and as a
+// runSelfTest tests until the results are right, and reports wrong ones as an error, and as a
 // finding when they stay so. Where the kernel turns out not to hash, fanotify takes its place.
 func (s *Sensor) runSelfTest(ctx context.Context) error {
 	since := time.Now().UTC() // of the first failure
@@ -127,7 +127,7 @@ func (s *Sensor) passed() {
 }
 
 // run executes three programs on an overlay of its own and compares what the
-// kernel tells of each: one of the lower layer, one added, one copied up.
+// kernel reports of each: one of the lower layer, one added, one copied up.
 func (t *selfTest) run(ctx context.Context, dir string, hashes bool) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -56,7 +56,7 @@ type Config struct {
 	// Default: /var/run/docker.sock and /run/podman/podman.sock.
 	Docker []string
 	// SpoolMax is how many unpublished detections are kept on disk. Beyond it new
-	// ones are refused, counted, and the count is told in the next one. Default 10,000.
+	// ones are refused, counted, and the next one has their number. Default 10,000.
 	SpoolMax int
 	// HashMax is the largest file that is hashed, in bytes. Default 1 GiB.
 	HashMax int64
@@ -111,14 +111,14 @@ type Sensor struct {
 	freezing locks
 	held     heldFiles
 	opened   atomic.Pointer[openedFiles] // replaced where the kernel does not hash after all
-	noIMA    atomic.Bool                 // its answers were wrong
+	noIMA    atomic.Bool                 // its results were wrong
 	scripts  recently
 	test     selfTest
 	allowed  *allowlistFile
 	patience patience
 	reads    atomic.Uint64 // events read from the ring buffer
 
-	unattributed atomic.Uint64 // since the last detection told it
+	unattributed atomic.Uint64 // since the last detection that had it
 	unresolved   atomic.Uint64 // likewise
 	droppedMu    sync.Mutex
 	droppedTold  uint64        // of the kernel's total
@@ -128,7 +128,7 @@ type Sensor struct {
 	statsMu      sync.Mutex
 }
 
-// Stats count what became of the candidates since the start.
+// Stats count the outcomes of the candidates since the start.
 type Stats struct {
 	Kernel       bpf.Counters `json:"kernel"`
 	Image        uint64       `json:"image"`        // bytes equal to the image's own file: silent
@@ -325,7 +325,7 @@ func (s *Sensor) read(candidates, patient chan<- candidate) error {
 }
 
 // unopened is a candidate whose file was not waited for. A script that is known by its name
-// alone is told by it: what the kernel knows is its interpreter.
+// alone is reported by it: what the kernel knows is its interpreter.
 func (c candidate) unopened(why error) candidate {
 	c.why = why.Error()
 	if c.Is(bpf.ByName) {
@@ -342,7 +342,7 @@ func onDevice(f *os.File, dev uint64) bool {
 	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == dev
 }
 
-// justChanged tells that other bytes may have had the same change time: it is kept by ticks.
+// justChanged reports that other bytes may have had the same change time: it is kept by ticks.
 func justChanged(c candidate) bool {
 	const fresh = 20 * time.Millisecond
 	age := c.ranAt.Sub(time.Unix(0, int64(c.ChangeTime)))
@@ -486,7 +486,7 @@ func (s *Sensor) record(d sensorapi.Detection, home home, c candidate) {
 	d.Missed = s.missed()
 	added, err := s.spool.add(d, home, key)
 	if !added {
-		s.missedAgain(d.Missed) // the next one tells it
+		s.missedAgain(d.Missed) // the next one has it
 	}
 	switch {
 	case errors.Is(err, errSpoolFull):
@@ -528,7 +528,7 @@ func (s *Sensor) hold(d sensorapi.Detection, c candidate) {
 	}
 }
 
-// missed takes the gaps that no detection has told yet.
+// missed returns the gaps that no detection has reported yet.
 func (s *Sensor) missed() sensorapi.Missed {
 	m := sensorapi.Missed{Unattributed: s.unattributed.Swap(0), Scripts: s.unresolved.Swap(0), Overflowed: s.spool.takeOverflow()}
 	s.droppedMu.Lock()

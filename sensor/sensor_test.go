@@ -349,7 +349,7 @@ func TestHardCases(t *testing.T) {
 	if d := p.waitFor(t, "/tmp/early"); len(d.Process.Args) != 2 || len(d.Process.Args[1]) != sensorapi.MaxString {
 		t.Errorf("%d arguments", len(d.Process.Args))
 	}
-	// Two cases freeze one container: it goes on when both have released it.
+	// Two cases freeze one container: it is thawed when both have released it.
 	for _, c := range []string{"c1", "c2"} {
 		carry(t, s, sensorapi.Order{ID: c + "-freeze", Case: c, Action: sensorapi.Freeze, ContainerID: box.ID})
 	}
@@ -362,7 +362,7 @@ func TestHardCases(t *testing.T) {
 		t.Error("both have released it, and it is frozen")
 	}
 	freezesAreOrders(t, s, box)
-	// A container that is gone is told as gone.
+	// A container that is gone is reported as gone.
 	if err := box.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +441,7 @@ func carry(t *testing.T, s *sensor.Sensor, o sensorapi.Order) {
 	}
 }
 
-// TestSelfTest: its answers are right here, and its own programs are reported to nobody.
+// TestSelfTest: its results are right here, and its own programs are reported to nobody.
 func TestSelfTest(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("NOT RUN: root is needed")
@@ -554,7 +554,7 @@ func TestExceptions(t *testing.T) {
 	if _, err := box.Exec(t.Context(), nil, "/tmp/expected"); err != nil {
 		t.Fatal(err)
 	}
-	p.waitFor(t, "/tmp/unexpected") // it still runs: it is told after the other, or before
+	p.waitFor(t, "/tmp/unexpected") // it still runs: it is reported after the other, or before
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		st, err := s.Stats()
 		if err != nil || time.Now().After(deadline) {

@@ -97,7 +97,7 @@ output "all" {
 	}
 }
 
-// try runs terraform, and answers what it said.
+// try runs terraform and returns its output.
 func (m *module) try(args ...string) (string, int) {
 	m.t.Helper()
 	cmd := exec.CommandContext(m.t.Context(), terraform(m.t), args...)
@@ -548,7 +548,7 @@ func describe(member, role, resource string) string {
 	return who + " | " + role + " | " + on
 }
 
-// programs: the build of each function is told which part of the package it serves.
+// programs: the build of each function gets the part of the package that it serves.
 func programs(t *testing.T, g *googleapis.Server) {
 	built := 0
 	for _, name := range g.Names() {

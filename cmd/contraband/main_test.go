@@ -227,14 +227,14 @@ func settled(c cases.Case) bool {
 }
 
 // TestKillNine kills `contraband up` at many moments of the demo and starts it
-// again: the case goes on to its end, with one page, one escalation, one freeze.
+// again: the case reaches its end, with one page, one escalation, one freeze.
 func TestKillNine(t *testing.T) {
 	rt := containertest.Start(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	type moment struct {
-		after string // a line of the log; "": as soon as the program was told to run
+		after string // a line of the log; "": as soon as the program was started
 		delay time.Duration
 	}
 	moments := []moment{{"", 0}, {"added binary executed", 0}, {"action=freeze", 0}, {"action=evidence", 0}, {"msg=notification", 0}}
@@ -296,7 +296,7 @@ func TestKillNine(t *testing.T) {
 }
 
 // TestDefaultPolicyTouchesNothing: the same program in a container that does
-// not carry the demo's label is told and left alone.
+// not carry the demo's label is reported and left alone.
 func TestDefaultPolicyTouchesNothing(t *testing.T) {
 	rt := containertest.Start(t)
 	u := startUp(t, rt, t.TempDir())

@@ -1,7 +1,7 @@
 // Package contain owns the function that changes clusters. It reads the guards of a
 // policy but not its rules, and it has no access to SCC or Slack:
 //
-//	Contain  HTTP {case, event} -> what became of the action that the event claims
+//	Contain  HTTP {case, event} -> the outcome of the action that the event claims
 package contain
 
 import (

@@ -147,10 +147,10 @@ func (r *Raiser) raise(ctx context.Context, topic string, m funcserver.Message) 
 		case err == nil:
 			f = written
 		case retry.IsRefused(err):
-			// SCC will never take it: people are told all the same.
+			// SCC will never accept it: people are notified all the same.
 			slog.Error("the finding is not in SCC", "error", err.Error())
 			f.CanonicalName = f.Name
-		default: // people are told all the same; the message comes again, for SCC
+		default: // people are notified all the same; the message is delivered again, for SCC
 			f.CanonicalName, unwritten = f.Name, err
 		}
 	}

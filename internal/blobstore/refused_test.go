@@ -16,7 +16,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore/blobstoretest"
 )
 
-// onlyCreates answers like a bucket to whom may only create, where that is looked at
+// onlyCreates behaves like a bucket for a caller who may only create, where that is looked at
 // before the precondition: an upload to a key that is there would need the right to
 // delete it.
 type onlyCreates struct {

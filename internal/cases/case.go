@@ -1,6 +1,6 @@
 // Package cases defines case events and folds an event log into a Case; pure, no I/O.
 // A case is one container of one pod in one burst, with the programs that it ran: it
-// is what is done (decision, containment, evidence). What people are told is an
+// is what is done (decision, containment, evidence). What people are notified of is an
 // incident (package incidents).
 package cases
 
@@ -29,7 +29,7 @@ const (
 	KindRechecked       = "judged"    // the indicator sources were asked again, and report nothing worse
 	KindReminded        = "reminded"  // people were notified again
 	KindReported        = "reported"  // the SCC finding shows the case's state
-	KindQueued          = "queued"    // of an incident: it is told in a digest
+	KindQueued          = "queued"    // of an incident: it is a line of a digest
 	KindClosed          = caselog.Closed
 )
 
@@ -148,7 +148,7 @@ type Decided struct {
 	Expected string `json:"expected,omitempty"`
 	// Widened: another program's rule contains in more ways; the verdict is as it was.
 	Widened bool `json:"widened,omitempty"`
-	// Incident is what people are told about the case in; "" in events of earlier
+	// Incident is the incident whose messages show the case; "" in events of earlier
 	// versions, whose cases are each an incident of their own.
 	Incident string `json:"incident,omitempty"`
 	Slot     string `json:"slot,omitempty"` // of the finding's occurrence

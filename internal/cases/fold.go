@@ -220,7 +220,7 @@ func (c *Case) raise(e caselog.Event, d Decided) {
 }
 
 // about returns a later finding as the one that the case is about. The container stays:
-// only Moved goes on to another, which the cluster must have confirmed.
+// only Moved continues with another, which the cluster must have confirmed.
 func about(old, f finding.Finding) finding.Finding {
 	if old.Container.ID != "" {
 		f.Container, f.Node = old.Container, old.Node

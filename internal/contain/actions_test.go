@@ -557,7 +557,7 @@ func (w *world) faultOnce(t *testing.T, action string, pod corev1.Pod, g guards.
 }
 
 // undoingFaultOnce has the nth write of what undoes an action fail, or of the evidence,
-// which nothing undoes, and sees it through; it answers whether there was such a write.
+// which nothing undoes, and carries it out; it reports whether there was such a write.
 func (w *world) undoingFaultOnce(t *testing.T, action string, pod corev1.Pod, g guards.Guards, nth int, fault func(func() (*http.Response, error)) (*http.Response, error)) bool {
 	t.Helper()
 	w.Eventually("its ReplicaSet has it, again", func() error {

@@ -85,7 +85,7 @@ func (t task) tryAgain() time.Time {
 	return t.Now().UTC().Add(time.Minute << (tries - 1))
 }
 
-// notCarried is what became of an order that no sensor has carried out, for good or for now.
+// notCarried is the outcome of an order that no sensor has carried out, for good or for now.
 func (t task) notCarried(err error) cases.Outcome {
 	if errors.As(err, new(untaken)) {
 		t.acted.RetryAt = t.tryAgain()
@@ -325,7 +325,7 @@ func (t task) claimedAt() time.Time {
 	return t.Now().UTC()
 }
 
-// between bounds a time that a node tells: it could be any, and others rely on it.
+// between bounds a time that a node reports: it could be any, and others rely on it.
 func (task) between(from, at, to time.Time) time.Time {
 	if at.Before(from) {
 		return from

@@ -60,7 +60,7 @@ func (s *site) cordon(ctx context.Context) (cases.Outcome, error) {
 	if theirs {
 		s.acted.Notes = append(s.acted.Notes, "somebody else had cordoned the node: it stays cordoned at the release")
 	}
-	if s.pod != nil { // the node is cordoned: that the pod cannot be protected is only told
+	if s.pod != nil { // the node is cordoned: that the pod cannot be protected is only reported
 		if err := s.protect(ctx); err != nil {
 			s.acted.Notes = append(s.acted.Notes, "the pod is not protected from the autoscaler: "+err.Error())
 		}

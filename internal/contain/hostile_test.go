@@ -343,7 +343,7 @@ func doneIsDone(t *testing.T, w *world) {
 	}
 }
 
-// openedAgain: whoever may edit pods can take the label off; that is seen and told.
+// openedAgain: whoever may edit pods can take the label off; that is detected and reported.
 func openedAgain(t *testing.T, w *world) {
 	ns := w.Namespace("reopened")
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-2", 3))

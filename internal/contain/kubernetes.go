@@ -151,7 +151,7 @@ func forGood(err error) bool {
 		apierrors.IsMethodNotSupported(err) || apierrors.IsNotFound(err) || apierrors.IsRequestEntityTooLargeError(err)
 }
 
-// podGone is what became of an action on a pod that is no more: what would have
+// podGone is the outcome of an action on a pod that no longer exists: what would have
 // removed it has its aim, what would have undone something has nothing left.
 func (s *site) podGone() cases.Outcome {
 	note := fmt.Sprintf("pod %q with UID %q is gone; another of its name would not have been touched", s.kase.Decided.Finding.Pod.Name, s.claim.PodUID)
@@ -204,7 +204,7 @@ func (s *site) agreedBefore() bool {
 }
 
 // unconfirmed returns why the sensor of the pod's own node does not stand behind
-// the finding. A topic tells one cluster from another, not one node: without this a
+// the finding. A topic distinguishes clusters, not nodes: without this a
 // node in an attacker's hands could have any pod of the cluster contained. A freeze
 // and the program are that sensor's to do or to refuse; Google's findings are not a
 // node's word; and a person may evict a pod whose node is silent.
@@ -443,7 +443,7 @@ func (s *site) deletion() *metav1.DeleteOptions {
 // putOff is how long a disruption budget is given before an eviction is tried again.
 const putOff = time.Minute
 
-// severalBudgets tells the API server's refusal, for good, to evict a pod that more than
+// severalBudgets recognises the API server's permanent refusal to evict a pod that more than
 // one disruption budget selects: it comes as an internal error and has no reason.
 func severalBudgets(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "more than one PodDisruptionBudget")

@@ -39,7 +39,7 @@ type HTTPOrders struct {
 	Client *http.Client
 }
 
-// Carry sends an order and waits for what came of it.
+// Carry sends an order and waits for its outcome.
 func (h HTTPOrders) Execute(ctx context.Context, _ string, o sensorapi.Order) (sensorapi.OrderStatus, error) {
 	body, err := json.Marshal(o)
 	if err != nil {

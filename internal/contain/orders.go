@@ -21,7 +21,7 @@ import (
 
 // Orders reaches the sensor of a node.
 type Orders interface {
-	// Carry hands an order over and waits for what came of it. The same order
+	// Carry hands an order over and waits for its outcome. The same order
 	// again is carried out once.
 	Execute(ctx context.Context, node string, o sensorapi.Order) (sensorapi.OrderStatus, error)
 }
@@ -29,7 +29,7 @@ type Orders interface {
 // OrderResource is where orders are objects.
 var OrderResource = schema.GroupVersionResource{Group: sensorapi.OrderGroup, Version: sensorapi.OrderVersion, Resource: sensorapi.OrderPlural}
 
-// patience is how long a sensor may take; it answers in milliseconds where it is.
+// patience is how long a sensor may take; one that is there needs milliseconds.
 const patience = 15 * time.Second
 
 // clusterOrders hands orders over as ContainmentOrder objects.

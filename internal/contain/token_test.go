@@ -16,7 +16,7 @@ import (
 
 type findingPointer = *finding.Finding
 
-// sensorToken: with a node's token one can say what came of that node's orders,
+// sensorToken: with a node's token one can write the outcome of that node's orders,
 // once, and do nothing else.
 func sensorToken(t *testing.T, w *world) {
 	as := func(token string) (dynamic.Interface, kubernetes.Interface) {

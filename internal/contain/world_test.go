@@ -227,7 +227,7 @@ func (k *kase) press(what string) (click string) {
 	return id
 }
 
-// act claims an action, has it carried out, and records what came of it.
+// act claims an action, has it carried out, and records the outcome.
 func (k *kase) act(c *contain.Executor, action, click string) cases.Outcome {
 	k.w.t.Helper()
 	n := k.claim(action, click)

@@ -247,7 +247,7 @@ func (f Finding) resource() []string {
 	return []string{"resource", f.Project, f.ResourceName}
 }
 
-// IncidentKey identifies the workload that people are told about, 12 hexadecimal digits.
+// IncidentKey identifies the workload that people are notified about, 12 hexadecimal digits.
 func (f Finding) IncidentKey() string {
 	w := f.Workload()
 	return digest(append(f.keyParts(), "incident", w.Kind, w.Namespace, w.Name)...)[:12]

@@ -1,4 +1,4 @@
-// Package incidents defines what people are told: the cases of one workload in one
+// Package incidents defines what people are notified of: the cases of one workload in one
 // episode. An incident has a log of its own, which records who was notified of what,
 // and a lease of its own, so that notifying never waits for containment nor containment
 // for notifying. Pure, no I/O.
@@ -48,7 +48,7 @@ type Reminded struct {
 	Through time.Time   `json:"through,omitzero"` // decisions until then were reminded of
 }
 
-// Sighting is a decision that a busy case has not recorded yet: people are told of it all
+// Sighting is a decision that a busy case has not recorded yet: people are notified of it all
 // the same.
 type Sighting struct {
 	Case    string        `json:"case"`
@@ -352,7 +352,7 @@ func (i Incident) Key() string {
 }
 
 // ShownAt returns the age in milliseconds of the incident's latest decision: a button's
-// value carries it, so that a click answers only decisions that its message showed.
+// value carries it, so that a click is about decisions that its message showed only.
 func (i Incident) ShownAt() int {
 	var last time.Time
 	for _, c := range i.Cases {

@@ -405,7 +405,7 @@ func (w *shop) evictAnother(than corev1.Pod) {
 }
 
 // restarted: the kubelet restarts what does not answer its liveness probe, frozen or
-// not. That is foretold, seen, told, and what the policy says otherwise is done.
+// not. That is predicted, detected and reported, and the fallback of the policy is done.
 func (w *shop) restarted() {
 	w.Namespace("probed")
 	d := testcluster.Deployment("probed", "probed", "", 2)

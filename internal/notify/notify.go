@@ -1,4 +1,4 @@
-// Package notify defines what people are told, as data (Message), and what a
+// Package notify defines messages to people, as data (Message), and what a
 // channel to them must do (Channel). The packages below it render a Message for
 // one system each: slack, pagerduty, googlechat, webhook, email. Package pager
 // chooses the channels. None of them decides what happens to a case.
@@ -137,7 +137,7 @@ type Ref struct {
 	Found bool `json:"-"`
 }
 
-// Channel tells people through one system. Errors are of the three classes of
+// Channel notifies people through one system. Errors are of the three classes of
 // package retry; an unknown answer is misconfigured. A channel returns when ctx ends.
 type Channel interface {
 	// Post sends a message once. With again set, an earlier Post of the same key may

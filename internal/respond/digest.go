@@ -168,7 +168,7 @@ func (r *Responder) sendDigest(ctx context.Context, id string) error {
 	return release(ctx, log)
 }
 
-// digestMembers reads the incidents that a digest tells of: those that were not paged
+// digestMembers reads the incidents that a digest lists: those that were not paged
 // since.
 func (r *Responder) digestMembers(ctx context.Context, id string) ([]incidents.Incident, error) {
 	ids, _, err := r.Log.Members(ctx, id)

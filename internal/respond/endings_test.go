@@ -189,7 +189,7 @@ func TestOnlyBenignAndRemediatedEndTheFinding(t *testing.T) {
 	}
 }
 
-// TestExpiredFreezeIsRecorded is told, and what the rule says for that is begun.
+// TestExpiredFreezeIsRecorded: it is reported, and the rule's fallback is begun.
 func TestExpiredFreezeIsRecorded(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = `rules: [{name: all, do: [page, freeze, evidence], otherwise: [cordon], at_end: otherwise}]`
@@ -240,7 +240,7 @@ func (quotaSpent) Lookup(context.Context, string) (cases.Verdict, error) {
 	return cases.Verdict{}, fmt.Errorf("HTTP 429")
 }
 
-// TestEscalationWithoutSCCSourceStaysInTheCase: who has no SCC source is told, and nothing else changes.
+// TestEscalationWithoutSCCSourceStaysInTheCase: the message says that there is no SCC source, and nothing else changes.
 func TestEscalationWithoutSCCSourceStaysInTheCase(t *testing.T) {
 	w := newWorld(t, memory(t))
 	r := w.process()

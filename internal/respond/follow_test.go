@@ -61,7 +61,7 @@ func TestCaseFollowsRestartedContainer(t *testing.T) {
 	}
 
 	// A pod that has the name after it is another, and has a case of its own; what is
-	// told of the first one still joins the first one's.
+	// notified of the first one still joins the first one's.
 	successor := deliver(w.inPod("s1", "u2", now.Add(time.Hour)))
 	if successor == first {
 		t.Fatal("the successor joined its predecessor's case")
@@ -154,7 +154,7 @@ func TestLateFindingOfEarlierEpisode(t *testing.T) {
 	}
 }
 
-// TestApprovalOfEarlierDecisionDoesNotCount: who approved before the decision was a graver one has
+// TestApprovalOfEarlierDecisionDoesNotCount: who approved before the decision became a worse one has
 // not approved that.
 func TestApprovalOfEarlierDecisionDoesNotCount(t *testing.T) {
 	w := newWorld(t, memory(t))
@@ -219,7 +219,7 @@ rules:
 	}
 }
 
-// TestSuccessorOfPodWithoutUIDIsKnownByTime: who does not know a pod's UID tells of a successor when what we
+// TestSuccessorOfPodWithoutUIDIsKnownByTime: a finding without a pod's UID is about a successor when what we
 // have removed had gone by then; what came before joins the case.
 func TestSuccessorOfPodWithoutUIDIsKnownByTime(t *testing.T) {
 	w := newWorld(t, memory(t))
@@ -242,7 +242,7 @@ func TestSuccessorOfPodWithoutUIDIsKnownByTime(t *testing.T) {
 	}
 }
 
-// TestPodThatIsNotRemovedIsReported: a pod is removed and its node never ends it: that is looked for, and told.
+// TestPodThatIsNotRemovedIsReported: a pod is removed and its node never ends it: that is checked, and reported.
 func TestPodThatIsNotRemovedIsReported(t *testing.T) {
 	w := newWorld(t, memory(t))
 	w.yaml = "rules: [{name: all, do: [page]}]"

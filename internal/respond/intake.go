@@ -329,7 +329,7 @@ func (w *run) expect(d cases.Decided) cases.Decided {
 	return d
 }
 
-// maxMoves bounds how often a case goes on to a new container of its pod: one that is
+// maxMoves bounds how often a case continues with a new container of its pod: one that is
 // restarted again and again is not frozen each time.
 const maxMoves = 5
 

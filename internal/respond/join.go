@@ -28,7 +28,7 @@ type place struct {
 	fresh    bool // this delivery recorded it
 }
 
-// active takes a finding as far as it goes now. The case and what people are told of it
+// active takes a finding as far as it goes now. The case and the messages about it
 // have leases of their own, and are worked on side by side.
 func (r *Responder) active(ctx context.Context, f finding.Finding) (Result, error) {
 	w := r.newRun()
@@ -192,7 +192,7 @@ func (w *run) workOrLeave(ctx context.Context, f finding.Finding, p place) error
 }
 
 // leaveToHolder leaves a recorded finding to the holder of the case. What is worse than
-// the case is told at once all the same: notifying does not wait for containment.
+// people are notified at once all the same: notifying does not wait for containment.
 func (w *run) leaveToHolder(ctx context.Context, f finding.Finding, p place) error {
 	c, err := w.fold()
 	if err != nil {

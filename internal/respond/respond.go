@@ -83,7 +83,7 @@ type Result struct {
 }
 
 // Finding takes a finding as far as it goes now. An error is transient: the
-// same finding again goes on where this one ended.
+// same finding again continues where this one ended.
 func (r *Responder) Finding(ctx context.Context, f finding.Finding) (Result, error) {
 	f.ReportedBy = r.Sources.ReporterOf(f)
 	switch {

@@ -326,7 +326,7 @@ func (w *world) check(caseID string) cases.Case {
 	messages, err := w.slack.Messages()
 	told := 1
 	if w.read(caseID).WorseReminder != nil {
-		told = 2 // the page, and that it is graver
+		told = 2 // the page, and that the verdict is worse
 	}
 	if err != nil || len(messages) != told {
 		w.t.Errorf("%d Slack messages, want %d (%v)", len(messages), told, err)

@@ -12,7 +12,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// withoutRole refuses what it is told to, as SCC does while a role is missing.
+// withoutRole refuses writes, as SCC does while a role is missing.
 type withoutRole struct {
 	respond.Escalator
 	missing *bool

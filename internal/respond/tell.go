@@ -17,7 +17,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/retry"
 )
 
-// Notifier tells people about an incident.
+// Notifier notifies people of an incident.
 type Notifier interface {
 	Post(ctx context.Context, i incidents.Incident, again bool) (cases.Paged, error)
 	Edit(ctx context.Context, i incidents.Incident) (cases.Paged, error)
@@ -33,7 +33,7 @@ type Notifier interface {
 	PostDigest(ctx context.Context, key string, all []incidents.Incident, again bool) (cases.Paged, error)
 }
 
-// telling is one invocation's work on what people are told: on an incident, whose lease
+// telling is one invocation's work on the messages to people: on an incident, whose lease
 // is its own, or on a case of an earlier version, whose log records it.
 type telling struct {
 	*Responder

@@ -281,7 +281,7 @@ func (s *plainStore) Delete(_ context.Context, key string) error {
 
 func (s *plainStore) Close() error { return nil }
 
-// dice answers chances by what they are about: the steps of a case run side by side,
+// dice returns chances by what they are about: the steps of a case run side by side,
 // and a seed is to mean the same all the same.
 type dice struct {
 	seed uint64
@@ -488,7 +488,7 @@ func (p *yearPager) Remind(_ context.Context, i incidents.Incident, worse bool) 
 	if p.life.dead.Load() || p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
-	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), worse)] = true // as Slack's messages tell: told once is told
+	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), worse)] = true // Slack's messages show it: it is posted once
 	return "2", nil
 }
 func (p *yearPager) Escalate(_ context.Context, i incidents.Incident, _ notify.Target) (cases.Paged, error) {
@@ -575,7 +575,7 @@ func (y *year) drive(_ context.Context, caseID string) (string, error) {
 	return name, nil
 }
 
-// runFlow runs the workflow; while it waits, the world goes on. One that waits may be
+// runFlow runs the workflow; while it waits, other things happen. One that waits may be
 // below it on the stack.
 func (y *year) runFlow(name, caseID string) {
 	f := &flow{y: y, name: name}
@@ -691,7 +691,7 @@ func (y *year) nextWake() time.Time {
 	return at
 }
 
-// sweep is what functions.Sweep does, when a minute begins; it answers whether
+// sweep is what functions.Sweep does, when a minute begins; it reports whether
 // anything was due.
 func (y *year) sweep() bool {
 	if !y.now.Equal(y.now.Truncate(time.Minute)) {
@@ -755,7 +755,7 @@ func (y *year) press(what, name string) {
 	}
 }
 
-// click puts a press on record; it answers whether that is done.
+// click records a click; it reports whether that is done.
 func (y *year) click(what, name string) bool {
 	body, err := json.Marshal(cases.Click{ID: name, What: what, By: "a person", At: y.now})
 	if err == nil {

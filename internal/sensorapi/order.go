@@ -67,7 +67,7 @@ type OrderStatus struct {
 	Reached    []Reached   `json:"reached,omitempty"` // of Probe, each of Targets and Towards
 }
 
-// Reached is what came of one connection that a Probe tried.
+// Reached is the result of one connection that a Probe tried.
 type Reached struct {
 	Target string `json:"target"`
 	Inward bool   `json:"inward,omitempty"` // towards the container

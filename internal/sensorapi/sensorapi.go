@@ -71,10 +71,10 @@ type Process struct {
 	Ancestors []Ancestor `json:"ancestors,omitempty"`
 }
 
-// MaxAncestors bounds how many are told.
+// MaxAncestors bounds how many are sent.
 const MaxAncestors = 8
 
-// Ancestor is a process that another came of.
+// Ancestor is a process that another descends from.
 type Ancestor struct {
 	PID  uint32 `json:"pid"` // in the node's PID namespace
 	Comm string `json:"comm"`
@@ -89,7 +89,7 @@ type File struct {
 }
 
 // Container is where it ran. Name, Image and Labels are empty when no runtime
-// could say; Missing then tells why.
+// could say; Missing then has the reason.
 type Container struct {
 	ID          string            `json:"id"`
 	Runtime     string            `json:"runtime,omitempty"` // containerd, docker, podman, cri

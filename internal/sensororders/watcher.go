@@ -1,5 +1,5 @@
 // Package orders is the sensor's side of ContainmentOrder objects: it lists and
-// watches its own node's, has each carried out, and says what came of it. It
+// watches its own node's, has each carried out, and writes its outcome. It
 // speaks plain HTTP to the API server: the client library would be larger than
 // the sensor.
 package sensororders

@@ -160,7 +160,7 @@ func (p *process) metric(t testing.TB, name string) string {
 	return ""
 }
 
-// told are the paths of the detections that were published, each once a message.
+// paths of the detections that were published, each once a message.
 func told(t testing.TB, srv *pstest.Server) map[string]int {
 	t.Helper()
 	out := map[string]int{}

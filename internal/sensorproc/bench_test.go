@@ -17,7 +17,7 @@ import (
 )
 
 // BenchmarkMemory prints what the lean binary needs with five hundred containers:
-// cgroups with a container's name, in each of which a program runs that is told.
+// cgroups with a container's name, in each of which a program runs that is reported.
 func BenchmarkMemory(b *testing.B) {
 	if os.Getuid() != 0 {
 		b.Skip("NOT RUN: root is needed")

@@ -38,7 +38,7 @@ type Config struct {
 	OrdersFrom, OrdersAccount string
 }
 
-// Command runs a sensor until it is told to stop.
+// Command returns the command that runs a sensor until a signal ends it.
 func Command() *cobra.Command {
 	var (
 		c     Config

@@ -89,7 +89,7 @@ var reserved = []string{"and", "or", "not", "in", "true", "false", "null"}
 // formula is a value that is an expression.
 type formula struct{ expr }
 
-// Parse reads a definition; every mistake in it is told, with its line.
+// Parse reads a definition; it reports every mistake in it, with its line.
 func Parse(text []byte) (*Definition, error) {
 	if len(text) > MaxDefinition {
 		return nil, fmt.Errorf("definition of %d bytes, at most %d are taken", len(text), MaxDefinition)

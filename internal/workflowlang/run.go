@@ -19,10 +19,10 @@ const (
 type Env interface {
 	Getenv(name string) (value string, ok bool)
 	Sleep(ctx context.Context, d time.Duration) error // between the tries of a retry
-	// Post sends a request and answers {body, code, headers}; the answer's body is
+	// Post sends a request and returns {body, code, headers}; the reply's body is
 	// parsed where it is JSON. An answer of 400 and above is an *Error.
 	Post(ctx context.Context, args map[string]any) (map[string]any, error)
-	// CreateCallback answers {url: ...}.
+	// CreateCallback returns {url: ...}.
 	CreateCallback(ctx context.Context, method string) (map[string]any, error)
 	// AwaitCallback waits for a request to a callback; a time-out is an *Error with
 	// the tag TimeoutError.
@@ -46,7 +46,7 @@ func Raise(tag, message string, code int) *Error {
 
 func raise(tag, format string, args ...any) error { return Raise(tag, fmt.Sprintf(format, args...), 0) }
 
-// Observer is told before each step, with its name; an error ends the execution
+// Observer is called before each step, with its name; an error ends the execution
 // there, as a machine that dies does.
 type Observer func(step string) error
 

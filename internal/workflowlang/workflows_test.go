@@ -145,7 +145,7 @@ again:
 	}
 }
 
-// echo is an Env that answers what it is asked.
+// echo is an Env that returns what it is asked.
 type echo struct{ world }
 
 func (*echo) Getenv(name string) (string, bool) { return "value", name == "NAME" }
@@ -202,7 +202,7 @@ again:
 	}
 }
 
-// TestMistakes: what we do not run, or Workflows would refuse, is told.
+// TestMistakes: what we do not run, or Workflows would refuse, is reported.
 func TestMistakes(t *testing.T) {
 	post := func(args string) string { return "main: {steps: [{a: {call: http.post, args: {" + args + "}}}]}" }
 	for text, want := range map[string]string{

@@ -17,7 +17,7 @@ const (
 	maxListedCases    = 20
 )
 
-// IncidentMessage returns what people are told about an incident now: its most severe
+// IncidentMessage returns the message about an incident as it is now: its most severe
 // case, with what the others add. link returns the address of a case's page; nil: there
 // is none.
 func IncidentMessage(i incidents.Incident, link func(caseID string) string) notify.Message {
@@ -145,7 +145,7 @@ func caseList(i incidents.Incident, link func(caseID string) string) notify.Sect
 	return s
 }
 
-// IncidentReminder returns the update that tells people again: that an approval is
+// IncidentReminder returns the update that notifies people again: that an approval is
 // pending, or that the severity was raised. It is one for each level or decision.
 func IncidentReminder(i incidents.Incident, worse bool, now time.Time) notify.Update {
 	if worse {

@@ -12,7 +12,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/notify"
 )
 
-// Message returns what people are told about a case now. link returns the address
+// Message returns the message about a case as it is now. link returns the address
 // of a case's page; nil: there is none.
 func Message(c cases.Case, link func(caseID string) string) notify.Message {
 	d := c.Decided
@@ -290,7 +290,7 @@ func updates(c cases.Case) []notify.Update {
 // maxUpdates bounds a thread.
 const maxUpdates = 50
 
-// Reminder returns the update that tells people again: that an approval is pending, or
+// Reminder returns the update that notifies people again: that an approval is pending, or
 // that the severity was raised since the page. It is one for each decision.
 func Reminder(c cases.Case, worse bool, now time.Time) notify.Update {
 	of := c.DecidedAt().UTC().Format(time.RFC3339Nano)

@@ -1,6 +1,6 @@
 // Package cluster reaches the control plane of the GKE cluster that a finding
 // names: it asks GKE for the cluster's description, chooses the way in, and
-// answers a client. It decides nothing.
+// returns a client. It decides nothing.
 package cluster
 
 import (

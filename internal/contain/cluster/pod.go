@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Containers are what the kubelet tells of all of a pod's containers, of whichever kind.
+// Containers returns what the kubelet reports of all of a pod's containers, of whichever kind.
 func Containers(pod *corev1.Pod) []corev1.ContainerStatus {
 	return slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses)
 }
@@ -23,7 +23,7 @@ func ContainerName(pod *corev1.Pod, id string) string {
 }
 
 // Ended reports whether a container that the pod had runs no more. As long as the kubelet
-// has told nothing, none has ended.
+// has reported nothing, none has ended.
 func Ended(pod *corev1.Pod, id string) bool {
 	all := Containers(pod)
 	return len(all) > 0 && !slices.ContainsFunc(all, func(s corev1.ContainerStatus) bool {

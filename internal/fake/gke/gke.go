@@ -1,5 +1,5 @@
 // Package gke plays the Kubernetes Engine API over its own gRPC: GetCluster of
-// clusters that it was told of. It enforces the form of names, and fails on demand.
+// clusters that were put. It enforces the form of names, and fails on demand.
 package gke
 
 import (
@@ -50,14 +50,14 @@ func (s *Server) Options() []option.ClientOption {
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials()))}
 }
 
-// Put tells of a cluster by its full name.
+// Put adds a cluster by its full name.
 func (s *Server) Put(name string, c *containerpb.Cluster) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clusters[name] = c
 }
 
-// Change changes a cluster that was told of.
+// Change changes a cluster that was put.
 func (s *Server) Change(name string, change func(*containerpb.Cluster)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
 // Package googleapis is a loopback server that plays the part of Google's APIs that
-// Terraform talks to: it keeps what it is told, knows what belongs to what, refuses
+// Terraform talks to: it keeps what is written, knows what belongs to what, refuses
 // what is there already or is not, and lets IAM policies be set on what exists alone.
 // It knows no more of a resource than its name and its fields.
 package googleapis
@@ -268,7 +268,7 @@ func (s *Server) missing(api string, body map[string]any) *problem {
 	return nil
 }
 
-// grown are the fields that an API adds to what it is told.
+// grown are the fields that an API adds to what is written.
 var grown = map[string]func(name string, o map[string]any){
 	"functions": func(name string, o map[string]any) {
 		o["state"], o["environment"] = "ACTIVE", "GEN_2"

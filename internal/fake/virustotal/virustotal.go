@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// Server knows the files that it was told of.
+// Server serves reports of the files that were added.
 type Server struct {
 	*httptest.Server
 	key   string
@@ -53,7 +53,7 @@ func (s *Server) Report(sum, object string) {
 // NotAnalysed makes a file known about which no engine has said anything.
 func (s *Server) NotAnalysed(sum string) { s.put(sum, map[string]any{"meaningful_name": "x"}) }
 
-// Fail answers every request with an empty body of this status; 0 ends it.
+// Fail makes every request fail with this status and an empty body; 0 ends it.
 func (s *Server) Fail(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

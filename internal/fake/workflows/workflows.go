@@ -349,7 +349,7 @@ func (v *env) Post(ctx context.Context, args map[string]any) (map[string]any, er
 	return answer, nil
 }
 
-// tagOf tells an answer that was not waited for from a connection that was never made
+// tagOf distinguishes a reply that was not waited for from a connection that was never made
 // and one that broke. https://cloud.google.com/workflows/docs/reference/syntax/error-types
 func tagOf(err error) string {
 	var op *net.OpError

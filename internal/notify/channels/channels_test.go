@@ -164,7 +164,7 @@ func TestWrongCredentialsAreMisconfiguredAndNotShown(t *testing.T) {
 	s := start(t)
 	s.smtp.Password = "changed"
 	for target, class := range map[string]retry.Class{
-		"pagerduty:wrong": retry.RefusedClass, // PagerDuty answers 400 for a wrong key as for a wrong event
+		"pagerduty:wrong": retry.RefusedClass, // PagerDuty returns 400 for a wrong key as for a wrong event
 		"chat:revoked":    retry.MisconfiguredClass, "webhook:wrong": retry.MisconfiguredClass, "email:ann@example.com": retry.MisconfiguredClass,
 	} {
 		_, err := s.open(t, target).Post(t.Context(), sample("paged"), false)

@@ -1,4 +1,4 @@
-// Package email tells people by e-mail through an SMTP server: one mail a case, later
+// Package email notifies people by e-mail through an SMTP server: one mail a case, later
 // changes as replies to it.
 package email
 
@@ -66,12 +66,12 @@ func (b *Mailbox) Post(ctx context.Context, m notify.Message, _ bool) (notify.Re
 	return notify.Ref{Room: b.to, ID: id}, b.send(ctx, id, "", Subject(m), Text(m))
 }
 
-// Update does nothing: a mail cannot be edited, and Thread tells each change.
+// Update does nothing: a mail cannot be edited, and Thread sends each change.
 func (b *Mailbox) Update(_ context.Context, ref notify.Ref, _ notify.Message) (notify.Ref, error) {
 	return ref, nil
 }
 
-// Resolve does nothing: the last update tells the end.
+// Resolve does nothing: the last update shows the end.
 func (b *Mailbox) Resolve(context.Context, notify.Ref, notify.Message) error { return nil }
 
 // Thread sends a change as a reply; the details were in the first mail.
@@ -138,7 +138,7 @@ func (b *Mailbox) client() (*mail.Client, error) {
 	return mail.NewClient(b.server.Host, options...)
 }
 
-// classify marks an error: no connection and 4xx answers are transient, all else has to
+// classify marks an error: no connection and 4xx replies are transient, all else has to
 // be mended by a person.
 func classify(err error) error {
 	var send *mail.SendError

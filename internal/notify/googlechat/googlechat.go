@@ -1,4 +1,4 @@
-// Package googlechat tells a Google Chat space through its incoming webhook: one card a
+// Package googlechat notifies a Google Chat space through its incoming webhook: one card a
 // case, changes as replies in its thread. A webhook cannot edit a message.
 package googlechat
 
@@ -35,12 +35,12 @@ func (s *Space) Post(ctx context.Context, m notify.Message, _ bool) (notify.Ref,
 	return s.send(ctx, m, "post", Render(m))
 }
 
-// Update does nothing: a webhook cannot edit, and Thread tells each change.
+// Update does nothing: a webhook cannot edit, and Thread sends each change.
 func (s *Space) Update(_ context.Context, ref notify.Ref, _ notify.Message) (notify.Ref, error) {
 	return ref, nil
 }
 
-// Resolve does nothing: the last update tells the end.
+// Resolve does nothing: the last update shows the end.
 func (s *Space) Resolve(context.Context, notify.Ref, notify.Message) error { return nil }
 
 // Thread sends a reply in the thread of the card.

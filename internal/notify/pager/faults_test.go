@@ -169,7 +169,7 @@ func newSink(t *testing.T) *sink {
 	return s
 }
 
-// told returns how often each case was told, whatever the channel.
+// told returns how often people were notified of each case, by whatever channel.
 func (s *sink) told(t *testing.T) map[string]int {
 	t.Helper()
 	out := map[string]int{}

@@ -1,4 +1,4 @@
-// Package pager decides which channels are told about an incident and keeps what they show
+// Package pager decides which channels are notified of an incident and keeps what they show
 // up to date. It records what each channel answered; it never decides what happens to
 // the case.
 package pager
@@ -24,7 +24,7 @@ type Pager struct {
 	// Open returns the channel of a target. A target that cannot be opened is
 	// misconfigured. Required.
 	Open func(notify.Target) (notify.Channel, error)
-	// Security is told about each case that no route matches, and when the channels of
+	// Security is notified of each case that no route matches, and when the channels of
 	// the routes fail. Required.
 	Security notify.Target
 	// Routes returns the targets of the routes that match a case. nil: none.
@@ -42,8 +42,8 @@ type Pager struct {
 	Now func() time.Time
 }
 
-// Post tells each target once. With again set an earlier try may have reached some. It
-// returns what each channel answered; an error means that nobody was told: a transient
+// Post notifies each target once. With again set an earlier try may have reached some. It
+// returns what each channel answered; an error means that nobody was notified: a transient
 // one when that may pass, else a misconfigured one.
 func (p *Pager) Post(ctx context.Context, i incidents.Incident, again bool) (cases.Paged, error) {
 	m := casetext.IncidentMessage(i, p.Link)
@@ -53,7 +53,7 @@ func (p *Pager) Post(ctx context.Context, i incidents.Incident, again bool) (cas
 	})
 	err := failure(deliveries)
 	// A transient failure is repeated in seconds: only when that fails too is another
-	// channel told, so that a short disturbance pages nobody twice.
+	// channel is notified, so that a short disturbance pages nobody twice.
 	if err != nil && (again || retry.ClassOf(err) != retry.Transient) {
 		deliveries, err = p.fallThrough(ctx, m, deliveries, again)
 	}
@@ -139,7 +139,7 @@ func add(deliveries []cases.Delivery, t notify.Target) []cases.Delivery {
 	return append(deliveries, cases.Delivery{Target: t.String(), Mention: t.Mention, Why: t.Why})
 }
 
-// fallThrough tells the security channel, then the fallbacks, until one takes the page.
+// fallThrough notifies the security channel, then the fallbacks, until one takes the page.
 func (p *Pager) fallThrough(ctx context.Context, m notify.Message, deliveries []cases.Delivery, again bool) ([]cases.Delivery, error) {
 	for _, t := range append([]notify.Target{p.Security}, p.Fallback...) {
 		before := len(deliveries)

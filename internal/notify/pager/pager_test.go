@@ -17,7 +17,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/testenv/samplecases"
 )
 
-// recorder is a channel that records what it was asked for and fails as it is told.
+// recorder is a channel that records its calls and fails on demand.
 type recorder struct {
 	mu    sync.Mutex
 	calls []string

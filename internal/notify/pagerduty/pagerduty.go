@@ -1,4 +1,4 @@
-// Package pagerduty tells whoever is on call through PagerDuty's Events API v2: one
+// Package pagerduty notifies whoever is on call through PagerDuty's Events API v2: one
 // alert a case, de-duplicated by the case's key, resolved when the case closes.
 package pagerduty
 

@@ -78,7 +78,7 @@ var errorClass = map[string]retry.Class{
 	"unexpected_payload":                retry.RefusedClass,
 }
 
-// gone are the answers to an edit after which the message has to be posted anew:
+// gone are the errors of an edit after which the message has to be posted anew:
 // it was deleted, or Slack does not allow this message to be edited.
 var gone = map[string]bool{
 	"message_not_found": true, "edit_window_closed": true, "cant_update_message": true, "thread_not_found": true,

@@ -19,7 +19,7 @@ const searchWindow = 24 * time.Hour
 const searchInterval = 1200 * time.Millisecond
 
 // searchGroup lets one reading of a channel's history serve everyone who asked before it
-// started: 150 lost answers cost a few calls, not 150.
+// started: 150 lost replies cost a few calls, not 150.
 type searchGroup struct {
 	mu      sync.Mutex
 	reading *reading  // under way, or about to start
@@ -84,7 +84,7 @@ func (g *searchGroup) join(read func(*reading)) *reading {
 	return g.reading
 }
 
-// run reads, hands out the result, and goes on with those who came meanwhile.
+// run reads, hands out the result, and continues with those who came meanwhile.
 func (g *searchGroup) run(read func(*reading)) {
 	for {
 		g.mu.Lock()

@@ -1,4 +1,4 @@
-// Package slack tells people in Slack: one message with buttons in a channel or to
+// Package slack notifies people in Slack: one message with buttons in a channel or to
 // a person, edited as the case changes, details and changes in its thread. It
 // renders a notify.Message and decides nothing.
 package slack

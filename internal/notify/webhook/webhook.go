@@ -10,7 +10,7 @@
 //
 // Event is opened, updated, resolved or note; a note has "update" as well. A receiver
 // checks the signature in constant time, refuses timestamps older than five minutes, and
-// answers 2xx once it has the event.
+// returns 2xx once it has the event.
 package webhook
 
 import (

@@ -68,7 +68,7 @@ func RunOnNode(t *testing.T, test func(t *testing.T, c *Cluster)) {
 	}
 	cmd := exec.Command(self, "-test.run", "^"+regexp.QuoteMeta(t.Name())+"$", "-test.v", "-test.timeout", "10m")
 	cmd.Env = append(os.Environ(), inside+"=1")
-	// Not a PID namespace: the kernel tells the sensor the PIDs of the first one.
+	// Not a PID namespace: the kernel gives the sensor the PIDs of the first one.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS, Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

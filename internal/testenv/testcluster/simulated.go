@@ -72,7 +72,7 @@ func (c *Cluster) Namespace(name string) string {
 	return name
 }
 
-// Deploy makes a Deployment and answers its pods once all are ready.
+// Deploy makes a Deployment and returns its pods once all are ready.
 func (c *Cluster) Deploy(d *appsv1.Deployment) []corev1.Pod {
 	c.t.Helper()
 	if _, err := c.Admin.AppsV1().Deployments(d.Namespace).Create(c.ctx(), d, metav1.CreateOptions{}); err != nil {
@@ -112,7 +112,7 @@ func (c *Cluster) Pods(namespace, selector string) []corev1.Pod {
 	})
 }
 
-// Eventually waits until check answers nil.
+// Eventually waits until check returns nil.
 func (c *Cluster) Eventually(what string, check func() error) {
 	c.t.Helper()
 	var err error

@@ -89,7 +89,7 @@ func Start(t testing.TB) *Cluster {
 }
 
 // freeLoopback is an address of 127.0.0.0/8 that others are unlikely to use: GKE
-// tells no port, so the API server has to be on 443.
+// has no port, so the API server has to be on 443.
 func freeLoopback(t testing.TB) net.IP {
 	for range 50 {
 		b := make([]byte, 2)
