@@ -692,7 +692,7 @@ module "sensor" {
   depends_on = [module.pipeline]
 }
 
-# ---- what tells that it does not work
+# ---- what reports that it does not work
 
 module "alerts" {
   source = "./modules/alerts"

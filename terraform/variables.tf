@@ -136,7 +136,7 @@ variable "policy" {
 
   validation {
     condition     = can(yamldecode(coalesce(var.policy, "{}")))
-    error_message = "policy is no YAML. `contraband policy FILE` tells every mistake with its place."
+    error_message = "policy is no YAML. `contraband policy FILE` reports every mistake with its place."
   }
 }
 
@@ -269,7 +269,7 @@ variable "casebook" {
 
   validation {
     condition     = var.slack.public || length(var.slack.approvers) == 0 || var.casebook.iap_audience != null
-    error_message = "Nobody could press a button: slack.public is false, and the casebook knows who presses only behind Identity-Aware Proxy (casebook.iap_audience). Give that, or no slack.approvers."
+    error_message = "Nobody could click a button: slack.public is false, and the casebook knows who clicks only behind Identity-Aware Proxy (casebook.iap_audience). Give that, or no slack.approvers."
   }
 }
 
@@ -333,7 +333,7 @@ variable "keep_notifications" {
 }
 
 variable "notification_channels" {
-  description = "Channels that are told when the pipeline itself does not work: projects/P/notificationChannels/N."
+  description = "Channels that are notified when the pipeline itself does not work: projects/P/notificationChannels/N."
   type        = list(string)
   default     = []
 }

@@ -1,4 +1,4 @@
-# What tells that the pipeline itself does not work. Each alert says what to do.
+# What reports that the pipeline itself does not work. Each alert says what to do.
 
 locals {
   oldest = [for s in var.push_subscriptions : "resource.labels.subscription_id = \"${s}\""]
@@ -7,7 +7,7 @@ locals {
   alerts = merge({
     dead-letters = {
       title     = "findings could not be handled"
-      what      = "A message was given up after every retry, or can never be read. What it says was told to nobody."
+      what      = "A message was given up after every retry, or can never be read. Nobody was notified of what it says."
       filter    = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${var.dead_letter_subscription}\" AND metric.type = \"pubsub.googleapis.com/subscription/num_undelivered_messages\""
       threshold = 0
       duration  = "0s"
@@ -27,7 +27,7 @@ locals {
     }
     errors = {
       title     = "a function fails"
-      what      = "A function has answered 5xx more than five times in ten minutes. Messages are delivered again; nothing is lost yet."
+      what      = "A function has returned 5xx more than five times in ten minutes. Messages are delivered again; nothing is lost yet."
       filter    = "resource.type = \"cloud_run_revision\" AND (${join(" OR ", local.served)}) AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
       threshold = 5
       duration  = "0s"
@@ -37,7 +37,7 @@ locals {
     }
     clicks = {
       title     = "a press was not taken"
-      what      = "Interact has answered 5xx: Slack does not send a press again, and whoever pressed sees an error, if he looks."
+      what      = "Interact has returned 5xx: Slack does not send a click again, and the person sees an error at the button."
       filter    = "resource.type = \"cloud_run_revision\" AND resource.labels.service_name = \"${var.interact}\" AND metric.type = \"run.googleapis.com/request_count\" AND metric.labels.response_code_class = \"5xx\""
       threshold = 0
       duration  = "0s"
@@ -47,7 +47,7 @@ locals {
     }
     workflow = {
       title     = "a case's workflow fails"
-      what      = "An execution has failed. The sweep goes on with its case, up to a minute later."
+      what      = "An execution has failed. The sweep advances its case, up to a minute later."
       filter    = "resource.type = \"workflows.googleapis.com/Workflow\" AND resource.labels.workflow_id = \"${var.workflow}\" AND metric.type = \"workflows.googleapis.com/finished_execution_count\" AND metric.labels.status = \"FAILED\""
       threshold = 0
       duration  = "0s"
@@ -90,7 +90,7 @@ resource "google_monitoring_alert_policy" "alert" {
   }
 }
 
-# What waits goes on by the sweep where nothing else brings it on: it must be heard.
+# Cases that wait are advanced by the sweep where nothing else does: it must run.
 resource "google_monitoring_alert_policy" "sweep" {
   project               = var.project_id
   display_name          = "${var.name}: the sweep does not run"

@@ -9,7 +9,7 @@ variable "name" {
 }
 
 variable "notification_channels" {
-  description = "Channels that are told: projects/P/notificationChannels/N. Not the Slack channel of the pages alone: these alerts are about what pages."
+  description = "Channels that are notified: projects/P/notificationChannels/N. Not the Slack channel of the pages alone: these alerts are about what pages."
   type        = list(string)
   default     = []
 }
@@ -30,7 +30,7 @@ variable "functions" {
 }
 
 variable "interact" {
-  description = "Name of the function that takes presses."
+  description = "Name of the function that takes clicks."
   type        = string
 }
 

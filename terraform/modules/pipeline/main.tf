@@ -92,7 +92,7 @@ resource "google_pubsub_subscription" "push" {
   message_retention_duration = "604800s"
 
   push_config {
-    # The framework tells the topic from the path.
+    # The framework takes the topic from the path.
     push_endpoint = "${each.value.push.url}/projects/${var.project_id}/topics/${each.value.topic.name}"
 
     oidc_token {
