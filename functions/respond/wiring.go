@@ -136,6 +136,7 @@ func (s *Suite) NewResponder(rules *policy.Policy) (*respond.Responder, error) {
 	if err := s.findOwners(); err != nil {
 		return nil, err
 	}
+	r.LateOwners = s.owners.LateOwners
 	facts := enrich.Enricher{Owners: s.owners.Owners, Fallback: "the security channel", Clusters: s.Parts.Reads}
 	if s.Findings.SCC != nil { // a nil *SCC in an interface would not be nil
 		r.SCC, facts.Nearby = s.Findings.SCC, s.Findings.SCC

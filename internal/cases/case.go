@@ -30,6 +30,7 @@ const (
 	KindReminded        = "reminded"  // people were notified again
 	KindReported        = "reported"  // the SCC finding shows the case's state
 	KindQueued          = "queued"    // of an incident: it is a line of a digest
+	KindOwners          = "owners"    // the sources of owners were asked again, with more time
 	KindClosed          = caselog.Closed
 )
 
@@ -75,6 +76,8 @@ type Facts struct {
 	// Owners are who is responsible, with the source that names each, most trusted first.
 	Owners  []OwnerContact `json:"owners,omitempty"`
 	Missing []string       `json:"missing,omitempty"` // sources that failed, and why
+	// OwnersLate: a source of owners did not reply in time; the page did not wait for it.
+	OwnersLate bool `json:"ownersLate,omitempty"`
 
 	Workload *Workload `json:"workload,omitempty"` // nil: the cluster was not asked, or did not respond
 }
@@ -330,6 +333,12 @@ type Item struct {
 	Error  string    `json:"error,omitempty"` // why there is none
 }
 
+// OwnersFound is the body of KindOwners.
+type OwnersFound struct {
+	Owners  []OwnerContact `json:"owners,omitempty"`
+	Missing []string       `json:"missing,omitempty"` // sources that failed again, and why
+}
+
 // WorkflowStarted is the body of KindWorkflowStarted.
 type WorkflowStarted struct {
 	Execution string `json:"execution,omitempty"`
@@ -479,6 +488,7 @@ type Case struct {
 	Clicks           []Click          `json:"clicks,omitempty"`
 	Reported         string           `json:"reported,omitempty"`
 	ReportRetry      Retry            `json:"reportRetry,omitzero"`
+	LateOwners       *OwnersFound     `json:"lateOwners,omitempty"`
 	Expired          bool             `json:"expired,omitempty"`  // the freeze has
 	FreezeLostReason string           `json:"lost,omitempty"`     // why the freeze is no longer in effect
 	IsolationBroken  string           `json:"open,omitempty"`     // why the isolation is no longer in effect

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
@@ -27,6 +28,7 @@ var bodies = map[string]func() any{
 	KindReminded:        func() any { return new(Reminded) },
 	KindQueued:          func() any { return new(Queued) },
 	KindReported:        func() any { return new(Reported) },
+	KindOwners:          func() any { return new(OwnersFound) },
 	KindClosed:          func() any { return new(Closed) },
 }
 
@@ -158,13 +160,42 @@ func (c *Case) add(e caselog.Event) error {
 		c.lose(*b)
 	case *Reported:
 		c.Reported, c.ReportRetry = b.Status, b.Retry
+	case *OwnersFound:
+		c.LateOwners = b
 	case *Closed:
 		c.Closed = b
 	case nil:
 		c.Expired = c.Expired || e.Kind == KindExpired // others only say who has the lease
 	}
+	c.addLateOwners()
 	return nil
 }
+
+// addLateOwners adds the owners that were found after the page to the facts, which a later
+// decision can replace.
+func (c *Case) addLateOwners() {
+	if c.LateOwners == nil {
+		return
+	}
+	facts := &c.Decided.Facts
+	for _, o := range c.LateOwners.Owners {
+		if !slices.ContainsFunc(facts.Owners, func(known OwnerContact) bool { return known.Name == o.Name }) {
+			facts.Owners = append(slices.Clip(facts.Owners), o)
+		}
+		if !slices.Contains(facts.Contacts, o.Name) {
+			facts.Contacts = append(slices.Clip(facts.Contacts), o.Name)
+		}
+	}
+	if facts.OwnersLate {
+		facts.OwnersLate = false
+		facts.Missing = slices.Concat(slices.DeleteFunc(slices.Clone(facts.Missing), isOwnerSource), c.LateOwners.Missing)
+	}
+}
+
+// OwnerSource begins the line of Facts.Missing about a source of owners.
+const OwnerSource = "owner from "
+
+func isOwnerSource(missing string) bool { return strings.HasPrefix(missing, OwnerSource) }
 
 // decide records the first decision, or a later one that is worse.
 func (c *Case) decide(e caselog.Event, d Decided) {

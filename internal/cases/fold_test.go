@@ -10,7 +10,7 @@ import (
 
 func TestEveryKindOfEventIsDecoded(t *testing.T) {
 	kinds := []string{KindDecided, KindJoined, KindEscalated, KindPaged, KindClaimed, KindActed, KindClicked, KindLost, KindWorkflowStarted,
-		KindRechecked, KindReminded, KindQueued, KindReported, KindClosed}
+		KindRechecked, KindReminded, KindQueued, KindReported, KindOwners, KindClosed}
 	for _, kind := range kinds {
 		body, err := Decode(caselog.Event{Kind: kind, Body: []byte("{}")})
 		if err != nil || body == nil {
@@ -35,6 +35,7 @@ func TestFurtherEventsAddUpToTheSameCase(t *testing.T) {
 	}
 	decided := Decided{Key: "k0", Slot: "20261125T100", Incident: "inc-1", Verdict: Verdict{Level: Unknown}}
 	decided.Finding.Process.Path = "/tmp/a"
+	decided.Facts = Facts{OwnersLate: true, Missing: []string{OwnerSource + "x: late", "the pod: gone"}, Owners: []OwnerContact{{Name: "ann"}}}
 	events := []caselog.Event{
 		{N: 0, Kind: KindDecided, Body: body(decided)},
 		{N: 1, Kind: KindClaimed, Body: body(Claimed{Action: Freeze})},
@@ -42,6 +43,7 @@ func TestFurtherEventsAddUpToTheSameCase(t *testing.T) {
 		{N: 3, Kind: KindJoined, Body: body(Joined{Keys: []string{"20261125T101-k1"}, Clicks: []string{"c"}, Through: "20261125T101",
 			Programs: []Program{{Path: "/tmp/a", Count: 2}, {Path: "/tmp/b", Count: 1}}})},
 		{N: 4, Kind: KindClicked, Body: body(Click{ID: "d", What: ActionRelease})},
+		{N: 5, Kind: KindOwners, Body: body(OwnersFound{Owners: []OwnerContact{{Name: "team-web", Source: "label"}}, Missing: []string{OwnerSource + "x: slow"}})},
 	}
 	whole, err := Fold("c", events)
 	if err != nil {

@@ -30,7 +30,7 @@ type Enricher struct {
 	// Clusters reaches the cluster that a finding names; nil: not configured.
 	Clusters cluster.Finder
 	// Owners finds who is responsible; nil: the finding's own contacts alone.
-	Owners func(context.Context, finding.Finding) (owners []cases.OwnerContact, missing []string)
+	Owners func(context.Context, finding.Finding) (owners []cases.OwnerContact, missing []string, late bool)
 }
 
 // Facts returns the facts about a finding.
@@ -47,7 +47,7 @@ func (e Enricher) Facts(ctx context.Context, f finding.Finding) cases.Facts {
 	sources.Go(func() { workload, noWorkload = e.workload(ctx, f) })
 	sources.Go(func() { related, noRelated = e.related(ctx, f) })
 	if e.Owners != nil {
-		sources.Go(func() { owners, noOwners = e.Owners(ctx, f) })
+		sources.Go(func() { owners, noOwners, facts.OwnersLate = e.Owners(ctx, f) })
 	}
 	sources.Wait()
 	facts.Workload, facts.Related, facts.Owners = workload, related, owners

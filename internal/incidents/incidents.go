@@ -397,6 +397,9 @@ func (i Incident) ShownNow() Shown {
 		}
 		fmt.Fprintf(&progress, "%s %q %s %d %d %d %d %t %q;", c.ID, c.Status(), c.Decided.Verdict.Level, c.DecisionN(),
 			len(c.Claims), outcomes, len(c.Clicks), c.Escalated != nil && c.Escalated.Error == "", c.FreezeLostReason+c.IsolationBroken+c.RemovalStuck)
+		if c.LateOwners != nil {
+			fmt.Fprintf(&progress, " %d owners;", len(c.Decided.Facts.Owners))
+		}
 		rechecks += c.Rechecks + c.Moves
 	}
 	sum := sha256.Sum256([]byte(progress.String()))

@@ -7,6 +7,7 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,8 +41,8 @@ const (
 )
 
 // Owners returns who the sources name, the most trusted source first, each once, and a
-// line for each source that failed.
-func (f Finder) Owners(ctx context.Context, subject finding.Finding) (owners []cases.OwnerContact, missing []string) {
+// line for each source that failed. late reports whether one did not reply in time.
+func (f Finder) Owners(ctx context.Context, subject finding.Finding) (owners []cases.OwnerContact, missing []string, late bool) {
 	deadline := f.Deadline
 	if deadline == 0 {
 		deadline = 2 * time.Second
@@ -62,13 +63,24 @@ func (f Finder) Owners(ctx context.Context, subject finding.Finding) (owners []c
 	wg.Wait()
 	for i, a := range answers {
 		if a.err != nil {
-			missing = append(missing, "owner from "+f.Sources[i].Name()+": "+notify.Limit(notify.Plain(a.err.Error()), maxName))
+			late = late || errors.Is(a.err, context.DeadlineExceeded)
+			missing = append(missing, cases.OwnerSource+f.Sources[i].Name()+": "+notify.Limit(notify.Plain(a.err.Error()), maxName))
 		}
 		for _, o := range a.owners[:min(len(a.owners), maxPerSource)] {
 			owners = add(owners, o)
 		}
 	}
-	return owners, missing
+	return owners, missing, late
+}
+
+// lateDeadline is for sources that are asked again after the page.
+const lateDeadline = 20 * time.Second
+
+// LateOwners is Owners with more time.
+func (f Finder) LateOwners(ctx context.Context, subject finding.Finding) cases.OwnersFound {
+	f.Deadline = lateDeadline
+	owners, missing, _ := f.Owners(ctx, subject)
+	return cases.OwnersFound{Owners: owners, Missing: missing}
 }
 
 // within returns when ctx ends, even if the source does not.

@@ -58,8 +58,8 @@ func TestSourcesFailAloneAndTheMostTrustedIsFirst(t *testing.T) {
 		source{name: "broken", err: errors.New("permission denied\x1b[31m")}, source{name: "last", owners: named("bob", "eve")},
 	}}
 	began := time.Now()
-	owners, missing := f.Owners(t.Context(), finding.Finding{})
-	if names(owners) != "ann bob eve" || time.Since(began) > time.Second {
+	owners, missing, late := f.Owners(t.Context(), finding.Finding{})
+	if !late || names(owners) != "ann bob eve" || time.Since(began) > time.Second {
 		t.Errorf("owners %q after %s", names(owners), time.Since(began))
 	}
 	if len(missing) != 2 || !strings.Contains(missing[0], "slow") || !strings.Contains(missing[1], "broken: permission denied[31m") {
@@ -72,7 +72,7 @@ func TestOneSourceAddsAFewShortNamesAtMost(t *testing.T) {
 	for i := range many {
 		many[i].Name = string(rune('a'+i%26)) + many[i].Name
 	}
-	owners, _ := owner.Finder{Sources: []owner.Source{source{owners: many}}}.Owners(t.Context(), finding.Finding{})
+	owners, _, _ := owner.Finder{Sources: []owner.Source{source{owners: many}}}.Owners(t.Context(), finding.Finding{})
 	if len(owners) > 5 || len([]rune(owners[0].Name)) > 200 {
 		t.Errorf("%d owners, the first of %d characters", len(owners), len([]rune(owners[0].Name)))
 	}
@@ -160,7 +160,7 @@ func TestDeploymentNamesTheOwnerByAKeyOfTheOperators(t *testing.T) {
 
 func TestForbiddenNamespaceIsReportedAndThePodStillRead(t *testing.T) {
 	c := serveCluster(t, map[string]string{podPath: `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web-7d9f6c4b5-x2x9k","uid":"0b7c2a52-9f0e-4a57-8d59-0c4a7ad1e001","labels":{"owner":"web"}}}`})
-	owners, missing := owner.Finder{Sources: []owner.Source{owner.Kubernetes{Clusters: c}}}.Owners(t.Context(), samplecases.Finding())
+	owners, missing, _ := owner.Finder{Sources: []owner.Source{owner.Kubernetes{Clusters: c}}}.Owners(t.Context(), samplecases.Finding())
 	if names(owners) != "web" || len(missing) != 1 || !strings.Contains(missing[0], "namespace") {
 		t.Errorf("owners %q, missing %q", names(owners), missing)
 	}

@@ -283,6 +283,12 @@ func closeCase(ctx context.Context, w *run, c cases.Case, s step) error {
 	return err
 }
 
+// findLateOwners asks the sources of owners again that did not reply before the page: whom
+// they name is added to the messages, once.
+func findLateOwners(ctx context.Context, w *run, c cases.Case, _ step) error {
+	return w.record(ctx, cases.KindOwners, w.LateOwners(ctx, c.Decided.Finding))
+}
+
 // showEndInSCC writes what the end of a case is in Security Command Center, for the last
 // time: what a configuration keeps from being written now is logged, and not tried again.
 func (w *run) showEndInSCC(ctx context.Context, c, ended cases.Case) error {

@@ -40,6 +40,7 @@ type situation struct {
 	lost     cases.Lost // a hold that was just found to be no longer in effect
 	scc      bool       // a source of our own is configured
 	workflow bool       // a workflow can wait for the case
+	owners   bool       // the sources of owners can be asked again
 }
 
 // plan returns the steps that a case is due now; of each track only the first is to be
@@ -68,6 +69,9 @@ func plan(c cases.Case, s situation) (out []step) {
 func atRest(c cases.Case, s situation) (out []step) {
 	if end := closing(c); end != nil {
 		return []step{{name: "close", do: closeCase, end: end}}
+	}
+	if s.owners && c.Decided.Facts.OwnersLate && c.LateOwners == nil {
+		out = append(out, step{name: "look the owners up again", do: findLateOwners})
 	}
 	if s.workflow && c.WorkflowStarted == nil {
 		out = append(out, step{name: "start the workflow", do: startWorkflow})

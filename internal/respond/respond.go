@@ -64,6 +64,9 @@ type Responder struct {
 	PagesPerWindow int
 	// Sources are the SCC sources that are trusted. Our escalations never re-enter.
 	Sources finding.Sources
+	// LateOwners asks the sources of owners again, with more time than a page waits; nil:
+	// what was late is left out.
+	LateOwners func(ctx context.Context, f finding.Finding) cases.OwnersFound
 	// DeadLetter puts an incident that no channel took where the operators are alerted. nil:
 	// it is logged alone. An error means that the delivery comes again.
 	DeadLetter func(ctx context.Context, body []byte, why error) error

@@ -80,7 +80,7 @@ func (m *folded) fold(log *caselog.Log) (c cases.Case, err error) {
 }
 
 func (w *run) situation() situation {
-	return situation{now: w.Now(), lost: w.lostHold, scc: w.SCC != nil, workflow: w.StartWorkflow != nil}
+	return situation{now: w.Now(), lost: w.lostHold, scc: w.SCC != nil, workflow: w.StartWorkflow != nil, owners: w.LateOwners != nil}
 }
 
 // due returns the steps that the case is due, at rest or not.

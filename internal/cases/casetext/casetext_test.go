@@ -73,7 +73,7 @@ func TestEveryOfferedActionHasALabel(t *testing.T) {
 func TestUndecodableEventIsShownInTheTimeline(t *testing.T) {
 	kinds := []string{cases.KindDecided, cases.KindJoined, cases.KindEscalated, cases.KindPaged, cases.KindClaimed,
 		cases.KindActed, cases.KindClicked, cases.KindRechecked, cases.KindWorkflowStarted, cases.KindReminded,
-		cases.KindLost, cases.KindReported, cases.KindClosed}
+		cases.KindLost, cases.KindReported, cases.KindOwners, cases.KindClosed}
 	for _, kind := range kinds {
 		e := caselog.Event{N: 7, Kind: kind, At: samplecases.At, Body: json.RawMessage(`["not an object"]`)}
 		got := casetext.Timeline(cases.Case{}, []caselog.Event{e})

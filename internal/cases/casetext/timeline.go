@@ -109,6 +109,8 @@ func decodeEntries(e caselog.Event) ([]TimelineEntry, error) {
 		return clickEntries(*b), nil
 	case *cases.Rechecked:
 		return one(e.At, "rechecked", string(b.Level)+" "+b.Why), nil
+	case *cases.OwnersFound:
+		return one(e.At, "owners", ownersText(*b)), nil
 	case *cases.WorkflowStarted:
 		return one(e.At, "waits", b.Execution+b.Error), nil
 	case *cases.Reminded:
@@ -208,4 +210,15 @@ func retryNote(r cases.Retry) string {
 		return ""
 	}
 	return "; tried again at " + stamp(r.RetryAt)
+}
+
+func ownersText(b cases.OwnersFound) string {
+	var names []string
+	for _, o := range b.Owners {
+		names = append(names, o.Name+" ("+o.Source+")")
+	}
+	if len(names) == 0 {
+		return "asked again with more time: no owner was named"
+	}
+	return "found late: " + strings.Join(names, ", ")
 }
