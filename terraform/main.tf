@@ -74,7 +74,6 @@ locals {
   # What respond and advance may read, or link a case to, in the scope.
   scope_roles = concat(
     local.writes_scc ? ["roles/securitycenter.findingsViewer", "roles/securitycenter.externalSystemsEditor"] : [],
-    length(var.owners.keys) > 0 ? { CONTRABAND_OWNER_KEYS = join(",", var.owners.keys) } : {},
     var.owners.essential_contacts ? ["roles/essentialcontacts.viewer"] : [],
     var.owners.project_owners ? ["roles/browser"] : [],
   )
