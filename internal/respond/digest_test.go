@@ -65,12 +65,10 @@ func TestFurtherProgramsAreInTheNextDigest(t *testing.T) {
 	w.yaml = strings.Replace(digestLow, "1h", "10m", 1)
 	r := w.process()
 	sent := time.Now().Truncate(10 * time.Minute).Add(20 * time.Minute)
-	at := sent.Add(-3 * time.Minute)
-	r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at }
+	setClock(r, sent.Add(-3*time.Minute))
 	deliver(t, r, 1, low(1, unknownSum(1)))
 	sweepAt(t, r, sent.Add(2*time.Second))
-	at = sent.Add(4 * time.Minute)
-	r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at }
+	setClock(r, sent.Add(4*time.Minute))
 	for n := range 3 {
 		again := low(1, unknownSum(1+n%2)) // the known program, another one, the known one
 		again.CanonicalName += fmt.Sprint("-", n)
@@ -106,7 +104,7 @@ func TestDigestIsSentOnceWhateverFails(t *testing.T) {
 			return 0
 		}
 		at := digestSent(1)
-		r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at }
+		setClock(r, at)
 		due, _, err := r.Log.Due(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -188,19 +186,18 @@ func TestClosedAfterTheDigestAndRunAgainIsToldAgain(t *testing.T) {
 	w.yaml = strings.Replace(digestLow, "1h", "10m", 1)
 	r := w.process()
 	sent := time.Now().Truncate(10 * time.Minute).Add(20 * time.Minute)
-	clock := func(at time.Time) { r.Now, r.Log.Now = func() time.Time { return at }, func() time.Time { return at } }
-	clock(sent.Add(-3 * time.Minute))
+	setClock(r, sent.Add(-3*time.Minute))
 	var id string
 	for first := range deliver(t, r, 1, low(1, unknownSum(1))) {
 		id = first
 	}
 	sweepAt(t, r, sent.Add(2*time.Second))
-	clock(sent.Add(3 * time.Minute))
+	setClock(r, sent.Add(3*time.Minute))
 	press(t, w, id, "remediated")
 	if err := r.Advance(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	clock(sent.Add(5 * time.Minute))
+	setClock(r, sent.Add(5*time.Minute))
 	again := low(1, unknownSum(1))
 	again.CanonicalName, again.Container.ID = again.CanonicalName+"-2", "c-again"
 	deliver(t, r, 1, again)

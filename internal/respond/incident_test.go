@@ -85,11 +85,16 @@ func deliver(t *testing.T, r *respond.Responder, atOnce int, findings ...finding
 	return found
 }
 
+// setClock stops the responder's and the log's clock at a time.
+func setClock(r *respond.Responder, at time.Time) {
+	r.Now = func() time.Time { return at }
+	r.Log.Now = r.Now
+}
+
 // sweepAt advances whatever has a wake by then.
 func sweepAt(t *testing.T, r *respond.Responder, at time.Time) {
 	t.Helper()
-	r.Now = func() time.Time { return at }
-	r.Log.Now = r.Now
+	setClock(r, at)
 	for range 3 {
 		due, _, err := r.Log.Due(t.Context())
 		if err != nil {
