@@ -27,6 +27,9 @@ const (
 // after it.
 var Containments = []string{Freeze, Evidence, Isolate, Cordon, Evict, Delete}
 
+// ByHand is what a click on ActionContain does: it can be undone, or destroys nothing.
+var ByHand = []string{Freeze, Evidence}
+
 var undoOf = map[string]string{Freeze: Thaw, Isolate: Release, Cordon: Uncordon}
 
 // UndoOf returns the action that undoes another, or "".

@@ -369,6 +369,7 @@ type Lost struct {
 
 // Click actions.
 const (
+	ActionContain    = "contain"    // do what ByHand lists, although the policy does not ask for it
 	ActionRelease    = "release"    // undo the containment: thaw, release, uncordon
 	ActionEvict      = "evict"      // evict the pod; what it ran is saved
 	ActionApprove    = "approve"    // do what the policy asks for
@@ -387,7 +388,7 @@ func (k Click) Automatic() bool { return strings.HasPrefix(k.ID, ClickOfSCC) }
 
 // IsClickAction reports whether a string is a click action.
 func IsClickAction(what string) bool {
-	return Resolution(what) != "" || slices.Contains([]string{ActionRelease, ActionEvict, ActionApprove, ActionDeny, ActionExtend}, what)
+	return Resolution(what) != "" || slices.Contains([]string{ActionContain, ActionRelease, ActionEvict, ActionApprove, ActionDeny, ActionExtend}, what)
 }
 
 // resolutions of the click actions that close a case.
@@ -691,6 +692,73 @@ func (c Case) Approved() bool {
 	return !c.Decided.Decision.RequireApproval || a != nil && a.What == ActionApprove
 }
 
+// ContainClick returns the ID of the latest click that contains by hand and was not
+// refused; "": there is none.
+func (c Case) ContainClick() string {
+	for _, k := range slices.Backward(c.Clicks) {
+		if k.What == ActionContain && k.Refused == "" {
+			return k.ID
+		}
+	}
+	return ""
+}
+
+// Wanted returns the containments that are asked for now, in their order: what the decision
+// says, as far as it needs no approval or has it, and what a person does by hand.
+func (c Case) Wanted(now time.Time) []string {
+	var out []string
+	if c.Approved() {
+		out = slices.Clone(c.Decided.Decision.Do)
+		if c.FallbackReason(now) != "" {
+			out = append(out, c.Decided.Decision.Fallback...)
+		}
+	}
+	if c.ContainClick() != "" {
+		out = append(out, ByHand...)
+	}
+	return InOrder(out)
+}
+
+// RefusesContain returns why a person cannot contain by hand now, as far as the case shows,
+// or "". The guards are asked as well.
+func (c Case) RefusesContain() string {
+	f := c.Decided.Finding
+	switch {
+	case c.Closed != nil:
+		return "the case is closed"
+	case f.ContainmentUnsupported() != "":
+		return f.ContainmentUnsupported()
+	case c.ContainerID() == "" && f.Pod.Name == "" || f.Node == "":
+		return "the finding does not name a container and its node"
+	case c.Decided.Decision.DryRun:
+		return "the policy says guards.dry_run"
+	case c.PodRemoved():
+		return "the pod was removed"
+	case c.Asking():
+		return "an approval is pending: approve or deny"
+	case len(c.Holds()) > 0:
+		return "it is contained already: " + c.Status()
+	case c.Pending() || c.freezeComing():
+		return "a containment is in progress"
+	case slices.ContainsFunc(c.Clicks, func(k Click) bool { return k.What == ActionRelease && k.Refused == "" }):
+		return "it was released: a new finding opens a new case"
+	}
+	return ""
+}
+
+// Begun reports whether an action was claimed because of a click.
+func (c Case) Begun(action, click string) bool {
+	return slices.ContainsFunc(c.Claims, func(k Claim) bool { return k.Action == action && k.Click == click })
+}
+
+// freezeComing reports whether a freeze that is asked for has no final outcome yet.
+func (c Case) freezeComing() bool {
+	wanted := c.ContainClick() != "" || c.Approved() && c.Decided.Decision.Includes(Freeze)
+	k := c.Claim(Freeze)
+	begun := k != nil && c.Current(k) && (c.ContainClick() == "" || c.Begun(Freeze, c.ContainClick()))
+	return wanted && (!begun || k.Outcome == nil || !k.Outcome.Done && !k.Outcome.RetryAt.IsZero())
+}
+
 // ClickActions returns what can be clicked now, in the order in which it is shown.
 func (c Case) ClickActions() []string {
 	var out []string
@@ -699,6 +767,9 @@ func (c Case) ClickActions() []string {
 	}
 	if c.Asking() {
 		out = append(out, ActionApprove, ActionDeny)
+	}
+	if c.RefusesContain() == "" {
+		out = append(out, ActionContain)
 	}
 	holds := c.Holds()
 	if len(holds) > 0 {

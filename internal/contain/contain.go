@@ -146,10 +146,9 @@ func (t task) refused() string {
 	if undone := cases.UndoneBy(action); undone != "" {
 		return t.refusedUndoing(undone)
 	}
-	if !t.kase.Approved() && action != cases.Evict {
+	if wanted := t.wanted(); !wanted && !t.kase.Approved() {
 		return "nobody has approved it"
-	}
-	if !t.wanted() {
+	} else if !wanted {
 		return fmt.Sprintf("the policy's decision does not include %q", action)
 	}
 	if t.kase.Closed != nil {
@@ -181,11 +180,7 @@ func (t task) runsProgram() bool {
 
 // wanted reports whether the decision, as it stands now, or a person asks for the action.
 func (t task) wanted() bool {
-	d := t.kase.Decided.Decision
-	if t.kase.Approved() && (d.Includes(t.claim.Action) || slices.Contains(d.Fallback, t.claim.Action) && t.kase.FallbackReason(t.Now()) != "") {
-		return true
-	}
-	return t.claim.Action == cases.Evict && t.clicked(cases.ActionEvict)
+	return slices.Contains(t.kase.Wanted(t.Now()), t.claim.Action) || t.claim.Action == cases.Evict && t.clicked(cases.ActionEvict)
 }
 
 // refusedUndoing: undoing is guarded by a person's word, or by the time agreed.

@@ -97,7 +97,7 @@ func (w *run) takeClicks(ctx context.Context, clicks []cases.Click) error {
 			return err
 		}
 		if k.Refused == "" { // else Interact knows that this person may not click
-			k.Refused = refuses(c, k)
+			k.Refused = w.refuses(c, k)
 		}
 		if k.Refused != "" && refusedClicks(c) >= maxRefusedClicks {
 			slog.WarnContext(ctx, "click refused", "case", c.ID, "what", k.What, "by", k.By, "reason", k.Refused)
@@ -346,7 +346,7 @@ const (
 // again in a moment: a finding's claim alone ends no hold.
 func (w *run) followContainer(ctx context.Context, all, joining []occurrence) ([]occurrence, error) {
 	c, err := w.fold()
-	if err != nil || len(all) == 0 || c.Moves >= maxMoves || len(cases.InOrder(c.Decided.Decision.Do)) == 0 {
+	if err != nil || len(all) == 0 || c.Moves >= maxMoves || len(cases.InOrder(c.Decided.Decision.Do)) == 0 && c.ContainClick() == "" {
 		return joining, err
 	}
 	successors := slices.DeleteFunc(slices.Clone(all), func(o occurrence) bool { return !replaces(o.Finding, c) })
@@ -414,12 +414,26 @@ func runsTheSame(f finding.Finding, c cases.Case) bool {
 	return ok && p.Verdict.Level == c.Decided.Verdict.Level
 }
 
-// refuses returns why a click cannot be acted on now, or "".
+// refuses returns why a click cannot be acted on now, or "". What the guards forbid in any
+// state of the cluster is refused at once.
+func (w *run) refuses(c cases.Case, k cases.Click) string {
+	if why := refuses(c, k); why != "" || k.What != cases.ActionContain {
+		return why
+	}
+	if w.Policy.Guards.DryRun {
+		return "the policy says guards.dry_run"
+	}
+	return w.Policy.Guards.Refuses(c.Decided.Finding)
+}
+
+// refuses is that of the case alone.
 func refuses(c cases.Case, k cases.Click) string {
 	pending := c.Pending()
 	held := c.Holds()
 	closes := cases.Resolution(k.What) != ""
 	switch {
+	case k.What == cases.ActionContain:
+		return c.RefusesContain()
 	case k.What == cases.ActionRelease && len(held) == 0 && !pending:
 		return "nothing is frozen, isolated or cordoned"
 	case k.What == cases.ActionApprove || k.What == cases.ActionDeny:

@@ -64,6 +64,15 @@ func TestNextContainment(t *testing.T) {
 		"and again when asked again":       {do: all, done: []deed{did("freeze", ok), {action: "thaw", acted: &failed, click: "click0"}}, clicks: press("release", "release"), want: "thaw"},
 		"a half-made hold is undone too":   {do: all, done: []deed{did("freeze", ok), {action: "isolate"}}, clicks: press("release"), want: "release"},
 		"an evict button":                  {do: []string{"freeze", "evidence"}, done: []deed{did("freeze", ok), did("evidence", ok)}, clicks: press("evict"), want: "evict"},
+		"contained by hand":                {do: []string{"page"}, clicks: press("contain"), want: "freeze"},
+		"by hand, evidence too":            {do: []string{"page"}, done: []deed{{action: "freeze", acted: &ok, click: "click0"}}, clicks: press("contain"), want: "evidence"},
+		"by hand after a refusal":          {do: []string{"freeze"}, done: []deed{did("freeze", failed)}, clicks: press("contain"), want: "freeze"},
+		"by hand, refused: once":           {do: []string{"page"}, done: []deed{{action: "freeze", acted: &failed, click: "click0"}, did("evidence", ok)}, clicks: press("contain")},
+		"by hand, and again":               {do: []string{"page"}, done: []deed{{action: "freeze", acted: &failed, click: "click0"}, did("evidence", ok)}, clicks: press("contain", "contain"), want: "freeze"},
+		"by hand, put off":                 {do: []string{"page"}, done: []deed{{action: "freeze", acted: &soon, click: "click0"}, did("evidence", ok)}, clicks: press("contain")},
+		"by hand, over":                    {do: []string{"page"}, done: []deed{{action: "freeze", acted: &over, click: "click0"}, did("evidence", ok)}, clicks: press("contain"), expired: true},
+		"by hand, extended, over":          {do: []string{"page"}, done: []deed{{action: "freeze", acted: &over, click: "click0"}, did("evidence", ok), {action: "freeze", acted: &over, click: "click1"}}, clicks: press("contain", "extend"), expired: true},
+		"by hand, released":                {do: []string{"page"}, done: []deed{{action: "freeze", acted: &ok, click: "click0"}, did("evidence", ok)}, clicks: press("contain", "release"), want: "thaw"},
 		"an ending uncordons":              {do: []string{"cordon"}, done: []deed{did("cordon", ok)}, clicks: press("remediated"), want: "uncordon"},
 		"an ending begins nothing":         {do: all, clicks: press("benign")},
 	} {
@@ -140,7 +149,7 @@ func TestRefusedClicksSayWhy(t *testing.T) {
 		what string
 		want string
 	}{
-		{free, cases.ActionRelease, "nothing is"}, {held, cases.ActionRelease, ""}, {free, cases.ActionEvict, "no pod"}, {held, cases.ActionEvict, "no evidence"},
+		{free, cases.ActionContain, "does not name a container"}, {held, cases.ActionContain, "does not name"}, {free, cases.ActionRelease, "nothing is"}, {held, cases.ActionRelease, ""}, {free, cases.ActionEvict, "no pod"}, {held, cases.ActionEvict, "no evidence"},
 		{held, cases.ActionExpected, "still isolated"}, {free, cases.ActionExpected, ""}, {free, "explode", "no such button"},
 	} {
 		if got := refuses(c.k, cases.Click{What: c.what}); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {

@@ -122,8 +122,7 @@ func nextContainment(c cases.Case, now time.Time) (action, click, sum string) {
 			return action, click, c.Decided.Finding.Process.SHA256
 		}
 	}
-	action, sum = policyContainment(c, now)
-	return action, "", sum
+	return wantedContainment(c, now)
 }
 
 func requestedRelease(c cases.Case, now time.Time) (action, click string, final bool) {
@@ -199,30 +198,34 @@ func requestedExtension(c cases.Case, _ time.Time) (action, click string, final 
 	return "", "", false
 }
 
-// policyContainment returns what the decision asks for and is not done yet.
-func policyContainment(c cases.Case, now time.Time) (action, sum string) {
-	if !c.Approved() {
-		return "", ""
-	}
-	wanted := c.Decided.Decision.Do
-	if c.FallbackReason(now) != "" {
-		wanted = slices.Concat(wanted, c.Decided.Decision.Fallback)
-	}
-	for _, action := range cases.InOrder(wanted) {
+// wantedContainment returns what the decision or a person asks for and is not done yet.
+func wantedContainment(c cases.Case, now time.Time) (action, click, sum string) {
+	byHand := c.ContainClick()
+	for _, action := range c.Wanted(now) {
+		click := ""
+		if slices.Contains(cases.ByHand, action) {
+			click = byHand
+		}
 		if action == cases.Evidence {
 			if sum, ok := dueEvidence(c, now); ok {
-				return action, sum
+				return action, click, sum
 			}
 			continue
 		}
 		if cases.Destroys(action) && evidencePending(c) {
 			continue // the evidence may still come
 		}
-		if isDue(c, action, now) {
-			return action, c.Decided.Finding.Process.SHA256
+		if isDue(c, action, now) || click != "" && endedBefore(c, action, click) {
+			return action, click, c.Decided.Finding.Process.SHA256
 		}
 	}
-	return "", ""
+	return "", "", ""
+}
+
+// endedBefore reports whether an action was refused, or has ended by itself, before a click
+// asked for it again.
+func endedBefore(c cases.Case, action, click string) bool {
+	return !c.Begun(action, click) && c.Claim(action).Outcome != nil && !c.InForce(action)
 }
 
 // dueEvidence returns the program whose bytes are to be saved next.

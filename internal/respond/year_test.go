@@ -817,7 +817,7 @@ func (y *year) live() {
 		}
 		y.after(y.between(from, to), func() { y.deliver(again) })
 	}
-	buttons := []string{cases.ActionApprove, cases.ActionDeny, cases.ActionRelease, cases.ActionExtend, cases.ActionEvict, cases.ActionExpected, cases.ActionRemediated}
+	buttons := []string{cases.ActionContain, cases.ActionApprove, cases.ActionDeny, cases.ActionRelease, cases.ActionExtend, cases.ActionEvict, cases.ActionExpected, cases.ActionRemediated}
 	for i := range y.r.IntN(8) {
 		what, id := buttons[y.r.IntN(len(buttons))], fmt.Sprint("click", i)
 		at := y.between(time.Minute, 60*24*time.Hour)

@@ -38,6 +38,9 @@ var actionTexts = map[string]actionText{
 		return "Contains " + where + ": " + strings.Join(cases.InOrder(c.Decided.Decision.Do), ", ") + "."
 	}},
 	cases.ActionDeny: {label: "Deny"},
+	cases.ActionContain: {label: "Contain now", style: StyleDanger, confirm: func(_ cases.Case, where string) string {
+		return "Freezes " + where + " and saves evidence, within the guards: the container serves nothing until it is released."
+	}},
 	cases.ActionRelease: {label: "Release", confirm: func(c cases.Case, where string) string {
 		if c.Frozen() {
 			return "Unfreezes " + where + "; the program will run again."

@@ -6,6 +6,7 @@ package casetext
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -200,7 +201,7 @@ func losses(c cases.Case) []string {
 func actionLines(c cases.Case, action string) []string {
 	claim := c.Claim(action)
 	if claim == nil {
-		if c.Approved() && c.Decided.Decision.Includes(action) {
+		if slices.Contains(c.Wanted(c.Updated), action) {
 			return []string{action + " is planned"}
 		}
 		return nil

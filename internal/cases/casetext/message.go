@@ -253,10 +253,11 @@ func plannedLines(c cases.Case) []notify.Line {
 	if d.Includes(cases.Escalate) && c.Escalated == nil {
 		out = append(out, notify.Line{Text: "to be escalated in Security Command Center"})
 	}
-	for _, action := range cases.InOrder(d.Do) {
+	wanted := c.Wanted(c.Updated)
+	for _, action := range cases.InOrder(slices.Concat(d.Do, wanted)) {
 		claim := c.Claim(action)
 		switch {
-		case claim == nil && c.Approved():
+		case claim == nil && slices.Contains(wanted, action):
 			out = append(out, notify.Line{Text: action + " is planned"})
 		case claim != nil && claim.Outcome != nil && !claim.Outcome.RetryAt.IsZero():
 			out = append(out, notify.Line{Text: action + " is tried again at", At: claim.Outcome.RetryAt})

@@ -31,6 +31,7 @@ func States() []State {
 	asking := []event{decided(cases.Unknown, askRule), paged()}
 	return []State{
 		build("paged", decided(cases.Unknown, pageRule), paged()),
+		build("containing-by-hand", decided(cases.Unknown, pageRule), paged(), click(cases.ActionContain, "ann", "")),
 		build("planned", decided(cases.Malicious, freezeRule)),
 		build("frozen", frozen...),
 		build("isolated", isolated...),
