@@ -310,6 +310,45 @@ func TestDefaultPolicyTouchesNothing(t *testing.T) {
 	}
 }
 
+// TestPersonContains: what the policy only reports is frozen by a click in the casebook,
+// and released by another.
+func TestPersonContains(t *testing.T) {
+	rt := containertest.Start(t)
+	u := startUp(t, rt, t.TempDir())
+	ctr, _ := startContainer(t, rt, nil)
+	if err := ctr.Start(t.Context(), "/tmp/x"); err != nil {
+		t.Fatal(err)
+	}
+	c := await(t, u, ctr, "a page", func(c cases.Case) bool { return c.Paged != nil && c.Reported == "open" })
+	click := func(what string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, u.client.URL+"/cases/"+c.ID+"/press", strings.NewReader("what="+what))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+u.client.Token)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK { // of the page that it leads to
+			t.Fatalf("%s: %s", what, resp.Status)
+		}
+	}
+	click(cases.ActionContain)
+	await(t, u, ctr, "the freeze and the evidence", func(c cases.Case) bool { return c.Frozen() && c.Done(cases.Evidence) != nil })
+	if !ctr.Frozen() {
+		t.Error("the case says frozen, and the kernel does not")
+	}
+	click(cases.ActionRelease)
+	await(t, u, ctr, "the end", func(c cases.Case) bool { return c.Closed != nil })
+	if ctr.Frozen() {
+		t.Error("the case says released, and the kernel says frozen")
+	}
+}
+
 // TestCanary runs the canary against a running `up`, twice in containers of its
 // own and once in a given one.
 func TestCanary(t *testing.T) {

@@ -76,8 +76,8 @@ func (b *book) exceptionsJSON(w http.ResponseWriter, r *http.Request) {
 // revoke ends an exception: the next finding that it matched is paged again.
 func (b *book) revoke(w http.ResponseWriter, r *http.Request) {
 	who, _ := r.Context().Value(visitorKey{}).(string)
-	if b.visitors.May != nil && !b.visitors.May(who) {
-		http.Error(w, "you are not an approver", http.StatusForbidden)
+	if why := b.refusesVisitor(who); why != "" {
+		http.Error(w, why, http.StatusForbidden)
 		return
 	}
 	all, err := expected.Read(r.Context(), b.log.Objects, "")

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"path"
@@ -232,6 +233,11 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	who, _ := r.Context().Value(visitorKey{}).(string)
+	if why := b.refusesVisitor(who); why != "" { // logged, not stored: clicks are cheap to make
+		slog.WarnContext(r.Context(), "click refused", "case", id, "what", what, "by", who, "reason", why)
+		http.Error(w, why, http.StatusForbidden)
+		return
+	}
 	k := cases.Click{ID: uuid.NewString(), What: what, By: who, At: time.Now().UTC()}
 	if shown := r.PostFormValue("decision"); shown != "" {
 		n, err := strconv.Atoi(shown)
@@ -247,12 +253,6 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if b.visitors.May != nil && !b.visitors.May(who) {
-		k.Refused = "not among those who may press"
-		if b.visitors.Who == nil {
-			k.Refused = "who presses is not known here, and only approvers may: put Identity-Aware Proxy before the casebook, or press in Slack"
-		}
-	}
 	body, err := json.Marshal(k)
 	if err == nil {
 		err = b.log.Click(r.Context(), id, k.ID, body)
@@ -263,6 +263,17 @@ func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	}
 	b.clicked(r.Context(), id)
 	http.Redirect(w, r, "/cases/"+id, http.StatusSeeOther)
+}
+
+// refusesVisitor returns why somebody may not click, or "".
+func (b *book) refusesVisitor(who string) string {
+	switch {
+	case b.visitors.May == nil || b.visitors.May(who):
+		return ""
+	case b.visitors.Who == nil:
+		return "it is not known here who you are, and only approvers may click: put Identity-Aware Proxy before the casebook, or click in Slack"
+	}
+	return "you are not among those who may click (CONTRABAND_APPROVERS)"
 }
 
 func (b *book) listJSON(w http.ResponseWriter, r *http.Request) {
