@@ -225,11 +225,11 @@ locals {
   store_access = {
     respond = {
       member  = local.member.respond
-      creates = concat(["events", "findings", "occurrences", "clicks", "wakes"], var.keep_notifications ? ["notifications"] : [])
+      creates = concat(["events", "findings", "occurrences", "clicks", "wakes", "people"], var.keep_notifications ? ["notifications"] : [])
     }
     advance = {
       member  = local.member.advance
-      creates = ["events", "findings", "occurrences", "clicks", "wakes", "executions"]
+      creates = ["events", "findings", "occurrences", "clicks", "wakes", "people", "executions"]
       removes = ["callbacks"]
     }
     contain = {

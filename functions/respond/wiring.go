@@ -175,7 +175,7 @@ func (s *Suite) newPager(rules *policy.Policy) (*pager.Pager, error) {
 			options = append(options, slack.OptionAPIURL(s.Parts.SlackAPI))
 		}
 		registry.Slack = &slacknotify.Workspace{API: slack.New(s.Config.SlackToken, options...),
-			Buttons: s.Config.Buttons, EditInterval: editInterval}
+			Buttons: s.Config.Buttons, EditInterval: editInterval, Store: s.Base.Log.Objects}
 	}
 	p := &pager.Pager{Open: registry.Open, Link: s.casePage, Owner: owner.Of,
 		Routes: func(c cases.Case) []notify.Target { return rules.Targets(c.Decided.Finding, c.Decided.Verdict) }}

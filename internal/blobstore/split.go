@@ -9,7 +9,7 @@ import (
 
 // mutablePrefixes have the keys that are removed once they have served. All others are
 // only ever created, and can be kept where nothing can be removed.
-var mutablePrefixes = []string{"wakes", "callbacks", "uploads", "holds", "frozen"}
+var mutablePrefixes = []string{"wakes", "callbacks", "uploads", "holds", "frozen", "people"}
 
 // split keeps what is only created in one store, and what is removed in another.
 type split struct{ kept, mutable Store }

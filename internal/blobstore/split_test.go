@@ -26,7 +26,7 @@ func TestSplit(t *testing.T) {
 			t.Errorf("%s: %v, %v", dir, all, err)
 		}
 		_, err := kept.Read(t.Context(), key)
-		passes := slices.Contains([]string{"wakes", "holds", "frozen", "uploads", "callbacks"}, dir)
+		passes := slices.Contains([]string{"wakes", "holds", "frozen", "uploads", "callbacks", "people"}, dir)
 		if passes != errors.Is(err, blobstore.ErrNotExist) {
 			t.Errorf("%s is in the wrong store: %v", key, err)
 		}

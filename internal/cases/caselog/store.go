@@ -19,6 +19,7 @@
 //	budgets/...                            slots that a containment has to win
 //	executions/<case>                      the one workflow that drives a case
 //	callbacks/<case>/<time>                where that workflow can be resumed; the newest counts
+//	people/<week>/<digest of an address>   IDs of people in Slack, to ask it less
 //	wakes/<time>/<id>                      derived: what is to be looked at then
 package caselog
 

@@ -2,13 +2,17 @@ package slack
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/slack-go/slack"
 
+	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/notify"
 )
 
@@ -46,14 +50,17 @@ func (w *Workspace) person(ctx context.Context, email string) (string, error) {
 	if age := time.Since(known.at); ok && (age < cacheAbsent || known.id != "" && age < cachePerson) {
 		return known.id, nil
 	}
-	user, err := w.API.GetUserByEmailContext(ctx, email)
-	found := lookup{at: time.Now()}
-	switch answer, _ := answerOf(err); {
-	case answer == "users_not_found":
-	case err != nil:
-		return "", classify(fmt.Sprintf("find Slack user %q", email), err)
-	default:
-		found.id = user.ID
+	found := lookup{id: w.storedPerson(ctx, email), at: time.Now()}
+	if found.id == "" {
+		user, err := w.API.GetUserByEmailContext(ctx, email)
+		switch answer, _ := answerOf(err); {
+		case answer == "users_not_found":
+		case err != nil:
+			return "", classify(fmt.Sprintf("find Slack user %q", email), err)
+		default:
+			found.id = user.ID
+			w.storePerson(ctx, email, user.ID)
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,6 +70,40 @@ func (w *Workspace) person(ctx context.Context, email string) (string, error) {
 	w.people[email] = found
 	return found.id, nil
 }
+
+// personKey is where a person's ID is stored: for a week, under no address that can be read.
+func personKey(email string, at time.Time) string {
+	year, week := at.UTC().ISOWeek()
+	return fmt.Sprintf("people/%d-%02d/%x", year, week, sha256.Sum256([]byte(strings.ToLower(email))))
+}
+
+// storedPerson returns the ID that any instance has stored, or "". The store is a cache:
+// without it Slack is asked.
+func (w *Workspace) storedPerson(ctx context.Context, email string) string {
+	if w.Store == nil {
+		return ""
+	}
+	id, err := w.Store.Read(ctx, personKey(email, time.Now()))
+	if err != nil && !errors.Is(err, blobstore.ErrNotExist) {
+		slog.WarnContext(ctx, "the store of Slack users cannot be read", "error", err)
+	}
+	if err != nil || !userID.Match(id) {
+		return ""
+	}
+	return string(id)
+}
+
+func (w *Workspace) storePerson(ctx context.Context, email, id string) {
+	if w.Store == nil {
+		return
+	}
+	err := w.Store.Create(ctx, personKey(email, time.Now()), []byte(id))
+	if err != nil && !errors.Is(err, blobstore.ErrExists) {
+		slog.WarnContext(ctx, "a Slack user cannot be stored", "error", err)
+	}
+}
+
+var userID = regexp.MustCompile(`^[UW][A-Z0-9]{1,30}$`)
 
 // mention returns Slack's markup that notifies a person ("ann@example.com"), a user
 // group ("@payments-oncall") or the channel ("@channel", "@here"). One that cannot be

@@ -13,6 +13,7 @@ import (
 
 	"github.com/slack-go/slack"
 
+	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/notify"
 	"github.com/contraband-dev/contraband/internal/retry"
 )
@@ -33,6 +34,9 @@ type Workspace struct {
 	Buttons bool
 	// EditInterval is the least time between two edits of one message. 0: none.
 	EditInterval time.Duration
+
+	// Store shares the IDs of people between instances; nil: each asks Slack.
+	Store blobstore.Store
 
 	mu       sync.Mutex
 	people   map[string]lookup       // by e-mail address

@@ -23,6 +23,7 @@ import (
 
 	"github.com/slack-go/slack"
 
+	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
@@ -343,6 +344,46 @@ func TestPersonIsFoundByEmailOnceAndNotified(t *testing.T) {
 		t.Errorf("a deleted user: %v, want misconfigured", err)
 	}
 }
+
+// TestPeopleAreSharedBetweenInstances: what one has looked up no other asks Slack about;
+// an ID that is none, and a store that fails, are as if nothing was stored.
+func TestPeopleAreSharedBetweenInstances(t *testing.T) {
+	w, srv := start(t)
+	srv.AddPerson("U0ANN", "ann@example.com")
+	store, err := blobstore.Open(t.Context(), "mem://")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	find := func(in blobstore.Store, email string, calls int) {
+		t.Helper()
+		instance := &Workspace{API: w.API, Store: in}
+		if got := instance.mention(t.Context(), email); got != "<@U0ANN>" {
+			t.Errorf("%s is %q", email, got)
+		}
+		if n := srv.Calls("users.lookupByEmail"); n != calls {
+			t.Errorf("%d look-ups, want %d", n, calls)
+		}
+	}
+	find(store, "ann@example.com", 1)
+	find(store, "Ann@example.com", 1)
+	find(refusing{store}, "ann@example.com", 2)
+	forged, err := blobstore.Open(t.Context(), "mem://")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { forged.Close() })
+	if err := forged.Create(t.Context(), personKey("ann@example.com", time.Now()), []byte("!channel")); err != nil {
+		t.Fatal(err)
+	}
+	find(forged, "ann@example.com", 3)
+}
+
+// refusing is a store that may not be read or written.
+type refusing struct{ blobstore.Store }
+
+func (refusing) Read(context.Context, string) ([]byte, error) { return nil, errors.New("403") }
+func (refusing) Create(context.Context, string, []byte) error { return errors.New("403") }
 
 func TestUserGroupIsMentioned(t *testing.T) {
 	w, srv := start(t)

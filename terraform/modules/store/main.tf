@@ -1,10 +1,11 @@
 # The case log, in two buckets. In the first everything is only ever created: a
 # retention can be locked on it, and who may only create cannot change what is on
 # record. In the second is what is removed once it has served: wakes, addresses of
-# workflows that wait, uploads that nobody has verified yet, what holds a pod.
+# workflows that wait, uploads that nobody has verified yet, what holds a pod, who has
+# which ID in Slack.
 
 locals {
-  passing = ["wakes", "callbacks", "uploads", "holds", "frozen"]
+  passing = ["wakes", "callbacks", "uploads", "holds", "frozen", "people"]
   buckets = {
     cases = { name = var.name, locked = var.retention_days > 0, age = var.delete_after_days }
     work  = { name = "${var.name}-work", locked = false, age = null }
@@ -50,6 +51,20 @@ resource "google_storage_bucket" "bucket" {
     }
     action {
       type = "Delete"
+    }
+  }
+
+  # A week's IDs of people are read in that week alone.
+  dynamic "lifecycle_rule" {
+    for_each = each.key == "work" ? [14] : []
+    content {
+      condition {
+        age            = lifecycle_rule.value
+        matches_prefix = ["people/"]
+      }
+      action {
+        type = "Delete"
+      }
     }
   }
 
