@@ -225,11 +225,13 @@ locals {
   store_access = {
     respond = {
       member  = local.member.respond
-      creates = concat(["events", "findings", "occurrences", "clicks", "wakes", "people"], var.keep_notifications ? ["notifications"] : [])
+      shares  = ["people"]
+      creates = concat(["events", "findings", "occurrences", "clicks", "wakes"], var.keep_notifications ? ["notifications"] : [])
     }
     advance = {
       member  = local.member.advance
-      creates = ["events", "findings", "occurrences", "clicks", "wakes", "people", "executions"]
+      shares  = ["people"]
+      creates = ["events", "findings", "occurrences", "clicks", "wakes", "executions"]
       removes = ["callbacks"]
     }
     contain = {

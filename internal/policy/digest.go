@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -29,23 +27,21 @@ const (
 	defaultDigest = time.Hour
 )
 
-func (d *Digest) compile(env *cel.Env) error {
+func (d *Digest) compile(k *checker, at place) {
 	if *d == (Digest{}) {
-		return nil
+		return
 	}
 	if d.Every == 0 {
 		d.Every = defaultDigest
 	}
-	var errs []error
 	if d.Every < minDigest || d.Every > maxDigest || (24*time.Hour)%d.Every != 0 {
-		errs = append(errs, fmt.Errorf("every: %s is not between %s and %s, or no whole part of a day", d.Every, minDigest, maxDigest))
+		k.wrong(at.key("every"), "every: %s is not between %s and %s, or no whole part of a day", d.Every, minDigest, maxDigest)
 	}
 	if d.When == "" {
-		return errors.Join(append(errs, errors.New("when: missing (to put every page into the digest write true)"))...)
+		k.wrong(at, "when: missing (to put every page into the digest write true)")
+		return
 	}
-	program, err := compileCondition(env, d.When)
-	d.program = program
-	return errors.Join(append(errs, err)...)
+	d.program = k.condition(d.When, at.key("when"))
 }
 
 // DigestEvery returns how often the digest is sent that a finding belongs to; 0: it is

@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -79,13 +81,12 @@ type earlierKeys struct {
 	AtEnd     string         `yaml:"at_end"`
 }
 
-// renamed moves the values of earlier keys to those that they are called now, and returns
-// a warning for each.
-func (r *Rule) renamed() (warnings []string, err error) {
+// renamed moves the values of earlier keys to those that they are called now, and warns.
+func (r *Rule) renamed(k *checker, at place) {
 	warn := func(old, now string, taken bool) {
-		warnings = append(warnings, fmt.Sprintf("rule %q: %s is called %s now", r.Name, old, now))
+		k.warn(at.key(old), "%s is called %s now", old, now)
 		if taken {
-			err = errors.Join(err, fmt.Errorf("%s and %s are the same: give one", old, now))
+			k.wrong(at.key(old), "%s and %s are the same: give one", old, now)
 		}
 	}
 	if e := r.Earlier.Ask; e != nil {
@@ -108,7 +109,6 @@ func (r *Rule) renamed() (warnings []string, err error) {
 		r.OnExpiry = onExpiryFallback
 	}
 	r.Earlier = earlierKeys{}
-	return warnings, err
 }
 
 // Default only notifies: no container is frozen by surprise.
@@ -193,7 +193,8 @@ type Policy struct {
 
 	EscalateAfter EscalateAfter
 	Digest        Digest
-	// Warnings name keys that are called otherwise now, and exceptions that have expired.
+	// Warnings name what may be a mistake: keys that are called otherwise now, rules that are
+	// never reached, labels that are read without a test, exceptions that have expired.
 	Warnings []string
 }
 
@@ -226,46 +227,75 @@ func (p *Policy) AddExceptions(file string) error {
 	return err
 }
 
-// Parse compiles a policy. It reports every mistake, not only the first.
+// Parse compiles a policy. It reports every mistake with its place, not only the first.
 func Parse(body []byte) (*Policy, error) {
 	var f File
-	d := yaml.NewDecoder(bytes.NewReader(body))
-	d.KnownFields(true)
-	if err := d.Decode(&f); err != nil {
-		return nil, err
-	}
-	env, err := environment()
+	k, root, err := decode(body, &f)
 	if err != nil {
 		return nil, err
 	}
-	var errs []error
-	var warnings []string
 	for i := range f.Rules {
 		r := &f.Rules[i]
-		renamed, err := r.renamed()
-		warnings = append(warnings, renamed...)
-		if err := errors.Join(err, r.compile(env)); err != nil {
-			errs = append(errs, fmt.Errorf("rule %d (%q): %w", i+1, r.Name, err))
-		}
+		at := root.key("rules").item(i, fmt.Sprintf("rule %d (%q)", i+1, r.Name))
+		r.renamed(k, at)
+		r.compile(k, at)
 	}
-	errs = append(errs, f.Exceptions.Check(), f.Guards.Complete())
+	unreachable(k, f.Rules, root.key("rules"))
+	k.errs = append(k.errs, f.Exceptions.Check(), f.Guards.Complete())
 	for i := range f.Routes {
-		if err := f.Routes[i].compile(env); err != nil {
-			errs = append(errs, fmt.Errorf("route %d: %w", i+1, err))
-		}
+		f.Routes[i].compile(k, root.key("routes").item(i, fmt.Sprintf("route %d", i+1)))
 	}
-	if err := f.EscalateAfter.compile(env); err != nil {
-		errs = append(errs, fmt.Errorf("escalate_after: %w", err))
-	}
-	if err := f.Digest.compile(env); err != nil {
-		errs = append(errs, fmt.Errorf("digest: %w", err))
-	}
+	f.EscalateAfter.compile(k, root.key("escalate_after").named("escalate_after"))
+	f.Digest.compile(k, root.key("digest").named("digest"))
 	for _, e := range f.Exceptions.Expired(time.Now()) {
-		warnings = append(warnings, fmt.Sprintf("exception of %s (%s) has expired: its last day was %s", e.Owner, e.Reason, e.Until))
+		k.warn(place{}, "exception of %s (%s) has expired: its last day was %s", e.Owner, e.Reason, e.Until)
 	}
 	return &Policy{Rules: f.Rules, Exceptions: f.Exceptions, Routes: f.Routes, Guards: f.Guards,
-			EscalateAfter: f.EscalateAfter, Digest: f.Digest, Warnings: warnings},
-		errors.Join(errs...)
+			EscalateAfter: f.EscalateAfter, Digest: f.Digest, Warnings: k.warnings},
+		errors.Join(k.errs...)
+}
+
+// decode reads a file of one YAML document. What has the wrong keys or types is among the
+// checker's mistakes, and the rest is checked all the same.
+func decode(body []byte, f *File) (*checker, place, error) {
+	env, err := environment()
+	if err != nil {
+		return nil, place{}, err
+	}
+	k := &checker{env: env}
+	d := yaml.NewDecoder(bytes.NewReader(body))
+	d.KnownFields(true)
+	var wrong *yaml.TypeError
+	switch err := d.Decode(f); {
+	case errors.As(err, &wrong):
+		for _, text := range wrong.Errors {
+			k.errs = append(k.errs, errors.New(unknownKey.ReplaceAllString(text, "unknown key $1")))
+		}
+	case errors.Is(err, io.EOF):
+		return nil, place{}, errors.New("the policy file is empty")
+	case err != nil:
+		return nil, place{}, err
+	}
+	var doc, more yaml.Node
+	if err := yaml.Unmarshal(body, &doc); err != nil {
+		return nil, place{}, err
+	}
+	root := place{node: doc.Content[0], lines: strings.Split(string(body), "\n")}
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		k.wrong(place{node: &more}, "a second YAML document (after ---), which would be ignored: a policy is one document")
+	}
+	return k, root, nil
+}
+
+// unknownKey is how the YAML package reports a key that a struct does not have.
+var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// unreachable warns of rules after one that always matches.
+func unreachable(k *checker, rules []Rule, at place) {
+	always := slices.IndexFunc(rules, func(r Rule) bool { return strings.TrimSpace(r.When) == "true" })
+	for i := always + 1; always >= 0 && i < len(rules); i++ {
+		k.warn(at.item(i, fmt.Sprintf("rule %d (%q)", i+1, rules[i].Name)), "it is never reached: rule %d (%q) always matches", always+1, rules[always].Name)
+	}
 }
 
 // variableTypes are the variables of a rule by name. connection is the first of
@@ -287,85 +317,107 @@ func environment() (*cel.Env, error) {
 
 func celType(v any) *cel.Type { return cel.ObjectType(reflect.TypeOf(v).String()) }
 
-func (r *Rule) compile(env *cel.Env) error {
+func (r *Rule) compile(k *checker, at place) {
 	if r.Name == "" || len(r.Do) == 0 {
-		return errors.New("name and do are required")
+		k.wrong(at, "name and do are required")
 	}
 	for _, action := range r.Do {
 		if !slices.Contains(known, action) {
-			return fmt.Errorf("do: unknown action %q; known are %s", action, strings.Join(known, ", "))
+			k.wrong(at.key("do"), "do: unknown action %q; known are %s", action, strings.Join(known, ", "))
 		}
 	}
 	for _, action := range r.Fallback {
 		if !slices.Contains(cases.Containments, action) {
-			return fmt.Errorf("fallback: %q is not a containment; known are %s", action, strings.Join(cases.Containments, ", "))
+			k.wrong(at.key("fallback"), "fallback: %q is not a containment; known are %s", action, strings.Join(cases.Containments, ", "))
 		}
 	}
-	all := slices.Concat(r.Do, r.Fallback)
-	expires := slices.Contains(r.Do, cases.Freeze) || slices.Contains(r.Do, cases.Isolate)
-	switch {
-	case slices.ContainsFunc(all, cases.Destroys) && !slices.Contains(all, cases.Evidence):
-		return errors.New("do: evict and delete destroy what has run: add evidence")
-	case r.HoldFor < 0 || r.HoldFor > longest:
-		return fmt.Errorf("hold_for: %s is not between 0 and %s", r.HoldFor, longest)
-	case r.OnExpiry != "" && r.OnExpiry != onExpiryRelease && r.OnExpiry != onExpiryFallback:
-		return fmt.Errorf("on_expiry: %q is neither %q nor %q", r.OnExpiry, onExpiryRelease, onExpiryFallback)
-	case r.RequireApproval && len(cases.InOrder(r.Do)) == 0:
-		return errors.New("require_approval: do has no containment to approve")
-	case r.RequireApproval && !slices.Contains(r.Do, cases.Page):
-		return errors.New("require_approval: add page to do, else no person is asked")
-	case r.OnExpiry == onExpiryFallback && len(r.Fallback) == 0:
-		return errors.New("on_expiry: fallback is empty")
-	case r.OnExpiry != "" && !expires:
-		return errors.New("on_expiry: nothing in do expires: freeze and isolate do")
-	}
+	r.checkActions(k, at)
+	r.checkExpiry(k, at)
 	if r.When == "" {
 		r.When = "true"
 	}
-	program, err := compileCondition(env, r.When)
-	r.program = program
-	return err
+	r.program = k.condition(r.When, at.key("when"))
 }
 
-// compileCondition compiles a CEL expression that yields true or false.
-func compileCondition(env *cel.Env, when string) (cel.Program, error) {
-	ast, issues := env.Compile(when)
-	if issues.Err() != nil {
-		return nil, fmt.Errorf("when: %w", issues.Err())
+// checkActions checks what a rule does against what it needs.
+func (r *Rule) checkActions(k *checker, at place) {
+	all := slices.Concat(r.Do, r.Fallback)
+	if slices.ContainsFunc(all, cases.Destroys) && !slices.Contains(all, cases.Evidence) {
+		k.wrong(at.key("do"), "do: evict and delete destroy what has run: add evidence")
 	}
-	if ast.OutputType() != cel.BoolType {
-		return nil, fmt.Errorf("when: it yields a %s, not a bool", ast.OutputType())
+	contains := len(cases.InOrder(r.Do)) > 0
+	pages := slices.Contains(r.Do, cases.Page)
+	switch {
+	case r.RequireApproval && !contains:
+		k.wrong(at.key("require_approval"), "require_approval: do has no containment to approve")
+	case r.RequireApproval && !pages:
+		k.wrong(at.key("require_approval"), "require_approval: add page to do, else no person is asked")
+	case contains && !pages && !slices.Equal(r.Do, []string{cases.Evidence}):
+		k.warn(at.key("do"), "do: it contains, and nobody is notified: add page")
 	}
-	program, err := env.Program(ast, cel.CostLimit(100_000))
-	if err != nil {
-		return nil, fmt.Errorf("when: %w", err)
-	}
-	return program, nil
 }
 
-// Decide returns what the first rule that matches asks for. A rule that cannot be
-// evaluated makes the decision a page and nothing else: containment fails closed,
-// notifying fails open. An error of a detector is paged, whatever the rules say.
+// checkExpiry checks what holds only for a time, and what follows.
+func (r *Rule) checkExpiry(k *checker, at place) {
+	if r.HoldFor < 0 || r.HoldFor > longest {
+		k.wrong(at.key("hold_for"), "hold_for: %s is not between 0 and %s", r.HoldFor, longest)
+	}
+	expires := slices.Contains(r.Do, cases.Freeze) || slices.Contains(r.Do, cases.Isolate)
+	switch {
+	case r.OnExpiry == "":
+	case r.OnExpiry != onExpiryRelease && r.OnExpiry != onExpiryFallback:
+		k.wrong(at.key("on_expiry"), "on_expiry: %q is neither %q nor %q", r.OnExpiry, onExpiryRelease, onExpiryFallback)
+	case r.OnExpiry == onExpiryFallback && len(r.Fallback) == 0:
+		k.wrong(at.key("on_expiry"), "on_expiry: fallback is empty")
+	case !expires:
+		k.wrong(at.key("on_expiry"), "on_expiry: nothing in do expires: freeze and isolate do")
+	}
+}
+
+// Decide returns what the first rule that matches asks for. A rule that cannot be evaluated
+// adds a page, and the next is tried: what an attacker writes into a finding must not keep
+// the rules after it from being asked. An error of a detector is paged, whatever the rules say.
 func (p *Policy) Decide(f finding.Finding, v cases.Verdict) cases.Decision {
 	if f.Kind() == finding.DetectorHealth {
 		return cases.Decision{Rule: "(a detector does not see what it should)", Do: []string{cases.Page}}
 	}
 	vars := variables(f, v)
+	var failed []string
 	for _, r := range p.Rules {
 		out, _, err := r.program.Eval(vars)
 		if err != nil {
-			return cases.Decision{Rule: r.Name, Do: []string{cases.Page}, Why: fmt.Sprintf("the rule could not be evaluated, so nothing is contained: %v", err)}
+			failed = append(failed, fmt.Sprintf("rule %q could not be evaluated: %v", r.Name, err))
+			continue
 		}
 		if out.Value() == true {
-			d := cases.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
-				Fallback: slices.Clone(r.Fallback), HoldFor: r.HoldFor, RequireApproval: r.RequireApproval, FallbackOnExpiry: r.OnExpiry == onExpiryFallback}
-			if f.Type().Malicious { // Security Command Center says so already
-				d.Do = slices.DeleteFunc(d.Do, func(action string) bool { return action == cases.Escalate })
-			}
-			return p.guarded(d, f)
+			return pagedAsWell(p.guarded(p.decisionOf(r, f), f), failed)
 		}
 	}
-	return cases.Decision{Rule: "(no rule matches)", Do: []string{cases.Page}}
+	return pagedAsWell(cases.Decision{Rule: "(no rule matches)", Do: []string{cases.Page}}, failed)
+}
+
+func (p *Policy) decisionOf(r Rule, f finding.Finding) cases.Decision {
+	d := cases.Decision{Rule: r.Name, Do: slices.Clone(r.Do), DryRun: p.Guards.DryRun,
+		Fallback: slices.Clone(r.Fallback), HoldFor: r.HoldFor, RequireApproval: r.RequireApproval, FallbackOnExpiry: r.OnExpiry == onExpiryFallback}
+	if f.Type().Malicious { // Security Command Center says so already
+		d.Do = slices.DeleteFunc(d.Do, func(action string) bool { return action == cases.Escalate })
+	}
+	return d
+}
+
+// pagedAsWell adds a page to a decision where rules before it could not be evaluated.
+func pagedAsWell(d cases.Decision, failed []string) cases.Decision {
+	if len(failed) == 0 {
+		return d
+	}
+	if !d.Includes(cases.Page) {
+		d.Do = append(d.Do, cases.Page)
+	}
+	if d.Why != "" {
+		failed = append(failed, d.Why)
+	}
+	d.Why = strings.Join(failed, "; ")
+	return d
 }
 
 // guarded removes from a decision what the guards refuse whatever the state of the cluster:

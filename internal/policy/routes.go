@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
 	"regexp"
 
 	"cel.dev/cel-go/cel"
@@ -55,8 +53,7 @@ func (r Route) targets() []notify.Target {
 	return out
 }
 
-func (r *Route) compile(env *cel.Env) error {
-	var errs []error
+func (r *Route) compile(k *checker, at place) {
 	for _, field := range []struct {
 		name, value string
 		allowed     *regexp.Regexp
@@ -65,21 +62,19 @@ func (r *Route) compile(env *cel.Env) error {
 		{"webhook", r.Webhook, targetName}, {"email", r.Email, emailAddress}, {"mention", r.Mention, mentionName},
 	} {
 		if field.value != "" && !field.allowed.MatchString(field.value) {
-			errs = append(errs, fmt.Errorf("%s: invalid value %q", field.name, field.value))
+			k.wrong(at.key(field.name), "%s: invalid value %q", field.name, field.value)
 		}
 	}
 	if len(r.targets()) == 0 {
-		errs = append(errs, errors.New("a route needs slack, pagerduty, chat, webhook or email"))
+		k.wrong(at, "a route needs slack, pagerduty, chat, webhook or email")
 	}
 	if r.Mention != "" && r.Slack == "" {
-		errs = append(errs, errors.New("mention: only a route with slack can mention people"))
+		k.wrong(at.key("mention"), "mention: only a route with slack can mention people")
 	}
 	if r.When == "" {
 		r.When = "true"
 	}
-	program, err := compileCondition(env, r.When)
-	r.program = program
-	return errors.Join(append(errs, err)...)
+	r.program = k.condition(r.When, at.key("when"))
 }
 
 // Targets returns the channels of all routes that match, each once. A route whose

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -39,29 +37,26 @@ var targetNames = map[notify.Kind]*regexp.Regexp{
 	notify.Slack: slackName, notify.PagerDuty: targetName, notify.GoogleChat: targetName, notify.Webhook: targetName, notify.Email: emailAddress,
 }
 
-func (e *EscalateAfter) compile(env *cel.Env) error {
+func (e *EscalateAfter) compile(k *checker, at place) {
 	if *e == (EscalateAfter{}) {
-		return nil
+		return
 	}
-	var errs []error
 	if e.Unanswered < minUnanswered || e.Unanswered > maxUnanswered {
-		errs = append(errs, fmt.Errorf("unanswered: %s is not between %s and %s", e.Unanswered, minUnanswered, maxUnanswered))
+		k.wrong(at.key("unanswered"), "unanswered: %s is not between %s and %s", e.Unanswered, minUnanswered, maxUnanswered)
 	}
 	kind, name, _ := strings.Cut(e.To, ":")
 	form := targetNames[notify.Kind(kind)]
 	switch {
 	case e.To == "security":
 	case form == nil || !form.MatchString(name):
-		errs = append(errs, fmt.Errorf("to: %q is neither security nor a channel such as slack:#oncall or pagerduty:NAME", e.To))
+		k.wrong(at.key("to"), "to: %q is neither security nor a channel such as slack:#oncall or pagerduty:NAME", e.To)
 	default:
 		e.target = notify.Target{Kind: notify.Kind(kind), Name: name}
 	}
 	if e.When == "" {
 		e.When = "true"
 	}
-	program, err := compileCondition(env, e.When)
-	e.program = program
-	return errors.Join(append(errs, err)...)
+	e.program = k.condition(e.When, at.key("when"))
 }
 
 // Unanswered returns how long a page may be unanswered before another channel is notified,

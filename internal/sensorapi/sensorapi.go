@@ -27,6 +27,9 @@ const (
 	Library  Route = "library"  // mapped to be executed by another program: LD_PRELOAD, dlopen
 )
 
+// Routes are all of them.
+var Routes = []Route{Added, Modified, Volume, Memory, Deleted, Nested, Script, Loader, Library}
+
 // Bounds of a Detection; what is longer is cut by the sensor and refused by Raise.
 const (
 	MaxString = 4096    // bytes of any one string

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path"
@@ -85,6 +86,9 @@ func Load(path string) (Guards, error) {
 		d.KnownFields(true)
 		if err := d.Decode(&f); err != nil {
 			return Guards{}, fmt.Errorf("policy %q: %w", path, err)
+		}
+		if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+			return Guards{}, fmt.Errorf("policy %q: a second YAML document (after ---): a policy is one document", path)
 		}
 	}
 	if err := f.Guards.Complete(); err != nil {

@@ -84,15 +84,16 @@ resource "google_storage_bucket" "bucket" {
 }
 
 locals {
+  grant_titles = { creates = "creates its own keys", removes = "removes what has served", shares = "shares what it has looked up" }
   # Each right is about one bucket, and there about some prefixes.
   grants = merge([
-    for kind in ["creates", "removes"] : merge([
+    for kind in ["creates", "removes", "shares"] : merge([
       for bucket in ["cases", "work"] : {
         for who, a in var.access : "${who} ${kind} ${bucket}" => {
           member   = a.member
           bucket   = bucket
-          role     = kind == "creates" ? "roles/storage.objectCreator" : "roles/storage.objectUser"
-          title    = "${who} ${kind == "creates" ? "creates its own keys" : "removes what has served"}"
+          role     = kind == "removes" ? "roles/storage.objectUser" : "roles/storage.objectCreator"
+          title    = "${who} ${local.grant_titles[kind]}"
           prefixes = [for p in a[kind] : p if contains(local.passing, p) == (bucket == "work")]
         }
       }

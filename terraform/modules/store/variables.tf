@@ -60,12 +60,13 @@ variable "labels" {
 }
 
 variable "access" {
-  description = "Who may do what to which keys: by the function's name its member, the buckets that it may read (cases, work), to which prefixes that is bounded (none: it is not), and the prefixes that it may create, and also replace or remove."
+  description = "Who may do what to which keys: by the function's name its member, the buckets that it may read (cases, work), to which prefixes that is bounded (none: it is not), the prefixes that it may create, also as a cache for others (shares), and those that it may also replace or remove."
   type = map(object({
     member  = string
     reads   = optional(list(string), ["cases", "work"])
     only    = optional(list(string), [])
     creates = optional(list(string), [])
+    shares  = optional(list(string), [])
     removes = optional(list(string), [])
   }))
 }
