@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // directory is a Store on one machine. A key becomes a file of that path; a
@@ -107,6 +108,21 @@ func (d directory) Read(_ context.Context, key string) ([]byte, error) {
 		return nil, fmt.Errorf("read %q: %w", key, err)
 	}
 	return body, nil
+}
+
+func (d directory) Created(_ context.Context, key string) (time.Time, error) {
+	name, err := d.file(key)
+	if err != nil {
+		return time.Time{}, err
+	}
+	info, err := os.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, ErrNotExist
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("attributes of %q: %w", key, err)
+	}
+	return info.ModTime(), nil
 }
 
 func (d directory) List(_ context.Context, prefix string) ([]string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 )
 
 // mutablePrefixes have the keys that are removed once they have served. All others are
@@ -29,6 +30,10 @@ func (s split) Create(ctx context.Context, key string, body []byte) error {
 }
 
 func (s split) Read(ctx context.Context, key string) ([]byte, error) { return s.of(key).Read(ctx, key) }
+
+func (s split) Created(ctx context.Context, key string) (time.Time, error) {
+	return s.of(key).Created(ctx, key)
+}
 
 func (s split) List(ctx context.Context, prefix string) ([]string, error) {
 	return s.of(prefix).List(ctx, prefix)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/gcsblob" // gs://
@@ -29,6 +30,8 @@ type Store interface {
 	Create(ctx context.Context, key string, body []byte) error
 	// Read returns a key's value, or ErrNotExist.
 	Read(ctx context.Context, key string) ([]byte, error)
+	// Created returns when a key was created by the store's own clock, or ErrNotExist.
+	Created(ctx context.Context, key string) (time.Time, error)
 	// List returns the keys with a prefix, in order.
 	List(ctx context.Context, prefix string) ([]string, error)
 	// Delete removes a key of a derived index; an absent one is not an error.
@@ -100,6 +103,20 @@ func (s bucket) Read(ctx context.Context, key string) ([]byte, error) {
 		return nil, fmt.Errorf("read %q: %w", key, err)
 	}
 	return body, nil
+}
+
+func (s bucket) Created(ctx context.Context, key string) (time.Time, error) {
+	a, err := s.b.Attributes(ctx, key)
+	if gcerrors.Code(err) == gcerrors.NotFound && !s.denied(err) {
+		return time.Time{}, ErrNotExist
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("attributes of %q: %w", key, err)
+	}
+	if a.CreateTime.IsZero() { // not every driver has it, and no key is changed
+		return a.ModTime, nil
+	}
+	return a.CreateTime, nil
 }
 
 func (s bucket) List(ctx context.Context, prefix string) ([]string, error) {

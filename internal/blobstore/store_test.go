@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"net/http"
 
@@ -169,6 +170,12 @@ func TestStoreContract(t *testing.T) {
 			if err := s.Create(ctx, key, []byte(key)); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if _, err := s.Created(ctx, "absent"); !errors.Is(err, blobstore.ErrNotExist) {
+			t.Errorf("creation of an absent key: %v", err)
+		}
+		if at, err := s.Created(ctx, "events/a/1"); err != nil || time.Since(at).Abs() > time.Minute {
+			t.Errorf("created at %s, %v", at, err)
 		}
 		for prefix, want := range map[string]string{
 			"events/a": "events/a/0 events/a/1 events/ab/0", "events/a/": "events/a/0 events/a/1", "": "clicks/a/x events/a/0 events/a/1 events/ab/0", "none/": "",

@@ -226,6 +226,8 @@ type plainStore struct {
 	keys   []string       // sorted
 	made   map[string]int // wakes, by key
 	fired  map[string]int // those that were answered
+
+	created map[string]time.Time
 	now    func() time.Time
 	early  []string // that were answered before their time
 }
@@ -237,7 +239,7 @@ func (s *plainStore) Create(_ context.Context, key string, body []byte) error {
 	if taken {
 		return blobstore.ErrExists
 	}
-	s.keys, s.values[key] = slices.Insert(s.keys, i, key), slices.Clone(body)
+	s.keys, s.values[key], s.created[key] = slices.Insert(s.keys, i, key), slices.Clone(body), s.now()
 	if strings.HasPrefix(key, "wakes/") {
 		s.made[key]++
 	}
@@ -252,6 +254,16 @@ func (s *plainStore) Read(_ context.Context, key string) ([]byte, error) {
 		return nil, blobstore.ErrNotExist
 	}
 	return body, nil
+}
+
+func (s *plainStore) Created(_ context.Context, key string) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.created[key]
+	if !ok {
+		return at, blobstore.ErrNotExist
+	}
+	return at, nil
 }
 
 func (s *plainStore) List(_ context.Context, prefix string) (out []string, _ error) {
@@ -269,6 +281,7 @@ func (s *plainStore) Delete(_ context.Context, key string) error {
 	if i, ok := slices.BinarySearch(s.keys, key); ok {
 		s.keys = slices.Delete(s.keys, i, i+1)
 		delete(s.values, key)
+		delete(s.created, key)
 		if strings.HasPrefix(key, "wakes/") {
 			s.fired[key]++
 			if strings.Split(key, "/")[1] > s.now().UTC().Format("2006-01-02T15:04:05") {
@@ -393,7 +406,7 @@ func newYear(t *testing.T, def *workflowlang.Definition, rules *policy.Policy, r
 	t.Helper()
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	d := &dice{seed: r.Uint64(), calm: r.IntN(4) == 0, n: map[string]uint64{}}
-	plain := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}}
+	plain := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}, created: map[string]time.Time{}}
 	y := &year{t: t, r: r, dice: d, def: def, now: start, end: start.AddDate(1, 0, 0), policy: rules, plain: plain, alone: r.IntN(3) == 0,
 		store: &flakyStore{Store: plain, dice: d, rate: 0.01}, acts: map[string]cases.Outcome{}, holds: map[string]bool{},
 		late: map[string]time.Time{}, moves: map[string]bool{}, waiting: map[string]bool{}, reminded: map[string]bool{}}

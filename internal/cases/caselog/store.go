@@ -436,6 +436,27 @@ func (f *Log) load(ctx context.Context, keys []string) error {
 		}
 	}
 	f.events = append(f.events, events...)
+	return f.boundLease(ctx)
+}
+
+// maxSkew is how far the clocks of two instances may be apart without being noticed.
+const maxSkew = time.Minute
+
+// boundLease ends a lease by the store's clock that was taken by an instance whose own is
+// ahead: when that instance dies, the case is not held for as long as its clock was wrong.
+func (f *Log) boundLease(ctx context.Context) error {
+	if len(f.events) == 0 {
+		return nil
+	}
+	last := &f.events[len(f.events)-1]
+	if last.Until.Sub(f.store.Clock()) <= f.store.Lease+maxSkew {
+		return nil
+	}
+	created, err := f.store.Objects.Created(ctx, eventKey(f.ID, last.N))
+	if err != nil {
+		return err
+	}
+	last.Until = created.Add(f.store.Lease)
 	return nil
 }
 

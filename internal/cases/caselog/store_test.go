@@ -56,6 +56,30 @@ func TestAppendIsWonByOne(t *testing.T) {
 	})
 }
 
+// TestLeaseOfAnInstanceWhoseClockIsAheadEndsByTheStoresClock: one that is two hours ahead
+// and dies holds a case for as long as any other.
+func TestLeaseOfAnInstanceWhoseClockIsAheadEndsByTheStoresClock(t *testing.T) {
+	blobstoretest.Each(t, func(t *testing.T, s blobstore.Store) {
+		ahead, right := time.Now().Add(2*time.Hour), time.Now()
+		a, err := newLog(t, s, &ahead).Read(t.Context(), "c1", "a")
+		if err == nil {
+			_, err = a.Append(t.Context(), "x", 1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := newLog(t, s, &right)
+		b, err := store.Read(t.Context(), "c1", "b")
+		if err != nil || !b.LeasedByOther() {
+			t.Fatalf("while the lease lasts: held by another %v, %v", err == nil && b.LeasedByOther(), err)
+		}
+		right = right.Add(store.Lease + time.Second)
+		if b.LeasedByOther() {
+			t.Errorf("held until %s, and it is %s", b.LeasedUntil(), right)
+		}
+	})
+}
+
 // lostAnswer applies a create and loses the answer.
 type lostAnswer struct {
 	blobstore.Store
