@@ -314,6 +314,7 @@ type Outcome struct {
 	RestartsAt  time.Time `json:"restartsAt,omitzero"`   // of a freeze: when the kubelet is likely to restart the container
 	Workload    string    `json:"workload,omitempty"`    // of a freeze: what owned the pod, by whose count it is ready
 	RetryAt     time.Time `json:"later,omitzero"`        // not done yet; to be retried from then on
+	OverBudget  bool      `json:"overBudget,omitempty"`  // the hour's containments are spent
 	Unknown     bool      `json:"unknown,omitempty"`     // it was given up: it may or may not have taken effect
 	Confirmed   bool      `json:"confirmed,omitempty"`   // the sensor of the pod's own node confirmed the container
 	Items       []Item    `json:"items,omitempty"`       // of evidence
@@ -630,6 +631,17 @@ func (c Case) Pending() bool {
 	return slices.ContainsFunc(c.Claims, func(k Claim) bool {
 		return undoOf[k.Action] != "" && k.Unresolved() && !c.undone(&k)
 	})
+}
+
+// OverBudget returns the outcome of a containment that is put off because the hour's budget
+// is spent, or nil.
+func (c Case) OverBudget() *Outcome {
+	for _, action := range Containments {
+		if k := c.Claim(action); c.Closed == nil && k != nil && k.Outcome != nil && k.Outcome.OverBudget && !k.Outcome.RetryAt.IsZero() {
+			return k.Outcome
+		}
+	}
+	return nil
 }
 
 // PodRemoved reports whether we have removed the pod.

@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/blobstore"
+	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/contain/cluster"
@@ -202,38 +204,75 @@ func (t task) clicked(what string) bool {
 	})
 }
 
-// overBudget wins slots of the hour for the pod, the same ones again for the same
-// pod, or returns which budget is spent. workload is "" where it is not known.
+// overBudget wins slots of the hour for the pod, the same ones again for the same pod, or
+// returns which budget is spent. workload is "" where it is not known.
 func (t task) overBudget(ctx context.Context, workload string) (string, error) {
-	hour := t.Now().UTC().Format("2006-01-02T15")
+	f, hour := t.kase.Decided.Finding, t.Now().UTC().Format("2006-01-02T15")
 	who := cmp.Or(t.claim.PodUID, t.claim.ContainerID) // two cases of one pod are one
-	if workload != "" {
-		sum := sha256.Sum256([]byte(workload))
-		ok, err := t.slot(ctx, fmt.Sprintf("budgets/workload/%s/%x", hour, sum[:8]), t.Guards.MaxPerWorkloadPerHour, who)
-		if err != nil || !ok {
-			return fmt.Sprintf("%d pods of %s were contained in this hour already (guards.max_per_workload_per_hour)", t.Guards.MaxPerWorkloadPerHour, workload), err
+	place := strings.Join([]string{f.Project, f.Location, f.Cluster}, "/")
+	for _, b := range []struct {
+		name, of string // of: what the budget is of; "": it is not known
+		size     guards.Budget
+		spent    string
+	}{
+		{"workload", workload, t.Guards.MaxPerWorkloadPerHour, fmt.Sprintf("pods of %s (guards.max_per_workload_per_hour)", workload)},
+		{"cluster", place, t.Guards.MaxContainmentsPerHour, "pods of the cluster (guards.max_containments_per_hour)"},
+		{"all", "all clusters", t.Guards.MaxAllClustersPerHour, "pods of all clusters (guards.max_all_clusters_per_hour)"},
+	} {
+		if b.of == "" {
+			continue
 		}
-	}
-	ok, err := t.slot(ctx, "budgets/hour/"+hour, t.Guards.MaxContainmentsPerHour, who)
-	if err != nil || !ok {
-		return fmt.Sprintf("%d containments in this hour already (guards.max_containments_per_hour)", t.Guards.MaxContainmentsPerHour), err
+		sum := sha256.Sum256([]byte(b.of))
+		ok, err := t.winSlot(ctx, fmt.Sprintf("budgets/%s/%s/%x", b.name, hour, sum[:8]), b.size, who)
+		if err != nil {
+			return "", err
+		}
+		if !ok {
+			return fmt.Sprintf("%d %s were contained in this hour already%s", b.size, b.spent, t.reserveNote(b.size)), nil
+		}
 	}
 	return "", nil
 }
 
+// winSlot wins one of a budget's slots. The last are kept for what is certain, so that
+// decoys, which anybody can make run, do not spend the whole hour.
+func (t task) winSlot(ctx context.Context, prefix string, budget guards.Budget, who string) (bool, error) {
+	kept := budget.Reserve()
+	ok, err := t.slot(ctx, prefix, 0, int(budget)-kept, who)
+	if err != nil || ok || !t.certain() {
+		return ok, err
+	}
+	return t.slot(ctx, prefix, int(budget)-kept, kept, who)
+}
+
+// certain reports whether the containment may use what is kept back: an indicator source
+// knows the program to be malicious, and it is none of our own harmless ones, which anybody
+// can copy; or a person contains.
+func (t task) certain() bool {
+	_, harmless := canary.Known()[t.kase.Decided.Finding.Process.SHA256]
+	return t.kase.ContainClick() != "" || t.kase.Decided.Verdict.Level == cases.Malicious && !harmless
+}
+
+func (t task) reserveNote(budget guards.Budget) string {
+	if kept := budget.Reserve(); kept > 0 && !t.certain() {
+		return fmt.Sprintf(", but for %d that are kept for known malware", kept)
+	}
+	return ""
+}
+
 // nextHour is what becomes of an action whose budget is spent: it is not forgotten.
 func (t task) nextHour(why string) cases.Outcome {
-	t.acted.RetryAt = t.Now().UTC().Truncate(time.Hour).Add(time.Hour + time.Second)
+	t.acted.RetryAt, t.acted.OverBudget = t.Now().UTC().Truncate(time.Hour).Add(time.Hour+time.Second), true
 	return t.failed("refused: " + why)
 }
 
-// slot creates a free one of a budget's keys; a key that is who's already will do. Each looks
-// from a place of its own on, so that a large budget is not searched from its start.
-func (t task) slot(ctx context.Context, prefix string, budget guards.Budget, who string) (bool, error) {
+// slot creates a free one of n keys from first on; a key that is who's already will do. Each
+// looks from a place of its own on, so that a large budget is not searched from its start.
+func (t task) slot(ctx context.Context, prefix string, first, n int, who string) (bool, error) {
 	sum := sha256.Sum256([]byte(who))
-	from, n := int(binary.BigEndian.Uint32(sum[:])), int(budget)
+	from := int(binary.BigEndian.Uint32(sum[:]))
 	for i := range n {
-		key := fmt.Sprintf("%s/%d", prefix, (from+i)%n)
+		key := fmt.Sprintf("%s/%d", prefix, first+(from+i)%n)
 		err := t.Log.Objects.Create(ctx, key, []byte(who))
 		if err == nil {
 			return true, nil

@@ -267,7 +267,7 @@ func budgets(t *testing.T, w *world) {
 	pods := w.Deploy(testcluster.Deployment(ns, "web", "node-1", 4))
 	other := w.Deploy(testcluster.Deployment(ns, "other", "node-1", 4))
 	g := usualGuards()
-	g.MaxContainmentsPerHour, g.MaxPerWorkloadPerHour, g.MinHealthyReplicas = 3, 2, "0"
+	g.MaxContainmentsPerHour, g.MaxPerWorkloadPerHour, g.MinHealthyReplicas = 4, 2, "0" // one of the four is kept
 	c := w.container(g)
 	now := time.Now().Add(48 * time.Hour) // an hour in which no other test has contained anything
 	c.Now = func() time.Time { return now }

@@ -269,7 +269,8 @@ func (s *site) guarded(ctx context.Context) (string, error) {
 	}
 	why, err := s.overBudget(ctx, workload)
 	if err == nil && why != "" {
-		s.acted.RetryAt = s.nextHour(why).RetryAt
+		spent := s.nextHour(why)
+		s.acted.RetryAt, s.acted.OverBudget = spent.RetryAt, spent.OverBudget
 		err = s.notFrozenAfterAll(ctx, p)
 	}
 	return why, err

@@ -151,7 +151,7 @@ func (w *world) orders(action string) (n int) {
 
 // guards that let the tests' own number of containments pass.
 func usualGuards() guards.Guards {
-	return guards.Guards{Namespaces: []string{"kube-system"}, MaxContainmentsPerHour: 10_000, MaxPerWorkloadPerHour: 1000, MinHealthyReplicas: "50%"}
+	return guards.Guards{Namespaces: []string{"kube-system"}, MaxContainmentsPerHour: 10_000, MaxAllClustersPerHour: 10_000, MaxPerWorkloadPerHour: 1000, MinHealthyReplicas: "50%"}
 }
 
 func (w *world) container(g guards.Guards) *contain.Executor {

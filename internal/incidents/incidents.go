@@ -46,7 +46,19 @@ type Reminded struct {
 	cases.Reminded
 	Level   cases.Level `json:"level,omitempty"`  // of which people were notified
 	Through time.Time   `json:"through,omitzero"` // decisions until then were reminded of
+	// OverBudget: people were notified that the hour's containments are spent.
+	OverBudget bool `json:"overBudget,omitempty"`
 }
+
+// Reason is why people are notified again.
+type Reason string
+
+// Reasons.
+const (
+	Worse      Reason = "worse"       // the verdict is worse than the one they were notified of
+	Pending    Reason = "pending"     // an approval is pending
+	OverBudget Reason = "over budget" // something is not contained, because the hour's budget is spent
+)
 
 // Sighting is a decision that a busy case has not recorded yet: people are notified of it all
 // the same.
@@ -73,13 +85,15 @@ type Incident struct {
 	// FirstPaged is when people were first notified in this round.
 	FirstPaged time.Time `json:"firstPaged,omitzero"`
 	// Escalated: another channel was notified, as no person had answered.
-	Escalated bool          `json:"escalated,omitempty"`
-	Told      cases.Level   `json:"told,omitempty"`  // the worst verdict of which people were notified
-	Shown     Shown         `json:"shown"`           // what the messages show
-	Round     int           `json:"round,omitempty"` // times that it was resolved
-	Reminded  time.Time     `json:"reminded,omitzero"`
-	Queued    *cases.Queued `json:"queued,omitempty"`
-	Clicks    []cases.Click `json:"clicks,omitempty"`
+	Escalated bool        `json:"escalated,omitempty"`
+	Told      cases.Level `json:"told,omitempty"`  // the worst verdict of which people were notified
+	Shown     Shown       `json:"shown"`           // what the messages show
+	Round     int         `json:"round,omitempty"` // times that it was resolved
+	Reminded  time.Time   `json:"reminded,omitzero"`
+	// OverBudgetTold: people were notified in this round that the budget is spent.
+	OverBudgetTold bool          `json:"overBudgetTold,omitempty"`
+	Queued         *cases.Queued `json:"queued,omitempty"`
+	Clicks         []cases.Click `json:"clicks,omitempty"`
 
 	FirstCase string          `json:"firstCase,omitempty"`
 	Handled   map[string]bool `json:"handled,omitempty"` // clicks that events mention
@@ -139,6 +153,7 @@ func (i *Incident) add(e caselog.Event) error {
 		if b.Through.After(i.Reminded) {
 			i.Reminded = b.Through
 		}
+		i.OverBudgetTold = i.OverBudgetTold || b.OverBudget
 		return err
 	case cases.KindClicked:
 		var b cases.Click
@@ -155,6 +170,7 @@ func (i *Incident) add(e caselog.Event) error {
 		i.Round++
 		i.Queued = nil
 		i.Paged, i.Told, i.FirstPaged, i.Escalated, i.Began = nil, "", time.Time{}, false, e.At
+		i.OverBudgetTold = false
 	}
 	return nil
 }
@@ -318,6 +334,22 @@ func (i Incident) ReminderDue(now time.Time, after time.Duration) (through time.
 		}
 	}
 	return through
+}
+
+// OverBudget returns the case that is not contained because the budget is spent, or nil.
+func (i Incident) OverBudget() *cases.Case {
+	for n := range i.Cases {
+		if i.Cases[n].OverBudget() != nil {
+			return &i.Cases[n]
+		}
+	}
+	return nil
+}
+
+// OverBudgetDue reports whether people are to be notified that something is not contained
+// because the budget is spent: once in a round.
+func (i Incident) OverBudgetDue() bool {
+	return i.Paged != nil && i.Paged.Error == "" && !i.OverBudgetTold && i.OverBudget() != nil
 }
 
 // Answered reports whether a person has clicked on anything in this round. It begins before

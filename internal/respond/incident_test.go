@@ -566,7 +566,7 @@ func (s countingStore) List(ctx context.Context, prefix string) ([]string, error
 }
 
 func TestReadingIsAConstantNumberOfOperations(t *testing.T) {
-	store := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}, now: time.Now}
+	store := &plainStore{values: map[string][]byte{}, made: map[string]int{}, fired: map[string]int{}, created: map[string]time.Time{}, now: time.Now}
 	w := newWorld(t, store)
 	w.yaml = pageOnly
 	r := w.process()

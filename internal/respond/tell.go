@@ -23,7 +23,7 @@ type Notifier interface {
 	Edit(ctx context.Context, i incidents.Incident) (cases.Paged, error)
 	// Remind notifies people again: that an approval is pending, or that the verdict is
 	// worse than the page said.
-	Remind(ctx context.Context, i incidents.Incident, worse bool) (timestamp string, err error)
+	Remind(ctx context.Context, i incidents.Incident, why incidents.Reason) (timestamp string, err error)
 	// Escalate notifies one channel more, as nobody has answered; a zero target is the
 	// security channel.
 	Escalate(ctx context.Context, i incidents.Incident, to notify.Target) (cases.Paged, error)
@@ -71,6 +71,8 @@ func planNotices(i incidents.Incident, now time.Time, digest string) []notice {
 		return []notice{{"page", post}}
 	case i.WorseDue():
 		return []notice{{"notify that it is worse", remindWorse}}
+	case i.OverBudgetDue():
+		return []notice{{"notify that the budget is spent", remindOverBudget}}
 	case !i.ReminderDue(now, remindAfter).IsZero():
 		return []notice{{"remind of the approval", remindPending}}
 	}
@@ -443,16 +445,20 @@ func remindWorse(ctx context.Context, t *telling, i incidents.Incident) error {
 	if err := t.wakeForReminder(ctx, i); err != nil { // what was decided later is waited for anew
 		return err
 	}
-	return t.remind(ctx, i, incidents.Reminded{Reminded: cases.Reminded{Worse: true}, Level: i.Level()})
+	return t.remind(ctx, i, incidents.Worse, incidents.Reminded{Reminded: cases.Reminded{Worse: true}, Level: i.Level()})
+}
+
+func remindOverBudget(ctx context.Context, t *telling, i incidents.Incident) error {
+	return t.remind(ctx, i, incidents.OverBudget, incidents.Reminded{OverBudget: true})
 }
 
 func remindPending(ctx context.Context, t *telling, i incidents.Incident) error {
-	return t.remind(ctx, i, incidents.Reminded{Through: i.ReminderDue(t.Now(), remindAfter)})
+	return t.remind(ctx, i, incidents.Pending, incidents.Reminded{Through: i.ReminderDue(t.Now(), remindAfter)})
 }
 
 // remind notifies people once more. It never acts.
-func (t *telling) remind(ctx context.Context, i incidents.Incident, b incidents.Reminded) error {
-	timestamp, err := t.Notifier.Remind(ctx, i, b.Worse)
+func (t *telling) remind(ctx context.Context, i incidents.Incident, why incidents.Reason, b incidents.Reminded) error {
+	timestamp, err := t.Notifier.Remind(ctx, i, why)
 	text, again := final(err)
 	if again != nil {
 		return again

@@ -228,8 +228,8 @@ type plainStore struct {
 	fired  map[string]int // those that were answered
 
 	created map[string]time.Time
-	now    func() time.Time
-	early  []string // that were answered before their time
+	now     func() time.Time
+	early   []string // that were answered before their time
 }
 
 func (s *plainStore) Create(_ context.Context, key string, body []byte) error {
@@ -497,11 +497,11 @@ func (p *yearPager) Edit(_ context.Context, i incidents.Incident) (cases.Paged, 
 	paged.Digest = p.Digest(i)
 	return paged, nil
 }
-func (p *yearPager) Remind(_ context.Context, i incidents.Incident, worse bool) (string, error) {
+func (p *yearPager) Remind(_ context.Context, i incidents.Incident, why incidents.Reason) (string, error) {
 	if p.life.dead.Load() || p.dice.chance("remind", 0.1) {
 		return "", errors.New("slack does not answer")
 	}
-	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), worse)] = true // Slack's messages show it: it is posted once
+	p.reminded[fmt.Sprint(i.ID, i.Lead().ID, i.Lead().DecisionN(), why == incidents.Worse)] = true // Slack's messages show it: it is posted once
 	return "2", nil
 }
 func (p *yearPager) Escalate(_ context.Context, i incidents.Incident, _ notify.Target) (cases.Paged, error) {

@@ -145,19 +145,22 @@ func caseList(i incidents.Incident, link func(caseID string) string) notify.Sect
 	return s
 }
 
-// IncidentReminder returns the update that notifies people again: that an approval is
-// pending, or that the severity was raised. It is one for each level or decision.
-func IncidentReminder(i incidents.Incident, worse bool, now time.Time) notify.Update {
-	if worse {
-		lead := i.Lead()
-		return notify.Update{Key: "worse: " + string(i.Level()) + " in " + lead.ID, Text: "Severity raised since the page: " + IncidentHeadline(i), Broadcast: true}
+// IncidentReminder returns the update that notifies people again. It is one for each level,
+// decision or round.
+func IncidentReminder(i incidents.Incident, why incidents.Reason, now time.Time) notify.Update {
+	switch c := i.OverBudget(); {
+	case why == incidents.Worse:
+		return notify.Update{Key: "worse: " + string(i.Level()) + " in " + i.Lead().ID, Text: "Severity raised since the page: " + IncidentHeadline(i), Broadcast: true}
+	case why == incidents.OverBudget && c != nil:
+		return notify.Update{Key: fmt.Sprintf("over budget in round %d", i.Round), Text: fmt.Sprintf("NOT CONTAINED until %s: %s: %s",
+			stamp(c.OverBudget().RetryAt), IncidentHeadline(i), c.OverBudget().Error), Broadcast: true}
 	}
 	for _, c := range i.Cases {
 		if c.Asking() && c.DecidedAt().After(i.Reminded) {
-			return Reminder(c, false, now)
+			return Reminder(c, now)
 		}
 	}
-	return Reminder(i.Lead(), false, now)
+	return Reminder(i.Lead(), now)
 }
 
 // Unanswered returns the update that says that nobody has answered the page.

@@ -291,13 +291,10 @@ func updates(c cases.Case) []notify.Update {
 // maxUpdates bounds a thread.
 const maxUpdates = 50
 
-// Reminder returns the update that notifies people again: that an approval is pending, or
-// that the severity was raised since the page. It is one for each decision.
-func Reminder(c cases.Case, worse bool, now time.Time) notify.Update {
+// Reminder returns the update that notifies people again that an approval is pending. It is
+// one for each decision.
+func Reminder(c cases.Case, now time.Time) notify.Update {
 	of := c.DecidedAt().UTC().Format(time.RFC3339Nano)
-	if worse {
-		return notify.Update{Key: "warning of the decision of " + of, Text: "Severity raised since the page: " + Headline(c), Broadcast: true}
-	}
 	pending := now.Sub(c.DecidedAt()).Round(time.Minute)
 	return notify.Update{Key: "reminder of the decision of " + of, Text: fmt.Sprintf("Approval pending for %s: %s", pending, Headline(c)), Broadcast: true}
 }

@@ -264,9 +264,9 @@ func withDeliveries(i incidents.Incident) incidents.Incident {
 
 // Remind notifies every channel that has the message once more: that an approval is
 // pending, or that the severity was raised. Where none has it, the page is sent.
-func (p *Pager) Remind(ctx context.Context, i incidents.Incident, worse bool) (string, error) {
+func (p *Pager) Remind(ctx context.Context, i incidents.Incident, why incidents.Reason) (string, error) {
 	m := casetext.IncidentMessage(i, p.Link)
-	u := casetext.IncidentReminder(i, worse, p.now())
+	u := casetext.IncidentReminder(i, why, p.now())
 	deliveries := p.Planned(withDeliveries(i))
 	p.each(ctx, deliveries, func(ctx context.Context, ch notify.Channel, d *cases.Delivery) error {
 		m := m

@@ -308,11 +308,11 @@ func TestPageOfAnEarlierVersionIsEdited(t *testing.T) {
 func TestReminderNotifiesOrPagesWhereThereIsNoMessage(t *testing.T) {
 	w := newWorld(nil)
 	c := sample("waiting")
-	if _, err := w.Remind(t.Context(), c, false); err != nil || !strings.HasPrefix(w.calls("security"), "post") {
+	if _, err := w.Remind(t.Context(), c, incidents.Pending); err != nil || !strings.HasPrefix(w.calls("security"), "post") {
 		t.Errorf("without a page: calls %q, %v", w.calls("security"), err)
 	}
 	c.Paged = &cases.Paged{Deliveries: []cases.Delivery{{Target: "slack:security", ID: "1"}}}
-	if _, err := w.Remind(t.Context(), c, true); err != nil || !strings.Contains(w.calls("security"), "thread worse: ") {
+	if _, err := w.Remind(t.Context(), c, incidents.Worse); err != nil || !strings.Contains(w.calls("security"), "thread worse: ") {
 		t.Errorf("with one: calls %q, %v", w.calls("security"), err)
 	}
 }

@@ -418,7 +418,7 @@ func TestBroadcastUpdateIsSentOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := casetext.Reminder(sample("waiting"), false, samplecases.At.Add(time.Hour))
+	u := casetext.Reminder(sample("waiting"), samplecases.At.Add(time.Hour))
 	for range 2 {
 		if err := ch.Thread(t.Context(), ref, m, u); err != nil {
 			t.Fatal(err)

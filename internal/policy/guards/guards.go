@@ -27,8 +27,10 @@ type Guards struct {
 	// Namespaces whose pods are never contained; * stands for any characters.
 	// Default: kube-system, gke-*, gmp-*, contraband.
 	Namespaces []string `yaml:"namespaces"`
-	// MaxContainmentsPerHour over all cases and clusters. Default: 5.
+	// MaxContainmentsPerHour of the pods of one cluster. Default: 5.
 	MaxContainmentsPerHour Budget `yaml:"max_containments_per_hour"`
+	// MaxAllClustersPerHour of the pods of all clusters. Default: 50.
+	MaxAllClustersPerHour Budget `yaml:"max_all_clusters_per_hour"`
 	// MaxPerWorkloadPerHour of the pods of one owner. Default: 2.
 	MaxPerWorkloadPerHour Budget `yaml:"max_per_workload_per_hour"`
 	// MinHealthyReplicas is what a containment leaves of the owner's ready
@@ -48,6 +50,15 @@ type Guards struct {
 // Budget is a number of containments, at least 1; 0: the default. A file that says 0 is
 // refused: its author wants none, and would get the default.
 type Budget int
+
+// Reserve returns how many of a budget are kept for programs that are known to be malicious:
+// a fifth, rounded up, of three or more.
+func (b Budget) Reserve() int {
+	if b < 3 {
+		return 0
+	}
+	return int(b+4) / 5
+}
 
 // UnmarshalYAML reads a Budget.
 func (b *Budget) UnmarshalYAML(n *yaml.Node) error {
@@ -102,6 +113,9 @@ func (g *Guards) Complete() error {
 	var errs []error
 	if g.MaxContainmentsPerHour == 0 {
 		g.MaxContainmentsPerHour = 5
+	}
+	if g.MaxAllClustersPerHour == 0 {
+		g.MaxAllClustersPerHour = 50
 	}
 	if g.MaxPerWorkloadPerHour == 0 {
 		g.MaxPerWorkloadPerHour = 2
