@@ -28,6 +28,7 @@ import (
 	"github.com/contraband-dev/contraband/functions/raise"
 	respondfunc "github.com/contraband-dev/contraband/functions/respond"
 	"github.com/contraband-dev/contraband/functions/sweep"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	fakescc "github.com/contraband-dev/contraband/internal/fake/scc"
 	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
 	"github.com/contraband-dev/contraband/internal/finding"
@@ -253,8 +254,13 @@ func TestWhatCanNeverBeReadIsParked(t *testing.T) {
 			t.Errorf("%s: %v, want it acknowledged", name, err)
 		}
 		all := srv.Messages()
-		if len(all) != before+1 || !strings.HasSuffix(all[before].Topic, "/dead-letters") || all[before].Attributes["reason"] == "" {
-			t.Errorf("%s: not parked with its reason", name)
+		if len(all) != before+1 || !strings.HasSuffix(all[before].Topic, "/dead-letters") {
+			t.Fatalf("%s: not parked", name)
+		}
+		m := all[before]
+		l := deadletter.Decode(m.ID, m.Data, m.Attributes, m.PublishTime)
+		if l.Reason == "" || !strings.HasPrefix(l.Topic, "projects/p/topics/") || time.Since(l.At) > time.Minute || name == "a detection" && l.Cluster == "" {
+			t.Errorf("%s: parked as %+v", name, l)
 		}
 	}
 	if o := outcomes["7"]; len(o) != 1 || o[0].DeadLettered == "" {

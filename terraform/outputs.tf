@@ -29,8 +29,8 @@ output "findings_topic" {
 }
 
 output "dead_letters" {
-  description = "How to read what could not be handled."
-  value       = "gcloud pubsub subscriptions pull ${module.pipeline.dead_letter_subscription} --project ${var.project_id} --limit 10"
+  description = "The command that lists what could not be handled; `replay` in place of `list` publishes it again."
+  value       = "contraband deadletter list --project ${var.project_id} --subscription ${module.pipeline.dead_letter_subscription}"
 }
 
 output "members" {

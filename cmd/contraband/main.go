@@ -6,6 +6,7 @@
 //	contraband canary    run a harmless program and measure the time to the page
 //	contraband replay    publish recorded notifications
 //	contraband case      list cases, show one, and act on it
+//	contraband deadletter list messages that were given up on, and publish them again
 //	contraband policy    check a policy file
 //	contraband page      preview a page and who receives it
 //	contraband sensor    watch a node and publish to Pub/Sub, as the DaemonSet does
@@ -78,7 +79,7 @@ running or the casebook cannot be reached, 5 refused.`,
 		},
 	}
 	root.PersistentFlags().BoolVarP(&verbose, "verbose", "v", false, "log more")
-	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), exceptionsCommand(),
+	root.AddCommand(upCommand(), demoCommand(), canaryCommand(), replayCommand(), caseCommand(), exceptionsCommand(), deadLetterCommand(),
 		policyCommand(), pageCommand(), doctorCommand(), packageCommand(), versionCommand(), sensorproc.Command())
 	// Flags are wrapped to the width of a terminal.
 	root.SetUsageTemplate(strings.NewReplacer("Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 ",

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/api/option"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/retry"
@@ -112,13 +113,14 @@ func (r *Raiser) Close() error {
 func (r *Raiser) Raise(ctx context.Context, e cloudevents.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, cases.FunctionTimeout)
 	defer cancel()
+	topic := funcserver.TopicOf(e)
 	m, err := funcserver.ReadMessage(e)
-	if err != nil {
-		return funcserver.Safe(r.Park(ctx, e.Data(), err)) // no repetition makes it readable
+	if err != nil { // no repetition makes it readable
+		return funcserver.Safe(r.Park(ctx, deadletter.Letter{Topic: topic, Cluster: r.cfg.Clusters[topic], Reason: err.Error(), Data: e.Data()}))
 	}
-	err = r.raise(ctx, funcserver.TopicOf(e), m)
+	err = r.raise(ctx, topic, m)
 	if retry.IsRefused(err) {
-		return funcserver.Safe(r.Park(ctx, m.Data, err))
+		return funcserver.Safe(r.Park(ctx, deadletter.Letter{Topic: topic, Cluster: r.cfg.Clusters[topic], Reason: err.Error(), Data: m.Data, Attributes: m.Attributes}))
 	}
 	return funcserver.Safe(err)
 }
@@ -181,10 +183,10 @@ func (c Config) place(topic string) (finding.Place, error) {
 
 // Park puts what can never succeed where people find it, and only then lets it
 // be acknowledged.
-func (r *Raiser) Park(ctx context.Context, data []byte, why error) error {
-	reason := why.Error()
-	slog.Error("dead letter", "reason", reason, "bytes", len(data))
-	_, err := r.dead.Publish(ctx, &pubsub.Message{Data: data, Attributes: map[string]string{"reason": strings.ToValidUTF8(reason[:min(len(reason), 1000)], "")}}).Get(ctx)
+func (r *Raiser) Park(ctx context.Context, l deadletter.Letter) error {
+	l.At = time.Now()
+	slog.Error("dead letter", "reason", l.Reason, "kind", l.Kind, "topic", l.Topic, "cluster", l.Cluster, "bytes", len(l.Data))
+	_, err := r.dead.Publish(ctx, &pubsub.Message{Data: l.Data, Attributes: l.Encode()}).Get(ctx)
 	if err != nil {
 		return fmt.Errorf("dead letter: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/respond"
@@ -23,7 +24,7 @@ func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 	defer cancel()
 	m, err := funcserver.ReadMessage(e)
 	if err != nil {
-		return funcserver.Safe(s.Findings.Park(ctx, e.Data(), err))
+		return funcserver.Safe(s.Findings.Park(ctx, deadletter.Letter{Topic: funcserver.TopicOf(e), Reason: err.Error(), Data: e.Data()}))
 	}
 	if err := s.keep(ctx, m.Data); err != nil {
 		return funcserver.Safe(err)
@@ -34,7 +35,8 @@ func (s *Suite) Respond(ctx context.Context, e cloudevents.Event) error {
 		return nil
 	}
 	if err != nil { // malformed: redelivery would not help
-		if parked := s.Findings.Park(ctx, m.Data, err); parked != nil {
+		letter := deadletter.Letter{Topic: funcserver.TopicOf(e), Reason: err.Error(), Data: m.Data, Attributes: m.Attributes}
+		if parked := s.Findings.Park(ctx, letter); parked != nil {
 			return funcserver.Safe(parked)
 		}
 		s.observe(m.MessageID, []respond.Result{{DeadLettered: err.Error()}})

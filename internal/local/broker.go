@@ -17,6 +17,7 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"go.etcd.io/bbolt"
 	"google.golang.org/api/option"
@@ -263,16 +264,48 @@ func (b *broker) counts() (waiting, dead int, err error) {
 	return waiting, dead, err
 }
 
-// deadLetters returns the reasons of the dead letters, newest last.
-func (b *broker) deadLetters() ([]string, error) {
-	var out []string
+// deadLetters returns the messages that were given up on, newest last.
+func (b *broker) deadLetters() ([]deadletter.Letter, error) {
+	out := []deadletter.Letter{}
 	err := b.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketDead).ForEach(func(_, v []byte) error {
+		return tx.Bucket(bucketDead).ForEach(func(k, v []byte) error {
 			var e entry
-			err := json.Unmarshal(v, &e)
-			out = append(out, e.Attributes["reason"])
-			return err
+			if err := json.Unmarshal(v, &e); err != nil { // it must not hide the others
+				e = entry{Data: v, Attributes: map[string]string{"reason": "the journal's record of it is damaged: " + err.Error()}}
+			}
+			out = append(out, deadletter.Decode(strconv.FormatUint(binary.BigEndian.Uint64(k), 10), e.Data, e.Attributes, time.Time{}))
+			return nil
 		})
 	})
-	return slices.Clip(out), err
+	return out, err
+}
+
+var errNoLetter = errors.New("there is no such dead letter")
+
+// replayDead publishes a dead letter to its topic again, and then removes it. Of a page
+// nothing is published: it is sent by itself.
+func (b *broker) replayDead(ctx context.Context, id string) error {
+	all, err := b.deadLetters()
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(l deadletter.Letter) bool { return l.ID == id })
+	if i < 0 {
+		return errNoLetter
+	}
+	seq, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return err
+	}
+	if l := all[i]; l.Kind == deadletter.Message {
+		if l.Topic == "" {
+			return fmt.Errorf("letter %s: it is not known to which topic it was published", id)
+		}
+		p := b.client.Publisher(l.Topic)
+		defer p.Stop()
+		if _, err := p.Publish(ctx, &pubsub.Message{Data: l.Data, Attributes: l.Attributes}).Get(ctx); err != nil {
+			return fmt.Errorf("publish letter %s to %q: %w", id, l.Topic, err)
+		}
+	}
+	return b.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketDead).Delete(key(seq)) })
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/expected"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
@@ -123,6 +124,16 @@ func (c Client) Outcome(ctx context.Context, id string) (out []respond.Result, e
 // Status returns the status of the pipeline.
 func (c Client) Status(ctx context.Context) (out Status, err error) {
 	return out, c.do(ctx, http.MethodGet, "/v1/status", nil, &out)
+}
+
+// DeadLetters returns the messages that were given up on, the oldest first.
+func (c Client) DeadLetters(ctx context.Context) (out []deadletter.Letter, err error) {
+	return out, c.do(ctx, http.MethodGet, "/v1/deadletters", nil, &out)
+}
+
+// ReplayDeadLetter publishes one of them again.
+func (c Client) ReplayDeadLetter(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodPost, "/v1/deadletters/"+url.PathEscape(id)+"/replay", nil, new(struct{}))
 }
 
 // Cases returns all cases, newest first.

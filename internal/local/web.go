@@ -37,6 +37,8 @@ func (m *Machine) handler() http.Handler {
 		mux.Handle("/orders/", m.guarded(m.sensor.Handler()))
 	}
 	mux.Handle("POST /v1/publish", m.guarded(http.HandlerFunc(m.publish)))
+	mux.Handle("GET /v1/deadletters", m.guarded(http.HandlerFunc(m.deadLetters)))
+	mux.Handle("POST /v1/deadletters/{id}/replay", m.guarded(http.HandlerFunc(m.replayDeadLetter)))
 	mux.Handle("GET /v1/outcomes/{id}", m.guarded(http.HandlerFunc(m.outcome)))
 	mux.Handle("GET /v1/status", m.guarded(http.HandlerFunc(m.status)))
 	mux.Handle("/", m.guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -108,6 +110,28 @@ func (m *Machine) publish(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, map[string]string{"id": id})
 }
 
+// deadLetters lists the messages that were given up on.
+func (m *Machine) deadLetters(w http.ResponseWriter, _ *http.Request) {
+	all, err := m.broker.deadLetters()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, all)
+}
+
+// replayDeadLetter publishes one of them again.
+func (m *Machine) replayDeadLetter(w http.ResponseWriter, r *http.Request) {
+	switch err := m.broker.replayDead(r.Context(), r.PathValue("id")); {
+	case errors.Is(err, errNoLetter):
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadGateway)
+	default:
+		writeJSON(w, struct{}{})
+	}
+}
+
 // outcome waits for the outcome of a message.
 func (m *Machine) outcome(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
@@ -135,9 +159,13 @@ func (m *Machine) status(w http.ResponseWriter, _ *http.Request) {
 	var s Status
 	var errs [4]error
 	s.Waiting, s.Dead, errs[0] = m.broker.counts()
-	s.DeadReasons, errs[1] = m.broker.deadLetters()
-	all, err := m.scc.Findings()
-	errs[2] = err
+	letters, err := m.broker.deadLetters()
+	errs[1] = err
+	for _, l := range letters {
+		s.DeadReasons = append(s.DeadReasons, l.Reason)
+	}
+	all, sccErr := m.scc.Findings()
+	errs[2] = sccErr
 	s.Findings = len(all)
 	for _, f := range all {
 		if f.Category != "Added Binary Executed" {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/contraband-dev/contraband/internal/deadletter"
 )
 
 // TestPageThatNoChannelTakesIsDeadLetteredAndSentLater: with a revoked token nobody can be
@@ -21,13 +23,13 @@ func TestPageThatNoChannelTakesIsDeadLetteredAndSentLater(t *testing.T) {
 	r.Log.Now = r.Now
 	var parked []map[string]string
 	down := errors.New("the topic is down")
-	r.DeadLetter = func(_ context.Context, body []byte, why error) error {
+	r.DeadLetter = func(_ context.Context, l deadletter.Letter) error {
 		if down != nil {
 			return down
 		}
 		var b map[string]string
-		if err := json.Unmarshal(body, &b); err != nil || !strings.Contains(why.Error(), "invalid_auth") {
-			t.Errorf("parked %s (%v), because %v", body, err, why)
+		if err := json.Unmarshal(l.Data, &b); err != nil || !strings.Contains(l.Reason, "invalid_auth") || l.Kind != deadletter.Page {
+			t.Errorf("parked %+v (%v)", l, err)
 		}
 		parked = append(parked, b)
 		return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/policy"
 )
@@ -69,7 +70,7 @@ type Responder struct {
 	LateOwners func(ctx context.Context, f finding.Finding) cases.OwnersFound
 	// DeadLetter puts an incident that no channel took where the operators are alerted. nil:
 	// it is logged alone. An error means that the delivery comes again.
-	DeadLetter func(ctx context.Context, body []byte, why error) error
+	DeadLetter func(ctx context.Context, l deadletter.Letter) error
 	// LeaseOwner names one invocation. Required.
 	LeaseOwner func() string
 	// Link is the casebook's page of a case. Required.

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/cases/casetext"
+	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/incidents"
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 	"github.com/contraband-dev/contraband/internal/notify"
@@ -397,7 +399,8 @@ func (t *telling) deadLetter(ctx context.Context, i incidents.Incident, why erro
 	if err != nil {
 		return false, err
 	}
-	err = t.DeadLetter(ctx, body, why)
+	f := lead.Decided.Finding
+	err = t.DeadLetter(ctx, deadletter.Letter{Kind: deadletter.Page, Cluster: strings.Join([]string{f.Project, f.Location, f.Cluster}, "/"), Reason: why.Error(), Data: body})
 	return err == nil, err
 }
 

@@ -7,7 +7,7 @@ locals {
   alerts = merge({
     dead-letters = {
       title     = "findings could not be handled"
-      what      = "A message was given up after every retry, or can never be read. Nobody was notified of what it says."
+      what      = "A message was given up after every retry, or can never be read. Nobody was notified of what it says. `contraband deadletter list --project ${var.project_id} --subscription ${var.dead_letter_subscription}` lists them with the reasons, and `replay` publishes them again."
       filter    = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${var.dead_letter_subscription}\" AND metric.type = \"pubsub.googleapis.com/subscription/num_undelivered_messages\""
       threshold = 0
       duration  = "0s"

@@ -1,0 +1,103 @@
+// Package deadletter owns messages that were given up on: what is recorded about each, and
+// how they are listed and published again once the cause is mended.
+package deadletter
+
+import (
+	"maps"
+	"strings"
+	"time"
+)
+
+// Kind is what was given up on.
+type Kind string
+
+// Kinds. The strings are attributes of messages.
+const (
+	Message Kind = "message" // one that a function could not handle
+	Page    Kind = "page"    // an incident that no channel took: its page is sent by itself
+)
+
+// Letter is one message that was given up on.
+type Letter struct {
+	ID      string    `json:"id"`
+	Kind    Kind      `json:"kind"`
+	Topic   string    `json:"topic,omitempty"`   // "projects/P/topics/T" to which it was published; "": not known
+	Cluster string    `json:"cluster,omitempty"` // "PROJECT/LOCATION/CLUSTER"; "": not known
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"` // when it was given up on
+	Data    []byte    `json:"data"`
+	// Attributes that it was published with.
+	Attributes map[string]string `json:"attributes,omitempty"`
+}
+
+// Attributes of a message on the dead-letter topic. Pub/Sub adds its own to those that it
+// moves there.
+const (
+	attrKind    = "kind"
+	attrTopic   = "topic"
+	attrCluster = "cluster"
+	attrReason  = "reason"
+	attrAt      = "given-up"
+
+	pubsubPrefix       = "CloudPubSubDeadLetter"
+	pubsubSubscription = "CloudPubSubDeadLetterSourceSubscription"
+	pubsubProject      = "CloudPubSubDeadLetterSourceSubscriptionProject"
+	pubsubDeliveries   = "CloudPubSubDeadLetterSourceDeliveryCount"
+)
+
+// maxReason bounds a reason: an attribute has 1,024 bytes at most.
+const maxReason = 1000
+
+// Encode returns the attributes with which a letter is published to the dead-letter topic.
+func (l Letter) Encode() map[string]string {
+	out := maps.Clone(l.Attributes)
+	if out == nil {
+		out = map[string]string{}
+	}
+	kind := l.Kind
+	if kind == "" {
+		kind = Message
+	}
+	out[attrKind], out[attrAt] = string(kind), l.At.UTC().Format(time.RFC3339)
+	out[attrReason] = strings.ToValidUTF8(l.Reason[:min(len(l.Reason), maxReason)], "")
+	for name, value := range map[string]string{attrTopic: l.Topic, attrCluster: l.Cluster} {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	return out
+}
+
+// Decode returns the letter of a message on the dead-letter topic, which was published there
+// at a time.
+func Decode(id string, data []byte, attributes map[string]string, published time.Time) Letter {
+	l := Letter{ID: id, Kind: Kind(attributes[attrKind]), Topic: attributes[attrTopic], Cluster: attributes[attrCluster],
+		Reason: attributes[attrReason], At: published.UTC(), Data: data, Attributes: map[string]string{}}
+	if at, err := time.Parse(time.RFC3339, attributes[attrAt]); err == nil {
+		l.At = at
+	}
+	if l.Kind != Page { // those of earlier versions have no kind
+		l.Kind = Message
+	}
+	if n := attributes[pubsubDeliveries]; n != "" {
+		l.Reason = "it was delivered " + n + " times without success: see the function's log at that time"
+	}
+	for name, value := range attributes {
+		switch name {
+		case attrKind, attrTopic, attrCluster, attrReason, attrAt:
+		default:
+			if !strings.HasPrefix(name, pubsubPrefix) {
+				l.Attributes[name] = value
+			}
+		}
+	}
+	return l
+}
+
+// SourceSubscription returns the subscription from which Pub/Sub moved a message, or "".
+func SourceSubscription(attributes map[string]string) string {
+	if attributes[pubsubSubscription] == "" {
+		return ""
+	}
+	return "projects/" + attributes[pubsubProject] + "/subscriptions/" + attributes[pubsubSubscription]
+}
