@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -42,9 +43,17 @@ var lanes = []struct{ suffix, filter string }{{"-first", sensorapi.FirstFilter},
 // the function returns 2xx.
 type broker struct {
 	server *pstest.Server
+	front  *grpc.Server // serves server's methods, for messages as large as Pub/Sub's
+	addr   string
 	client *pubsub.Client
 	db     *bbolt.DB
 }
+
+// Pub/Sub's own limits: of a message, and of a request with several.
+const (
+	maxMessage = 10_000_000
+	maxRequest = 20 << 20
+)
 
 // Buckets of the journal, keyed by sequence number. Entries are deleted when the message is
 // delivered; messages to the dead-letter topic are kept.
@@ -78,6 +87,9 @@ func startBroker(ctx context.Context, file string) (*broker, error) {
 	}
 	b := &broker{db: db}
 	b.server = pstest.NewServer(pstest.ServerReactorOption{FuncName: "Publish", Reactor: b})
+	if err := b.serve(); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
 	if b.client, err = pubsub.NewClient(ctx, project, b.options()...); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -105,13 +117,31 @@ func (b *broker) close() error {
 	if b.client != nil {
 		errs = append(errs, b.client.Close())
 	}
+	if b.front != nil {
+		b.front.Stop()
+	}
 	return errors.Join(append(errs, b.server.Close(), b.db.Close())...)
+}
+
+// serve listens on loopback: pstest's own listener refuses requests of more than 4 MiB, and
+// a client tries those again and again.
+func (b *broker) serve() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for Pub/Sub: %w", err)
+	}
+	b.addr = l.Addr().String()
+	b.front = grpc.NewServer(grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(maxRequest))
+	pubsubpb.RegisterPublisherServer(b.front, &b.server.GServer)
+	pubsubpb.RegisterSubscriberServer(b.front, &b.server.GServer)
+	go b.front.Serve(l) // until Stop
+	return nil
 }
 
 // options returns the options with which a Pub/Sub client connects to this broker.
 func (b *broker) options() []option.ClientOption {
 	return []option.ClientOption{
-		option.WithEndpoint(b.server.Addr), option.WithoutAuthentication(),
+		option.WithEndpoint(b.addr), option.WithoutAuthentication(),
 		option.WithGRPCDialOption(grpc.WithTransportCredentials(insecure.NewCredentials())),
 	}
 }

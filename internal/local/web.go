@@ -94,7 +94,11 @@ func (m *Machine) isToken(s string) bool {
 
 // publish publishes the request body to the findings topic.
 func (m *Machine) publish(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 64<<20))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
+	if errors.As(err, new(*http.MaxBytesError)) {
+		http.Error(w, fmt.Sprintf("a message of Pub/Sub has at most %d bytes", maxMessage), http.StatusRequestEntityTooLarge)
+		return
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
