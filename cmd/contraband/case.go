@@ -73,6 +73,7 @@ CONTRABAND_TOKEN.`,
 	}
 	cmd.Flags().StringVar(&casebookURL, "casebook", "", casebookFlag)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.AddCommand(caseCheckCommand())
 	return cmd
 }
 

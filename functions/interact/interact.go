@@ -22,6 +22,7 @@ import (
 	"github.com/slack-go/slack"
 
 	"github.com/contraband-dev/contraband/internal/cases"
+	"github.com/contraband-dev/contraband/internal/cases/caselog"
 	"github.com/contraband-dev/contraband/internal/funcserver"
 	"github.com/contraband-dev/contraband/internal/funcserver/casefunc"
 	"github.com/contraband-dev/contraband/internal/notify"
@@ -188,7 +189,7 @@ func interaction(body []byte) ([]press, error) {
 // readValue decodes a button's value: the case, and the decision that it was shown with.
 func readValue(value string) (caseID string, decision *int, err error) {
 	caseID, n, said := strings.Cut(value, "/")
-	if !caseForm(caseID) {
+	if !caselog.IsID(caseID) {
 		return "", nil, errors.New("invalid case ID")
 	}
 	if said {
@@ -200,13 +201,6 @@ func readValue(value string) (caseID string, decision *int, err error) {
 		decision = &shown
 	}
 	return caseID, decision, nil
-}
-
-// caseForm reports whether id can be a case ID, which becomes part of a store key.
-func caseForm(id string) bool {
-	return len(id) >= 8 && len(id) <= 40 && !bytes.ContainsFunc([]byte(id), func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && r != '-'
-	})
 }
 
 // handle records a click, or asks what is expected before it records that.

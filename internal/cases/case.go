@@ -501,6 +501,9 @@ type Case struct {
 	WorkflowStarted  *WorkflowStarted `json:"driven,omitempty"`
 	Rechecks         int              `json:"judged,omitempty"` // times that the sources were asked again
 	Closed           *Closed          `json:"closed,omitempty"`
+	// Damaged is what is wrong with the log: the rest is what can be read of it. Set for
+	// people alone; a case that is worked on has none.
+	Damaged string `json:"damaged,omitempty"`
 
 	// Handled has the clicks that events mention, and the findings of cases without an
 	// incident; HandledFinding covers both kinds of cases.
@@ -891,6 +894,8 @@ func (c Case) Status() string {
 		words = append([]string{word}, words...)
 	}
 	switch {
+	case c.Damaged != "":
+		return "log damaged"
 	case c.Closed != nil:
 		return "closed: " + c.Closed.Resolution
 	case c.FreezeLostReason != "" && !c.PodRemoved():

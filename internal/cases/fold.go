@@ -40,7 +40,7 @@ func Decode(e caselog.Event) (any, error) {
 	}
 	body := make()
 	if err := json.Unmarshal(e.Body, body); err != nil {
-		return nil, fmt.Errorf("event %d (%s): %w", e.N, e.Kind, err)
+		return nil, fmt.Errorf("event %d (%s): %w: %w", e.N, e.Kind, caselog.ErrUnreadable, err)
 	}
 	return body, nil
 }

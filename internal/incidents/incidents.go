@@ -30,6 +30,8 @@ const (
 type Opened struct {
 	Workload finding.Workload `json:"workload"`
 	Case     string           `json:"case"`
+	// Replaces is the incident whose log is damaged and which this one takes the place of.
+	Replaces string `json:"replaces,omitempty"`
 }
 
 // Paged is the body of KindPaged in an incident's log.
@@ -96,7 +98,8 @@ type Incident struct {
 	Clicks         []cases.Click `json:"clicks,omitempty"`
 
 	FirstCase string          `json:"firstCase,omitempty"`
-	Handled   map[string]bool `json:"handled,omitempty"` // clicks that events mention
+	Replaces  string          `json:"replaces,omitempty"` // whose log is damaged
+	Handled   map[string]bool `json:"handled,omitempty"`  // clicks that events mention
 }
 
 // Fold adds up the events of an incident. They begin with the first, or with one that
@@ -134,7 +137,7 @@ func (i *Incident) add(e caselog.Event) error {
 	case KindOpened:
 		var b Opened
 		err := json.Unmarshal(e.Body, &b)
-		i.Opened, i.Began, i.Workload, i.FirstCase = e.At, e.At, b.Workload, b.Case
+		i.Opened, i.Began, i.Workload, i.FirstCase, i.Replaces = e.At, e.At, b.Workload, b.Case, b.Replaces
 		return err
 	case cases.KindPaged:
 		var b Paged

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -24,6 +27,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/incidents/incidentlog"
 	"github.com/contraband-dev/contraband/internal/policy"
 	"github.com/contraband-dev/contraband/internal/respond"
+	"github.com/contraband-dev/contraband/internal/web"
 )
 
 // ran is a finding about one program of one replica of a Deployment.
@@ -1086,5 +1090,83 @@ func TestContainmentDoesNotWaitForSCC(t *testing.T) {
 	<-done
 	if c := w.incident().Lead(); c.Escalated == nil || c.Escalated.Error != "" {
 		t.Errorf("escalated: %+v", c.Escalated)
+	}
+}
+
+// TestDamagedIncidentIsReplaced: where the log of an incident cannot be read, people are
+// notified anew, by another log that shows the same cases; each is notified once.
+func TestDamagedIncidentIsReplaced(t *testing.T) {
+	store := memory(t)
+	w := newWorld(t, store)
+	w.yaml = "rules: [{name: all, do: [page, freeze]}]"
+	id := ""
+	for got := range deliver(t, w.process(), 1, ran(0, 0, unknownSum(0), time.Now())) {
+		id = got
+	}
+	incident := w.incident().ID
+	broken := w.process()
+	broken.Log.Objects = damaged{store, "events/" + incident + "/0000000001.json"}
+	if _, err := broken.Finding(t.Context(), ran(1, 1, unknownSum(1), time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a release of what is frozen, whose case is whole
+		press(t, w, id, cases.ActionRelease)
+		for _, each := range []string{id, incident} {
+			if err := broken.Advance(t.Context(), each); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if c := w.read(id); c.Closed == nil {
+		t.Errorf("the case is %q", c.Status())
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 2 {
+		t.Fatalf("%d messages, want the first and that of the new log: %v", len(messages), err)
+	}
+	if blocks := string(messages[1].Blocks); !strings.Contains(blocks, "notified anew") {
+		t.Errorf("the new message does not say why: %s", blocks)
+	}
+	i, err := incidentlog.Read(t.Context(), broken.Log, incident)
+	if err != nil || i.ID != incident+"-2" || i.Replaces != incident || len(i.Cases) != 2 {
+		t.Errorf("%+v, %v", i, err)
+	}
+}
+
+// TestDamagedLogsAreShownAsFarAsTheyCanBeRead: lists and pages show the rest, and say what
+// is wrong.
+func TestDamagedLogsAreShownAsFarAsTheyCanBeRead(t *testing.T) {
+	store := memory(t)
+	w := newWorld(t, store)
+	f := w.found("c1", time.Now())
+	w.raiseInSCC(f)
+	o, err := w.process().Finding(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := w.read(o.Case)
+	for n, want := range map[int]bool{0: false, 1: true, 3: true} { // whether the program is known
+		key := fmt.Sprintf("events/%s/%010d.json", o.Case, n)
+		log := &caselog.Store{Objects: damaged{store, key}, Lease: cases.Lease}
+		c, events, err := incidentlog.Case(t.Context(), log, o.Case)
+		if err != nil || !strings.Contains(c.Damaged, key) || c.Status() != "log damaged" || len(events) == 0 {
+			t.Errorf("event %d: %+v, %v", n, c, err)
+		}
+		if known := c.Decided.Finding.Process.Path == whole.Decided.Finding.Process.Path; known != want {
+			t.Errorf("event %d: the program is known: %v, want %v", n, known, want)
+		}
+	}
+	page := httptest.NewServer(web.Handler(&caselog.Store{Objects: damaged{store, "events/" + o.Case}}, web.Visitors{}, func(context.Context, string) {}))
+	t.Cleanup(page.Close)
+	for path, want := range map[string]int{"/": 200, "/cases/" + o.Case: 200, "/api/cases": 200, "/cases/%00": 400, "/cases/0123456789abcdef": 404} {
+		resp, err := http.Get(page.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want || want == 200 && !strings.Contains(strings.ToLower(string(body)), "damaged") {
+			t.Errorf("%s: %s %s", path, resp.Status, body)
+		}
 	}
 }

@@ -317,7 +317,14 @@ func (w *run) tryAssign(ctx context.Context, f finding.Finding, name, id string)
 			return p, false, err
 		}
 	}
+	if damaged == nil {
+		_, damaged = w.folded.fold(p.log)
+		if damaged != nil && !errors.Is(damaged, caselog.ErrUnreadable) {
+			return p, false, damaged
+		}
+	}
 	if damaged != nil {
+		w.damaged = append(w.damaged, p.log.ID)
 		slog.ErrorContext(ctx, "unreadable case: its findings open the next one", "case", p.log.ID, "error", damaged)
 		return p, false, nil
 	}

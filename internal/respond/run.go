@@ -26,6 +26,7 @@ type run struct {
 	lostHold cases.Lost
 	later    map[string]bool // findings, by key, that a later invocation takes in
 	page     *cases.Paged    // of the incident, for links; nil: not known
+	damaged  []string        // cases that the finding would have joined, and that cannot be read
 	// exceptions of the workload; nil: not read yet.
 	exceptions []expected.Exception
 }
@@ -132,6 +133,9 @@ func (w *run) open(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	at := w.Now()
+	for _, id := range w.damaged {
+		w.learnt.Facts.Missing = append(w.learnt.Facts.Missing, fmt.Sprintf("the case before this one: the log of %s is damaged (contraband case check)", id))
+	}
 	if err := w.wakeForFirstRecheck(ctx, at); err != nil {
 		return false, err
 	}

@@ -189,18 +189,35 @@ func (t *telling) cycle(ctx context.Context) error {
 // open makes the incident of a case that this invocation knows, where there is none; it
 // reports whether this invocation did, and has its lease.
 func (t *telling) open(ctx context.Context) (bool, error) {
-	if len(t.log.Events()) > 0 || t.known == nil {
+	if len(t.log.Events()) > 0 {
 		return false, nil
+	}
+	if err := t.knowMember(ctx); err != nil || t.known == nil {
+		return false, err
 	}
 	limited := make(chan bool, 1)
 	go func() { limited <- t.overLimit(ctx) }() // it costs the page no time
-	_, err := t.log.Append(ctx, incidents.KindOpened, incidents.Opened{Workload: t.known.Decided.Finding.Workload(), Case: t.known.ID})
+	_, err := t.log.Append(ctx, incidents.KindOpened, incidents.Opened{Workload: t.known.Decided.Finding.Workload(), Case: t.known.ID, Replaces: t.log.Replaces()})
 	t.limited = <-limited
 	if errors.Is(err, caselog.ErrConflict) {
 		return false, t.log.Reload(ctx)
 	}
 	t.opened = err == nil
 	return t.opened, err
+}
+
+// knowMember takes a case of an incident whose damaged log this one takes the place of as
+// the one that opens it: nobody else would.
+func (t *telling) knowMember(ctx context.Context) error {
+	if t.known != nil || t.log.Replaces() == "" {
+		return nil
+	}
+	all, _, err := incidentlog.Members(ctx, t.Log, incidents.Incident{ID: t.log.ID})
+	open := incidents.Incident{}.With(all, 0).Open()
+	if err == nil && len(open) > 0 {
+		t.known = &open[0]
+	}
+	return err
 }
 
 // busy reports whether another has the incident, after having it looked at when that

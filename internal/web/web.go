@@ -136,9 +136,17 @@ func (b *book) cases(ctx context.Context) ([]cases.Case, error) {
 
 var errNoCase = errors.New("there is no such case")
 
+var errNoID = errors.New("this cannot be the ID of a case")
+
 func (b *book) read(ctx context.Context, id string) (cases.Case, []caselog.Event, error) {
+	if strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
+		return cases.Case{}, nil, errNoID
+	}
+	if !caselog.IsID(id) {
+		return cases.Case{}, nil, errNoCase
+	}
 	c, events, err := incidentlog.Case(ctx, b.log, id)
-	if err == nil && len(events) == 0 {
+	if err == nil && len(events) == 0 && c.Damaged == "" {
 		return c, nil, errNoCase
 	}
 	return c, events, err
@@ -166,12 +174,8 @@ func (b *book) one(w http.ResponseWriter, r *http.Request) {
 }
 
 func (b *book) render(w http.ResponseWriter, name string, v any, err error) {
-	switch {
-	case errors.Is(err, errNoCase):
-		http.Error(w, err.Error(), http.StatusNotFound)
-		return
-	case err != nil:
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+	if err != nil {
+		http.Error(w, err.Error(), statusOf(err))
 		return
 	}
 	var page strings.Builder
@@ -223,7 +227,7 @@ func (b *book) evidence(w http.ResponseWriter, r *http.Request) {
 func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	if _, _, err := b.read(r.Context(), id); err != nil {
-		http.Error(w, err.Error(), http.StatusNotFound)
+		http.Error(w, err.Error(), statusOf(err))
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
@@ -287,16 +291,22 @@ func (b *book) oneJSON(w http.ResponseWriter, r *http.Request) {
 }
 
 func answer(w http.ResponseWriter, v any, err error) {
-	if errors.Is(err, errNoCase) {
-		http.Error(w, err.Error(), http.StatusNotFound)
-		return
-	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		http.Error(w, err.Error(), statusOf(err))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(v)
+}
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, errNoID):
+		return http.StatusBadRequest
+	case errors.Is(err, errNoCase):
+		return http.StatusNotFound
+	}
+	return http.StatusInternalServerError
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }

@@ -71,7 +71,7 @@ func (l *Store) MarkActive(ctx context.Context, workload, episode string, at tim
 func IncidentID(workload, episode string) string { return IncidentPrefix + workload + "-" + episode }
 
 // Member keys of an incident: its cases, and verdicts that a busy case has not recorded yet.
-func memberPrefix(incidentID string) string { return "occurrences/" + incidentID + "/" }
+func memberPrefix(incidentID string) string { return "occurrences/" + baseIncident(incidentID) + "/" }
 
 // AddMember records that a case is part of an incident.
 func (l *Store) AddMember(ctx context.Context, incidentID, caseID string) error {

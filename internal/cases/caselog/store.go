@@ -377,10 +377,86 @@ func episodeID(base string, n int) string {
 	return fmt.Sprintf("%s-%d", base, n)
 }
 
-// Read reads one log from its last snapshot on. A log without events is not opened yet.
-func (l *Store) Read(ctx context.Context, caseID, holder string) (*Log, error) {
-	f := &Log{ID: caseID, store: l, leaseOwner: holder}
-	return f, f.Reload(ctx)
+// Read reads one log from its last snapshot on. A log without events is not opened yet. Of
+// an incident whose log is damaged it reads the log that takes its place: people are
+// notified anew, rather than no more.
+func (l *Store) Read(ctx context.Context, id, holder string) (*Log, error) {
+	f := &Log{ID: id, store: l, leaseOwner: holder}
+	err := f.Reload(ctx)
+	for n := 2; IsIncident(id) && errors.Is(err, ErrUnreadable) && n <= maxReplaced; n++ {
+		slog.ErrorContext(ctx, "damaged log of an incident: another takes its place", "incident", f.ID, "error", err)
+		f = &Log{ID: episodeID(baseIncident(id), n), store: l, leaseOwner: holder}
+		err = f.Reload(ctx)
+	}
+	return f, err
+}
+
+// maxReplaced bounds how many damaged logs of one incident are replaced.
+const maxReplaced = 5
+
+// baseIncident returns the ID of the incident whose damaged log another has taken the place of.
+func baseIncident(id string) string {
+	if parts := strings.Split(id, "-"); IsIncident(id) && len(parts) == 4 { // inc-WORKLOAD-EPISODE-N
+		return strings.Join(parts[:3], "-")
+	}
+	return id
+}
+
+// Replaces returns the incident whose damaged log this one has taken the place of, or "".
+func (f *Log) Replaces() string {
+	if base := baseIncident(f.ID); base != f.ID {
+		return base
+	}
+	return ""
+}
+
+// Readable reads one log from its first event on as far as it can be read: for people. It
+// also returns what is wrong with it, of which errors.Is(ErrUnreadable) holds; nil: nothing.
+func (l *Store) Readable(ctx context.Context, id string) (events []Event, damage error, err error) {
+	keys, err := l.Objects.List(ctx, "events/"+id+"/")
+	if err != nil {
+		return nil, nil, err
+	}
+	sort.Strings(keys)
+	all, wrong := make([]Event, len(keys)), make([]error, len(keys))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(SnapshotEvery)
+	for i, key := range keys {
+		g.Go(func() (err error) {
+			all[i], err = l.readEvent(gctx, id, key)
+			if errors.Is(err, ErrUnreadable) {
+				wrong[i], err = err, nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	for i, e := range all {
+		if wrong[i] == nil {
+			events = append(events, e)
+		}
+		if want := eventKey(id, i); i < len(keys) && !slices.Contains(keys, want) {
+			wrong = append(wrong, fmt.Errorf("event %d is missing: %w", i, ErrUnreadable))
+		}
+	}
+	return events, errors.Join(wrong...), nil
+}
+
+// readEvent reads the event of a key of a log.
+func (l *Store) readEvent(ctx context.Context, id, key string) (e Event, err error) {
+	body, err := l.Objects.Read(ctx, key)
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return e, fmt.Errorf("%q: %w: %v", key, ErrUnreadable, err)
+	}
+	if key != eventKey(id, e.N) {
+		return e, fmt.Errorf("%q says that it is event %d: %w", key, e.N, ErrUnreadable)
+	}
+	return e, nil
 }
 
 // Exists reports whether a log has events.
@@ -475,14 +551,9 @@ func (f *Log) read(ctx context.Context, from, end int) ([]Event, error) {
 	g.SetLimit(SnapshotEvery)
 	for i := range events {
 		g.Go(func() error {
-			body, err := f.store.Objects.Read(ctx, eventKey(f.ID, from+i))
-			if err != nil {
-				return err
-			}
-			if err := json.Unmarshal(body, &events[i]); err != nil || events[i].N != from+i {
-				return fmt.Errorf("%q: event %d: %w: %v", f.ID, from+i, ErrUnreadable, err)
-			}
-			return nil
+			var err error
+			events[i], err = f.store.readEvent(ctx, f.ID, eventKey(f.ID, from+i))
+			return err
 		})
 	}
 	return events, g.Wait()
@@ -650,6 +721,13 @@ func (l *Store) WakesWithin(ctx context.Context, caseID string, after, until tim
 
 // DeleteWake removes a wake that was taken.
 func (l *Store) DeleteWake(ctx context.Context, w Wake) error { return l.Objects.Delete(ctx, w.key) }
+
+// IsID reports whether a string can be the ID of a log, which is part of keys.
+func IsID(id string) bool {
+	return len(id) >= 8 && len(id) <= 40 && !strings.ContainsFunc(id, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && r != '-'
+	})
+}
 
 // IncidentPrefix begins the IDs of incidents.
 const IncidentPrefix = "inc-"

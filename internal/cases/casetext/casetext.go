@@ -127,6 +127,9 @@ func VerdictLine(v cases.Verdict) string {
 func Steps(c cases.Case) []string {
 	d := c.Decided.Decision
 	out := []string{"rule: " + d.Rule}
+	if c.Damaged != "" {
+		out = []string{"the log is DAMAGED, and this is what can be read of it (contraband case check): " + c.Damaged}
+	}
 	if d.Why != "" {
 		out = append(out, d.Why)
 	}

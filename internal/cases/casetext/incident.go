@@ -34,6 +34,9 @@ func IncidentMessage(i incidents.Incident, link func(caseID string) string) noti
 		m.Updates = incidentUpdates(i)
 		m.Details = append(m.Details, caseList(i, link))
 	}
+	if i.Replaces != "" {
+		m.Done = append(m.Done, notify.Line{Text: "People are notified anew: the log of an earlier message about this is damaged (contraband case check)", Warn: true})
+	}
 	if programs := i.Programs(); len(programs) > 1 {
 		m.Fields = append(m.Fields, notify.Field{Name: "Programs", Value: roundedCount(len(programs))})
 		m.Details = append([]notify.Section{programList(programs)}, m.Details...)

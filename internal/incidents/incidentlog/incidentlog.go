@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -26,7 +25,7 @@ func Read(ctx context.Context, log *caselog.Store, id string) (incidents.Inciden
 	if err != nil {
 		return incidents.Incident{}, err
 	}
-	i, err := incidents.Fold(id, file.Events())
+	i, err := incidents.Fold(file.ID, file.Events())
 	if err != nil {
 		return i, err
 	}
@@ -58,7 +57,12 @@ func Members(ctx context.Context, log *caselog.Store, i incidents.Incident) (all
 			if err != nil {
 				return err
 			}
-			read[n], err = withSightings(file, sightings)
+			c, err := withSightings(file, sightings)
+			if errors.Is(err, caselog.ErrUnreadable) {
+				slog.ErrorContext(ctx, "unreadable case", "case", id, "error", err)
+				return nil
+			}
+			read[n] = c
 			return err
 		})
 	}
@@ -75,8 +79,9 @@ func withSightings(file *caselog.Log, sightings []caselog.Entry) (cases.Case, er
 	}
 	for _, entry := range sightings {
 		var s incidents.Sighting
-		if err := json.Unmarshal(entry.Body, &s); err != nil {
-			return c, fmt.Errorf("incident, sighting %q: %w", entry.Name, err)
+		if err := json.Unmarshal(entry.Body, &s); err != nil { // it must not hide the others
+			slog.Error("unreadable sighting of an incident", "case", c.ID, "sighting", entry.Name, "error", err)
+			continue
 		}
 		if s.Case == c.ID && s.Decided.Verdict.Level.WorseThan(c.Decided.Verdict.Level) && c.Closed == nil {
 			last := events[len(events)-1]
@@ -106,24 +111,53 @@ func WithDecided(c cases.Case, n int, d cases.Decided, at time.Time) (cases.Case
 }
 
 // Case reads a case from its first event on, together with the events of its incident that
-// say who was notified: what people see of a case. Its events are in order of time.
+// say who was notified: what people see of a case. Its events are in order of time. Of a log
+// that is damaged they see what can be read, and what is wrong (Case.Damaged).
 func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []caselog.Event, error) {
-	file, err := log.ReadAll(ctx, id, "reader")
+	events, damage, err := log.Readable(ctx, id)
 	if err != nil {
-		return cases.Case{}, nil, err
+		return cases.Case{ID: id}, nil, err
 	}
-	events := file.Events()
-	c, err := cases.Fold(id, events)
-	if err != nil || c.Incident == "" {
-		return c, events, err
+	c, events, undecodable := fold(id, events)
+	damage = errors.Join(damage, undecodable)
+	if c.Incident != "" {
+		told, err := log.Read(ctx, c.Incident, "reader") // the log that takes the place of a damaged one
+		if err != nil {
+			return c, events, err
+		}
+		notices, hidden, err := log.Readable(ctx, told.ID)
+		if err != nil {
+			return c, events, err
+		}
+		damage = errors.Join(damage, hidden)
+		c, events, _ = fold(id, withNotices(events, notices))
 	}
-	told, err := log.ReadAll(ctx, c.Incident, "reader")
-	if err != nil {
-		return c, events, err
+	if damage != nil {
+		c.Damaged = damage.Error()
 	}
-	events = withNotices(events, told.Events())
-	c, err = cases.Fold(id, events)
-	return c, events, err
+	return c, events, nil
+}
+
+// fold adds up the events that can be decoded, and returns those and what is wrong with the
+// others. Behind a damaged event it continues from the last snapshot, which knows of it.
+func fold(id string, events []caselog.Event) (cases.Case, []caselog.Event, error) {
+	var readable []caselog.Event
+	var wrong []error
+	for _, e := range events {
+		if _, err := cases.Decode(e); err != nil {
+			wrong = append(wrong, err)
+			continue
+		}
+		readable = append(readable, e)
+	}
+	from := 0
+	for i, e := range readable {
+		if e.Snapshot != nil && e.N > i { // some before it cannot be read
+			from = i
+		}
+	}
+	c, err := cases.Fold(id, readable[from:])
+	return c, readable, errors.Join(append(wrong, err)...)
 }
 
 // withNotices inserts the incident's notices at their times. The case's own events keep
