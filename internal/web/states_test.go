@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"net/http"
 	"net/http/httptest"
 	"os/exec"
 	"strings"
@@ -61,5 +62,39 @@ func TestWebDoesNotLinkSlack(t *testing.T) {
 	}
 	if strings.Contains(string(out), "slack-go") {
 		t.Error("internal/web imports slack-go")
+	}
+}
+
+// TestFormOfAnotherSiteIsRefused: a page elsewhere that posts to the casebook with the
+// visitor's session changes nothing.
+func TestFormOfAnotherSiteIsRefused(t *testing.T) {
+	objects, err := blobstore.Open(t.Context(), "mem://")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := samplecases.States()[0]
+	for _, e := range s.Events {
+		whole, err := json.Marshal(e)
+		if err == nil {
+			err = objects.Create(t.Context(), fmt.Sprintf("events/%s/%010d.json", s.Case.ID, e.N), whole)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	handler := web.Handler(&caselog.Store{Objects: objects}, web.Visitors{}, func(context.Context, string) {})
+	for site, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "same-origin": http.StatusSeeOther} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/cases/"+s.Case.ID+"/press", strings.NewReader("what=close"))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Header.Set("Sec-Fetch-Site", site)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("%s: %d %s, want %d", site, w.Code, w.Body, want)
+		}
+	}
+	clicks, err := objects.List(t.Context(), "clicks/")
+	if err != nil || len(clicks) != 1 {
+		t.Errorf("%d clicks are on record, want that of the casebook's own page: %v", len(clicks), err)
 	}
 }
