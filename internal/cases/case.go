@@ -640,7 +640,8 @@ func (c Case) Pending() bool {
 // is spent, or nil.
 func (c Case) OverBudget() *Outcome {
 	for _, action := range Containments {
-		if k := c.Claim(action); c.Closed == nil && k != nil && k.Outcome != nil && k.Outcome.OverBudget && !k.Outcome.RetryAt.IsZero() {
+		k := c.Claim(action)
+		if k != nil && k.Outcome != nil && k.Outcome.OverBudget && !k.Outcome.RetryAt.IsZero() && c.Current(k) && c.Closed == nil && !c.PodRemoved() {
 			return k.Outcome
 		}
 	}
@@ -708,10 +709,13 @@ func (c Case) Approved() bool {
 }
 
 // ContainClick returns the ID of the latest click that contains by hand and was not
-// refused; "": there is none.
+// refused; "": there is none, or its freeze has ended by itself.
 func (c Case) ContainClick() string {
 	for _, k := range slices.Backward(c.Clicks) {
 		if k.What == ActionContain && k.Refused == "" {
+			if c.Expired && c.Begun(Freeze, k.ID) {
+				return ""
+			}
 			return k.ID
 		}
 	}
@@ -755,8 +759,8 @@ func (c Case) RefusesContain() string {
 		return "it is contained already: " + c.Status()
 	case c.Pending() || c.freezeComing():
 		return "a containment is in progress"
-	case slices.ContainsFunc(c.Clicks, func(k Click) bool { return k.What == ActionRelease && k.Refused == "" }):
-		return "it was released: a new finding opens a new case"
+	case slices.ContainsFunc(c.Clicks, func(k Click) bool { return k.Refused == "" && (k.What == ActionRelease || Resolution(k.What) != "") }):
+		return "it was released or is being closed: a new finding opens a new case"
 	}
 	return ""
 }
@@ -766,12 +770,13 @@ func (c Case) Begun(action, click string) bool {
 	return slices.ContainsFunc(c.Claims, func(k Claim) bool { return k.Action == action && k.Click == click })
 }
 
-// freezeComing reports whether a freeze that is asked for has no final outcome yet.
+// freezeComing reports whether a freeze that is asked for has no outcome yet. One that is
+// put off, such as for a budget, a person can ask for at once.
 func (c Case) freezeComing() bool {
 	wanted := c.ContainClick() != "" || c.Approved() && c.Decided.Decision.Includes(Freeze)
 	k := c.Claim(Freeze)
 	begun := k != nil && c.Current(k) && (c.ContainClick() == "" || c.Begun(Freeze, c.ContainClick()))
-	return wanted && (!begun || k.Outcome == nil || !k.Outcome.Done && !k.Outcome.RetryAt.IsZero())
+	return wanted && (!begun || k.Outcome == nil)
 }
 
 // ClickActions returns what can be clicked now, in the order in which it is shown.

@@ -12,7 +12,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ import (
 	"github.com/contraband-dev/contraband/internal/policy/guards"
 	"github.com/contraband-dev/contraband/internal/retry"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
+	"golang.org/x/sync/errgroup"
 )
 
 // MaxEvidence is the largest program that is taken as evidence, in bytes.
@@ -210,28 +213,87 @@ func (t task) overBudget(ctx context.Context, workload string) (string, error) {
 	f, hour := t.kase.Decided.Finding, t.Now().UTC().Format("2006-01-02T15")
 	who := cmp.Or(t.claim.PodUID, t.claim.ContainerID) // two cases of one pod are one
 	place := strings.Join([]string{f.Project, f.Location, f.Cluster}, "/")
-	for _, b := range []struct {
-		name, of string // of: what the budget is of; "": it is not known
-		size     guards.Budget
-		spent    string
-	}{
+	budgets := []budget{
 		{"workload", workload, t.Guards.MaxPerWorkloadPerHour, fmt.Sprintf("pods of %s (guards.max_per_workload_per_hour)", workload)},
 		{"cluster", place, t.Guards.MaxContainmentsPerHour, "pods of the cluster (guards.max_containments_per_hour)"},
 		{"all", "all clusters", t.Guards.MaxAllClustersPerHour, "pods of all clusters (guards.max_all_clusters_per_hour)"},
-	} {
-		if b.of == "" {
-			continue
-		}
-		sum := sha256.Sum256([]byte(b.of))
-		ok, err := t.winSlot(ctx, fmt.Sprintf("budgets/%s/%s/%x", b.name, hour, sum[:8]), b.size, who)
+	}
+	budgets = slices.DeleteFunc(budgets, func(b budget) bool { return b.of == "" })
+	// All are looked at before a slot of one is taken: what another budget refuses must not
+	// spend this one.
+	free, err := t.free(ctx, budgets, hour, who)
+	if err != nil {
+		return "", err
+	}
+	if i := slices.Index(free, false); i >= 0 {
+		return t.spent(budgets[i]), nil
+	}
+	for _, b := range budgets {
+		ok, err := t.winSlot(ctx, b.prefix(hour), b.size, who)
 		if err != nil {
 			return "", err
 		}
-		if !ok {
-			return fmt.Sprintf("%d %s were contained in this hour already%s", b.size, b.spent, t.reserveNote(b.size)), nil
+		if !ok { // another was faster
+			return t.spent(b), nil
 		}
 	}
 	return "", nil
+}
+
+// budget is a number of containments an hour.
+type budget struct {
+	name, of string // of: what it is of; "": that is not known
+	size     guards.Budget
+	spent    string // what is said when it is spent
+}
+
+func (b budget) prefix(hour string) string {
+	sum := sha256.Sum256([]byte(b.of))
+	return fmt.Sprintf("budgets/%s/%s/%x", b.name, hour, sum[:8])
+}
+
+// free reports for each budget whether it seems to have a slot for the pod. Another may take
+// it meanwhile.
+func (t task) free(ctx context.Context, budgets []budget, hour, who string) ([]bool, error) {
+	out := make([]bool, len(budgets))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, b := range budgets {
+		g.Go(func() (err error) {
+			out[i], err = t.hasSlot(ctx, b.prefix(hour), b.size, who)
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+func (t task) hasSlot(ctx context.Context, prefix string, size guards.Budget, who string) (bool, error) {
+	keys, err := t.Log.Objects.List(ctx, prefix+"/")
+	if err != nil {
+		return false, err
+	}
+	open := int(size)
+	if !t.certain() {
+		open -= size.Reserve()
+	}
+	taken := 0
+	for _, key := range keys {
+		if n, err := strconv.Atoi(path.Base(key)); err == nil && n < open {
+			taken++
+		}
+	}
+	if taken < open {
+		return true, nil
+	}
+	for _, key := range keys { // its own will do
+		holder, err := t.Log.Objects.Read(ctx, key)
+		if err != nil {
+			return false, err
+		}
+		if string(holder) == who {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // winSlot wins one of a budget's slots. The last are kept for what is certain, so that
@@ -246,18 +308,25 @@ func (t task) winSlot(ctx context.Context, prefix string, budget guards.Budget, 
 }
 
 // certain reports whether the containment may use what is kept back: an indicator source
-// knows the program to be malicious, and it is none of our own harmless ones, which anybody
-// can copy; or a person contains.
+// knows a program of the case to be malicious, and it is none of our own harmless ones,
+// which anybody can copy; or a person contains.
 func (t task) certain() bool {
-	_, harmless := canary.Known()[t.kase.Decided.Finding.Process.SHA256]
-	return t.kase.ContainClick() != "" || t.kase.Decided.Verdict.Level == cases.Malicious && !harmless
+	malicious := func(sum string, v cases.Verdict) bool {
+		_, harmless := canary.Known()[sum]
+		return v.Level == cases.Malicious && !harmless
+	}
+	d := t.kase.Decided
+	return t.clicked(cases.ActionContain) || malicious(d.Finding.Process.SHA256, d.Verdict) ||
+		slices.ContainsFunc(t.kase.Programs, func(p cases.Program) bool { return malicious(p.SHA256, p.Verdict) })
 }
 
-func (t task) reserveNote(budget guards.Budget) string {
-	if kept := budget.Reserve(); kept > 0 && !t.certain() {
-		return fmt.Sprintf(", but for %d that are kept for known malware", kept)
+// spent says that a budget is.
+func (t task) spent(b budget) string {
+	why := fmt.Sprintf("%d %s were contained in this hour already", b.size, b.spent)
+	if kept := b.size.Reserve(); kept > 0 && !t.certain() {
+		why += fmt.Sprintf(", but for %d that are kept for known malware", kept)
 	}
-	return ""
+	return why
 }
 
 // nextHour is what becomes of an action whose budget is spent: it is not forgotten.

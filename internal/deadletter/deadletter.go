@@ -3,7 +3,6 @@
 package deadletter
 
 import (
-	"maps"
 	"strings"
 	"time"
 )
@@ -31,13 +30,16 @@ type Letter struct {
 }
 
 // Attributes of a message on the dead-letter topic. Pub/Sub adds its own to those that it
-// moves there.
+// moves there. A message's own attributes are never taken for either: whoever may publish
+// could otherwise say where it is published again, or that nothing is to be.
 const (
-	attrKind    = "kind"
-	attrTopic   = "topic"
-	attrCluster = "cluster"
-	attrReason  = "reason"
-	attrAt      = "given-up"
+	ourPrefix   = "deadletter-"
+	attrKind    = ourPrefix + "kind"
+	attrTopic   = ourPrefix + "topic"
+	attrCluster = ourPrefix + "cluster"
+	attrReason  = ourPrefix + "reason"
+	attrAt      = ourPrefix + "at"
+	attrEarlier = "reason" // all that letters of earlier versions have
 
 	pubsubPrefix       = "CloudPubSubDeadLetter"
 	pubsubSubscription = "CloudPubSubDeadLetterSourceSubscription"
@@ -50,10 +52,7 @@ const maxReason = 1000
 
 // Encode returns the attributes with which a letter is published to the dead-letter topic.
 func (l Letter) Encode() map[string]string {
-	out := maps.Clone(l.Attributes)
-	if out == nil {
-		out = map[string]string{}
-	}
+	out := own(l.Attributes)
 	kind := l.Kind
 	if kind == "" {
 		kind = Message
@@ -71,27 +70,34 @@ func (l Letter) Encode() map[string]string {
 // Decode returns the letter of a message on the dead-letter topic, which was published there
 // at a time.
 func Decode(id string, data []byte, attributes map[string]string, published time.Time) Letter {
-	l := Letter{ID: id, Kind: Kind(attributes[attrKind]), Topic: attributes[attrTopic], Cluster: attributes[attrCluster],
-		Reason: attributes[attrReason], At: published.UTC(), Data: data, Attributes: map[string]string{}}
+	l := Letter{ID: id, Kind: Message, At: published.UTC(), Data: data, Attributes: own(attributes)}
+	if attributes[pubsubSubscription] != "" {
+		l.Reason = "it was delivered " + attributes[pubsubDeliveries] + " times without success: see the function's log at that time"
+		return l
+	}
+	if attributes[attrKind] == "" {
+		l.Reason = attributes[attrEarlier]
+		return l
+	}
+	l.Topic, l.Cluster, l.Reason = attributes[attrTopic], attributes[attrCluster], attributes[attrReason]
+	if Kind(attributes[attrKind]) == Page {
+		l.Kind = Page
+	}
 	if at, err := time.Parse(time.RFC3339, attributes[attrAt]); err == nil {
 		l.At = at
 	}
-	if l.Kind != Page { // those of earlier versions have no kind
-		l.Kind = Message
-	}
-	if n := attributes[pubsubDeliveries]; n != "" {
-		l.Reason = "it was delivered " + n + " times without success: see the function's log at that time"
-	}
+	return l
+}
+
+// own returns the attributes that a message was published with.
+func own(attributes map[string]string) map[string]string {
+	out := map[string]string{}
 	for name, value := range attributes {
-		switch name {
-		case attrKind, attrTopic, attrCluster, attrReason, attrAt:
-		default:
-			if !strings.HasPrefix(name, pubsubPrefix) {
-				l.Attributes[name] = value
-			}
+		if !strings.HasPrefix(name, ourPrefix) && !strings.HasPrefix(name, pubsubPrefix) {
+			out[name] = value
 		}
 	}
-	return l
+	return out
 }
 
 // SourceSubscription returns the subscription from which Pub/Sub moved a message, or "".

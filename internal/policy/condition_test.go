@@ -88,8 +88,16 @@ func TestWhatMayBeAMistakeIsWarnedOf(t *testing.T) {
 }
 
 func TestEmptyPolicyIsRefused(t *testing.T) {
-	if _, err := Parse(nil); err == nil || !strings.Contains(err.Error(), "empty") {
-		t.Errorf("error %v", err)
+	for _, body := range []string{"", "---\n", "null\n", "# nothing\n"} {
+		if _, err := Parse([]byte(body)); err == nil || !strings.Contains(err.Error(), "empty") {
+			t.Errorf("%q: error %v", body, err)
+		}
+	}
+	_, err := Parse([]byte("rules:\n  -\n  - name: a\n    do: [page]\n    when: foo\n"))
+	for _, want := range []string{"line 2, column 4: an entry of a list that says nothing", `line 5, column 11: rule 1 ("a"): when: undeclared`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
 	}
 }
 

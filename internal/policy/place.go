@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -37,12 +38,30 @@ func (p place) named(what string) place {
 // item returns the place of an item of a list.
 func (p place) item(i int, what string) place {
 	p.what = what
-	if p.node == nil || p.node.Kind != yaml.SequenceNode || i >= len(p.node.Content) {
+	if p.node == nil || p.node.Kind != yaml.SequenceNode {
 		p.node = nil
 		return p
 	}
-	p.node = p.node.Content[i]
+	items := slices.DeleteFunc(slices.Clone(p.node.Content), isNull) // the decoder skips them
+	p.node = nil
+	if i < len(items) {
+		p.node = items[i]
+	}
 	return p
+}
+
+func isNull(n *yaml.Node) bool { return n.Tag == "!!null" }
+
+// refuseNull reports entries of a list that say nothing.
+func (k *checker) refuseNull(p place) {
+	if p.node == nil || p.node.Kind != yaml.SequenceNode {
+		return
+	}
+	for _, n := range p.node.Content {
+		if isNull(n) {
+			k.wrong(place{node: n}, "an entry of a list that says nothing")
+		}
+	}
 }
 
 // text returns a problem with its place: that of the node where the problem has no line.

@@ -234,6 +234,8 @@ func Parse(body []byte) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	k.refuseNull(root.key("rules"))
+	k.refuseNull(root.key("routes"))
 	for i := range f.Rules {
 		r := &f.Rules[i]
 		at := root.key("rules").item(i, fmt.Sprintf("rule %d (%q)", i+1, r.Name))
@@ -272,7 +274,7 @@ func decode(body []byte, f *File) (*checker, place, error) {
 			k.errs = append(k.errs, errors.New(unknownKey.ReplaceAllString(text, "unknown key $1")))
 		}
 	case errors.Is(err, io.EOF):
-		return nil, place{}, errors.New("the policy file is empty")
+		return nil, place{}, errEmpty
 	case err != nil:
 		return nil, place{}, err
 	}
@@ -280,12 +282,17 @@ func decode(body []byte, f *File) (*checker, place, error) {
 	if err := yaml.Unmarshal(body, &doc); err != nil {
 		return nil, place{}, err
 	}
+	if isNull(doc.Content[0]) {
+		return nil, place{}, errEmpty
+	}
 	root := place{node: doc.Content[0], lines: strings.Split(string(body), "\n")}
 	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
 		k.wrong(place{node: &more}, "a second YAML document (after ---), which would be ignored: a policy is one document")
 	}
 	return k, root, nil
 }
+
+var errEmpty = errors.New("the policy file is empty")
 
 // unknownKey is how the YAML package reports a key that a struct does not have.
 var unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)

@@ -119,3 +119,48 @@ func TestDeathAtEveryWriteOfContainmentByHand(t *testing.T) {
 		}
 	}
 }
+
+// TestPersonContainsWhatIsPutOff: what the hour's budget has put off a person can contain at
+// once; and a click whose freeze has ended by itself asks for nothing any more.
+func TestPersonContainsWhatIsPutOff(t *testing.T) {
+	c := cases.Case{}
+	c.Decided.Finding.Node, c.Decided.Finding.Container.ID = "n", "c"
+	c.Decided.Decision.Do = []string{cases.Freeze}
+	if got := c.RefusesContain(); !strings.Contains(got, "in progress") {
+		t.Errorf("before the policy's own try: %q", got)
+	}
+	put := cases.Outcome{Error: "refused", OverBudget: true, RetryAt: time.Now().Add(time.Hour)}
+	c.Claims = []cases.Claim{{N: 1, Claimed: cases.Claimed{Action: cases.Freeze, ContainerID: "c"}, Outcome: &put}}
+	if got := c.RefusesContain(); got != "" || c.OverBudget() == nil {
+		t.Errorf("put off: %q", got)
+	}
+	c.Clicks = []cases.Click{{ID: "a", What: cases.ActionContain}}
+	if got := c.RefusesContain(); !strings.Contains(got, "in progress") {
+		t.Errorf("asked for: %q", got)
+	}
+	c.Claims = append(c.Claims, cases.Claim{N: 2, Claimed: cases.Claimed{Action: cases.Freeze, ContainerID: "c", Click: "a"}, Outcome: &cases.Outcome{Done: true}})
+	c.Decided.Decision.Do = nil
+	if c.ContainClick() != "a" || !c.Frozen() {
+		t.Errorf("frozen %v by click %q", c.Frozen(), c.ContainClick())
+	}
+	c.Expired = true
+	if c.ContainClick() != "" || len(c.Wanted(time.Now())) != 0 || c.RefusesContain() != "" {
+		t.Errorf("after its end: click %q, wanted %v, %q", c.ContainClick(), c.Wanted(time.Now()), c.RefusesContain())
+	}
+}
+
+// TestCloseDoesNotOvertakeContainNow: of two clicks that are taken in together the case does
+// what was asked for first, and says so to the other.
+func TestCloseDoesNotOvertakeContainNow(t *testing.T) {
+	w, id := notified(t, notifyPolicy)
+	press(t, w, id, cases.ActionContain)
+	time.Sleep(2 * time.Millisecond)
+	press(t, w, id, cases.ActionClose)
+	if err := w.process().Advance(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	c := w.check(id)
+	if c.Closed != nil || !strings.Contains(refusal(c, c.Clicks[1].ID), "just contained") {
+		t.Errorf("%q, %+v", c.Status(), c.Clicks)
+	}
+}

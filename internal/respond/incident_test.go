@@ -1106,6 +1106,14 @@ func TestDamagedIncidentIsReplaced(t *testing.T) {
 	incident := w.incident().ID
 	broken := w.process()
 	broken.Log.Objects = damaged{store, "events/" + incident + "/0000000001.json"}
+	// A click on the message that the damaged log has posted still counts.
+	click, err := json.Marshal(cases.Click{ID: "old-page", What: cases.ActionExtend, By: "ann", At: time.Now()})
+	if err == nil {
+		err = broken.Log.Click(t.Context(), incident, "old-page", click)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := broken.Finding(t.Context(), ran(1, 1, unknownSum(1), time.Now())); err != nil {
 		t.Fatal(err)
 	}
@@ -1117,8 +1125,9 @@ func TestDamagedIncidentIsReplaced(t *testing.T) {
 			}
 		}
 	}
-	if c := w.read(id); c.Closed == nil {
-		t.Errorf("the case is %q", c.Status())
+	c := w.read(id)
+	if c.Closed == nil || !slices.ContainsFunc(c.Clicks, func(k cases.Click) bool { return k.What == cases.ActionExtend }) {
+		t.Errorf("the case is %q, clicks %+v", c.Status(), c.Clicks)
 	}
 	messages, err := w.slack.Messages()
 	if err != nil || len(messages) != 2 {

@@ -171,6 +171,8 @@ type world struct {
 	node  *nodeSide
 	life  *life
 	yaml  string
+	// sccFault is asked before and after each call of SCC's takes effect; nil: never.
+	sccFault func(method string, applied bool) error
 }
 
 const actingPolicy = `
@@ -190,6 +192,11 @@ func newWorld(t *testing.T, store blobstore.Store) *world {
 	w.scc, err = fakescc.Start(fakescc.Config{
 		File: filepath.Join(dir, "scc.db"), Source: source, ProjectNumber: "1", Notify: func(context.Context, []byte) error { return nil },
 		Fault: func(method string, applied bool) error {
+			if w.sccFault != nil {
+				if err := w.sccFault(method, applied); err != nil {
+					return err
+				}
+			}
 			if applied && w.life.end() != nil || !applied && w.life.begin("scc "+method) != nil {
 				return status.Error(codes.Aborted, errDead.Error())
 			}

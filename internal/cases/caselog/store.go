@@ -280,11 +280,16 @@ func (l *Store) Click(ctx context.Context, caseID, id string, body []byte) error
 	return l.WakeAt(ctx, caseID, l.Clock().Add(time.Second))
 }
 
-// Clicks returns the clicks of a case but for those whose IDs are in except.
+// Clicks returns the clicks of a case but for those whose IDs are in except; of an incident
+// also those on messages of the logs that it takes the place of.
 func (l *Store) Clicks(ctx context.Context, caseID string, except map[string]bool) ([]Entry, error) {
-	keys, err := l.Objects.List(ctx, "clicks/"+caseID+"/")
-	if err != nil {
-		return nil, err
+	var keys []string
+	for _, id := range replacedBy(caseID) {
+		more, err := l.Objects.List(ctx, "clicks/"+id+"/")
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, more...)
 	}
 	return l.readEntries(ctx, slices.DeleteFunc(keys, func(key string) bool { return except[entryName(key)] }))
 }
@@ -382,13 +387,24 @@ func episodeID(base string, n int) string {
 // notified anew, rather than no more.
 func (l *Store) Read(ctx context.Context, id, holder string) (*Log, error) {
 	f := &Log{ID: id, store: l, leaseOwner: holder}
-	err := f.Reload(ctx)
+	err := f.reloadWhole(ctx)
 	for n := 2; IsIncident(id) && errors.Is(err, ErrUnreadable) && n <= maxReplaced; n++ {
 		slog.ErrorContext(ctx, "damaged log of an incident: another takes its place", "incident", f.ID, "error", err)
 		f = &Log{ID: episodeID(baseIncident(id), n), store: l, leaseOwner: holder}
-		err = f.Reload(ctx)
+		err = f.reloadWhole(ctx)
 	}
 	return f, err
+}
+
+// reloadWhole is Reload that also sees whether an incident's events add up.
+func (f *Log) reloadWhole(ctx context.Context) error {
+	if err := f.Reload(ctx); err != nil || !IsIncident(f.ID) || f.store.Snapshot == nil || len(f.events) == 0 {
+		return err
+	}
+	if _, err := f.store.Snapshot(f.ID, f.events); err != nil {
+		return fmt.Errorf("%q: %w: %w", f.ID, ErrUnreadable, err)
+	}
+	return nil
 }
 
 // maxReplaced bounds how many damaged logs of one incident are replaced.
@@ -400,6 +416,16 @@ func baseIncident(id string) string {
 		return strings.Join(parts[:3], "-")
 	}
 	return id
+}
+
+// replacedBy returns an ID, and before it those of the damaged logs that it takes the place of.
+func replacedBy(id string) []string {
+	base := baseIncident(id)
+	out := []string{base}
+	for n := 2; id != base && out[len(out)-1] != id && n <= maxReplaced; n++ {
+		out = append(out, episodeID(base, n))
+	}
+	return out
 }
 
 // Replaces returns the incident whose damaged log this one has taken the place of, or "".

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"cloud.google.com/go/pubsub/v2"
@@ -23,6 +25,8 @@ type Queue struct {
 	subscription string
 	held         map[string]string // ack IDs by letter
 	topics       map[string]string // by subscription
+	project      string
+	renewed      time.Time // when the letters were last held
 }
 
 // Open opens the subscription of a project.
@@ -32,7 +36,7 @@ func Open(ctx context.Context, project, subscription string, options ...option.C
 		return nil, fmt.Errorf("open Pub/Sub: %w", err)
 	}
 	return &Queue{client: client, subscription: "projects/" + project + "/subscriptions/" + subscription,
-		held: map[string]string{}, topics: map[string]string{}}, nil
+		held: map[string]string{}, topics: map[string]string{}, project: project}, nil
 }
 
 // Bounds of List.
@@ -41,39 +45,45 @@ const (
 	quiet     = 3 * time.Second // without a message: there are no more
 	holdFor   = 600             // seconds, the longest
 	perModify = 1000            // ack IDs of one request
+	maxAgain  = 10              // replies in a row without anything new
+	renewAt   = 4 * time.Minute
 )
 
 // List returns the letters, the oldest first, at most limit.
 func (q *Queue) List(ctx context.Context, limit int) ([]deadletter.Letter, error) {
 	var out []deadletter.Letter
-	for len(out) < limit {
-		more, err := q.pull(ctx, min(perPull, limit-len(out)))
+	for again := 0; len(out) < limit && again < maxAgain; {
+		more, received, err := q.pull(ctx, min(perPull, limit-len(out)))
 		if err != nil {
 			return nil, err
 		}
-		if len(more) == 0 {
+		if received == 0 {
 			break
+		}
+		if len(more) == 0 { // all are held already: Pub/Sub repeats itself
+			again++
 		}
 		out = append(out, more...)
 	}
+	q.renewed = time.Now()
 	slices.SortStableFunc(out, func(a, b deadletter.Letter) int { return a.At.Compare(b.At) })
 	return out, nil
 }
 
-func (q *Queue) pull(ctx context.Context, n int) (out []deadletter.Letter, err error) {
+func (q *Queue) pull(ctx context.Context, n int) (out []deadletter.Letter, received int, err error) {
 	wait, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
 	reply, err := q.client.SubscriptionAdminClient.Pull(wait, &pubsubpb.PullRequest{Subscription: q.subscription, MaxMessages: int32(n)})
 	if ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pull from %q: %w", q.subscription, err)
+		return nil, 0, fmt.Errorf("pull from %q: %w", q.subscription, err)
 	}
 	var acks []string
 	for _, m := range reply.ReceivedMessages {
 		l := deadletter.Decode(m.Message.MessageId, m.Message.Data, m.Message.Attributes, m.Message.PublishTime.AsTime())
-		if from := deadletter.SourceSubscription(m.Message.Attributes); l.Topic == "" && from != "" {
+		if from := deadletter.SourceSubscription(m.Message.Attributes); from != "" {
 			if l.Topic, err = q.topicOf(ctx, from); err != nil {
 				l.Reason += fmt.Sprintf(" (its topic is not known: %v)", err)
 			}
@@ -84,7 +94,7 @@ func (q *Queue) pull(ctx context.Context, n int) (out []deadletter.Letter, err e
 		q.held[l.ID] = m.AckId
 		acks = append(acks, m.AckId)
 	}
-	return out, q.hold(ctx, acks, holdFor)
+	return out, len(acks), q.hold(ctx, acks, holdFor)
 }
 
 // topicOf returns the topic of a subscription.
@@ -116,9 +126,15 @@ func (q *Queue) hold(ctx context.Context, acks []string, seconds int32) error {
 // between the letter stays, and is published twice: a finding that comes twice is handled
 // once. Of a page nothing is published: it is sent by itself.
 func (q *Queue) Replay(ctx context.Context, l deadletter.Letter) error {
+	if err := q.renew(ctx); err != nil {
+		return err
+	}
 	if l.Kind == deadletter.Message {
 		if l.Topic == "" {
 			return fmt.Errorf("letter %q: it is not known to which topic it was published", l.ID)
+		}
+		if !strings.HasPrefix(l.Topic, "projects/"+q.project+"/topics/") {
+			return fmt.Errorf("letter %q: its topic %q is not of the project %q", l.ID, l.Topic, q.project)
 		}
 		p := q.client.Publisher(l.Topic)
 		defer p.Stop()
@@ -134,11 +150,17 @@ func (q *Queue) Replay(ctx context.Context, l deadletter.Letter) error {
 	return nil
 }
 
+// renew holds the letters for longer where that takes long: one that is no longer held
+// cannot be removed.
+func (q *Queue) renew(ctx context.Context) error {
+	if time.Since(q.renewed) < renewAt {
+		return nil
+	}
+	q.renewed = time.Now()
+	return q.hold(ctx, slices.Collect(maps.Values(q.held)), holdFor)
+}
+
 // Close gives back what was not removed.
 func (q *Queue) Close(ctx context.Context) error {
-	var acks []string
-	for _, ack := range q.held {
-		acks = append(acks, ack)
-	}
-	return errors.Join(q.hold(ctx, acks, 0), q.client.Close())
+	return errors.Join(q.hold(ctx, slices.Collect(maps.Values(q.held)), 0), q.client.Close())
 }

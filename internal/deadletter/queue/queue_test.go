@@ -92,6 +92,7 @@ func TestLettersAreListedAndPublishedAgain(t *testing.T) {
 	p.server.Publish("projects/p/topics/dead-letters", page.Data, page.Encode())
 	p.server.Publish("projects/p/topics/dead-letters", []byte("moved"), map[string]string{"priority": "later", // as Pub/Sub moves them
 		"CloudPubSubDeadLetterSourceSubscription": "findings-later", "CloudPubSubDeadLetterSourceSubscriptionProject": "p",
+		"deadletter-kind": "page", "deadletter-topic": "projects/p/topics/orders", "kind": "page", // forged
 		"CloudPubSubDeadLetterSourceDeliveryCount": "20", "CloudPubSubDeadLetterSourceTopicPublishTime": "2026-11-25T09:30:00Z"})
 
 	q := p.open()
@@ -105,7 +106,7 @@ func TestLettersAreListedAndPublishedAgain(t *testing.T) {
 	if l := all[1]; l.Kind != deadletter.Page {
 		t.Errorf("the page: %+v", l)
 	}
-	if l := all[2]; l.Topic != "projects/p/topics/findings" || !strings.Contains(l.Reason, "20 times") || len(l.Attributes) != 1 {
+	if l := all[2]; l.Topic != "projects/p/topics/findings" || !strings.Contains(l.Reason, "20 times") || l.Kind != deadletter.Message || !maps.Equal(l.Attributes, map[string]string{"priority": "later", "kind": "page"}) {
 		t.Errorf("Pub/Sub's: %+v", l)
 	}
 	for _, l := range all[1:] {
@@ -134,7 +135,7 @@ func TestLettersAreListedAndPublishedAgain(t *testing.T) {
 // nothing is removed.
 func TestLetterStaysUntilItIsPublished(t *testing.T) {
 	p := start(t)
-	for _, topic := range []string{"projects/p/topics/gone", ""} {
+	for _, topic := range []string{"projects/p/topics/gone", "", "projects/another/topics/findings"} {
 		l := deadletter.Letter{Topic: topic, Reason: "x", At: time.Now(), Data: []byte("x")}
 		p.server.Publish("projects/p/topics/dead-letters", l.Data, l.Encode())
 	}
@@ -150,8 +151,8 @@ func TestLetterStaysUntilItIsPublished(t *testing.T) {
 		t.Error(err)
 	}
 	q = p.open()
-	if left := p.list(q); len(left) != 2 {
-		t.Errorf("%d left, want both", len(left))
+	if left := p.list(q); len(left) != 3 {
+		t.Errorf("%d left, want all", len(left))
 	}
 	if err := q.Close(t.Context()); err != nil {
 		t.Error(err)
@@ -178,9 +179,21 @@ func TestEveryLetterIsListed(t *testing.T) {
 	}
 }
 
+// TestForgedAttributesSayNothing: what a publisher calls its attributes is no part of the
+// letter's own.
+func TestForgedAttributesSayNothing(t *testing.T) {
+	forged := map[string]string{"deadletter-kind": "page", "deadletter-topic": "projects/p/topics/orders", "deadletter-cluster": "x",
+		"CloudPubSubDeadLetterSourceSubscription": "orders", "priority": "first"}
+	l := deadletter.Letter{Reason: "malformed", At: time.Now(), Attributes: forged}
+	got := deadletter.Decode("1", nil, l.Encode(), time.Now())
+	if got.Kind != deadletter.Message || got.Topic != "" || got.Cluster != "" || got.Reason != "malformed" || !maps.Equal(got.Attributes, map[string]string{"priority": "first"}) {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestReasonIsBounded(t *testing.T) {
 	l := deadletter.Letter{Reason: strings.Repeat("é", 2000)}
-	if got := l.Encode()["reason"]; len(got) > 1024 || !strings.HasPrefix(got, "éé") {
+	if got := l.Encode()["deadletter-reason"]; len(got) > 1024 || !strings.HasPrefix(got, "éé") {
 		t.Errorf("%d bytes", len(got))
 	}
 }
