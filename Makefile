@@ -62,6 +62,10 @@ test-kernels: deps-container deps-kernels ## the matrix of routes on this kernel
 bench-pages: ## the table of faults between a case and the people it pages: 2,000 findings a row (10 min)
 	go test -count=1 -v -timeout 40m -run TestNoPageIsLostAndNoCaseIsPagedTwice ./internal/notify/pager -args -pages 2000
 
+.PHONY: test-faults
+test-faults: ## the table of faults: each external write x each class of answer x once, an hour, a day of virtual time (30 s)
+	@go test -count=1 -v -run 'TestFaults$$' ./internal/respond 2>/dev/null | sed -n 's/^FAULT  //p; /^--- FAIL/p'
+
 .PHONY: bench-noise
 bench-noise: deps-container ## the table of docs/noise.md: real software in real containers, and what people are paged about (10 min, root, network)
 	@go test -run '^$$' -bench 'BenchmarkNoise$$' -benchtime 1x -timeout 30m ./internal/local -args $(NOISEFLAGS) 2>/dev/null | sed -n 's/^BENCH\t//p'

@@ -118,8 +118,10 @@ func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []cas
 	if err != nil {
 		return cases.Case{ID: id}, nil, err
 	}
-	c, events, undecodable := fold(id, events)
-	damage = errors.Join(damage, undecodable)
+	events, undecodable := decodable(events)
+	known := events[afterGap(events):]
+	c, err := cases.Fold(id, known)
+	damage = errors.Join(damage, undecodable, err)
 	if c.Incident != "" {
 		told, err := log.Read(ctx, c.Incident, "reader") // the log that takes the place of a damaged one
 		if err != nil {
@@ -129,8 +131,9 @@ func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []cas
 		if err != nil {
 			return c, events, err
 		}
-		damage = errors.Join(damage, hidden)
-		c, events, _ = fold(id, withNotices(events, notices))
+		c, err = cases.Fold(id, withNotices(slices.Clone(known), notices))
+		damage = errors.Join(damage, hidden, err)
+		events = withNotices(events, notices)
 	}
 	if damage != nil {
 		c.Damaged = damage.Error()
@@ -138,26 +141,28 @@ func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []cas
 	return c, events, nil
 }
 
-// fold adds up the events that can be decoded, and returns those and what is wrong with the
-// others. Behind a damaged event it continues from the last snapshot, which knows of it.
-func fold(id string, events []caselog.Event) (cases.Case, []caselog.Event, error) {
-	var readable []caselog.Event
+// decodable returns the events that can be decoded, and what is wrong with the others.
+func decodable(events []caselog.Event) (out []caselog.Event, damage error) {
 	var wrong []error
 	for _, e := range events {
 		if _, err := cases.Decode(e); err != nil {
 			wrong = append(wrong, err)
 			continue
 		}
-		readable = append(readable, e)
+		out = append(out, e)
 	}
-	from := 0
-	for i, e := range readable {
-		if e.Snapshot != nil && e.N > i { // some before it cannot be read
+	return out, errors.Join(wrong...)
+}
+
+// afterGap returns the index of the event from which on the log is added up: of one that
+// lacks events that of the last snapshot behind them, which knows what they said.
+func afterGap(events []caselog.Event) (from int) {
+	for i, e := range events {
+		if e.Snapshot != nil && e.N > i {
 			from = i
 		}
 	}
-	c, err := cases.Fold(id, readable[from:])
-	return c, readable, errors.Join(append(wrong, err)...)
+	return from
 }
 
 // withNotices inserts the incident's notices at their times. The case's own events keep
@@ -167,6 +172,7 @@ func withNotices(events, told []caselog.Event) []caselog.Event {
 		if e.Kind != cases.KindPaged && e.Kind != cases.KindReminded && e.Kind != cases.KindQueued {
 			continue
 		}
+		e.Snapshot = nil // it is of the incident
 		at := len(events)
 		for at > 1 && events[at-1].At.After(e.At) {
 			at--

@@ -43,9 +43,12 @@ func full(m notify.Message, mention string, buttons bool, metadata slack.SlackMe
 }
 
 // smallest returns the smallest form of a message, which Slack accepts whatever the
-// finding contains: one line of printable ASCII and the link to the case.
+// finding contains: one line of printable ASCII, with the state, and the link to the case.
 func smallest(m notify.Message, mention string) []slack.MsgOption {
 	text := "[" + m.Severity.String() + "] " + ascii(m.Summary)
+	if m.Status != "" {
+		text += " (" + ascii(m.Status) + ")"
+	}
 	if len(m.Links) > 0 {
 		text += " " + notify.SafeURL(m.Links[0].URL)
 	}

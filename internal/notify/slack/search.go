@@ -1,6 +1,7 @@
 package slack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -21,6 +22,8 @@ const searchInterval = 1200 * time.Millisecond
 // searchGroup lets one reading of a channel's history serve everyone who asked before it
 // started: 150 lost replies cost a few calls, not 150.
 type searchGroup struct {
+	interval time.Duration // between two readings
+
 	mu      sync.Mutex
 	reading *reading  // under way, or about to start
 	next    *reading  // for those who came after it started
@@ -61,7 +64,7 @@ func (w *Workspace) searchGroup(room string) *searchGroup {
 		w.searches = map[string]*searchGroup{}
 	}
 	if w.searches[room] == nil {
-		w.searches[room] = &searchGroup{}
+		w.searches[room] = &searchGroup{interval: cmp.Or(w.SearchInterval, searchInterval)}
 	}
 	return w.searches[room]
 }
@@ -88,7 +91,7 @@ func (g *searchGroup) join(read func(*reading)) *reading {
 func (g *searchGroup) run(read func(*reading)) {
 	for {
 		g.mu.Lock()
-		wait := time.Until(g.last.Add(searchInterval))
+		wait := time.Until(g.last.Add(g.interval))
 		g.mu.Unlock()
 		time.Sleep(wait)
 		g.mu.Lock()

@@ -34,6 +34,9 @@ type Workspace struct {
 	Buttons bool
 	// EditInterval is the least time between two edits of one message. 0: none.
 	EditInterval time.Duration
+	// SearchInterval is the least time between two readings of a channel's history. 0: what
+	// Slack allows.
+	SearchInterval time.Duration
 
 	// Store shares the IDs of people between instances; nil: each asks Slack.
 	Store blobstore.Store
