@@ -110,8 +110,12 @@ simulate: ## ten thousand cases, each through a year of virtual time (half an ho
 
 .PHONY: fuzz
 fuzz: ## every decoder, FUZZTIME each (default 10m)
-	go test -run '^$$' -fuzz FuzzDecode -fuzztime $${FUZZTIME:-10m} ./internal/finding
-	go test -run '^$$' -fuzz FuzzDetection -fuzztime $${FUZZTIME:-10m} ./internal/sensorapi
+	@for each in internal/finding:FuzzDecode internal/sensorapi:FuzzDetection internal/policy:FuzzParse internal/cases/casetext:FuzzLog \
+		functions/interact:FuzzInteraction internal/verdict:FuzzVirusTotal internal/workflowlang:FuzzParse sensor:FuzzPodmanStorage \
+		internal/notify/slack:FuzzEscapeIsInert internal/web/safetext:FuzzEscape; do
+		echo "== $$each"
+		go test -run '^$$' -fuzz "$${each#*:}\$$" -fuzztime "$${FUZZTIME:-10m}" "./$${each%:*}"
+	done
 
 # install PROGRAM PACKAGE... installs the packages unless the program is there.
 define install
