@@ -166,6 +166,9 @@ func New(cfg Config) (*Sensor, error) {
 	if s.spool, err = openSpool(filepath.Join(cfg.StateDir, "sensor.db"), cfg.SpoolMax); err != nil {
 		return nil, err
 	}
+	if err := s.tellDamage(); err != nil {
+		return nil, errors.Join(err, s.spool.close())
+	}
 	if s.down, err = s.spool.downUntil(time.Now()); err != nil {
 		return nil, errors.Join(err, s.spool.close())
 	}
@@ -181,6 +184,18 @@ func New(cfg Config) (*Sensor, error) {
 		s.opened.Store(watchOpened(cfg.Log))
 	}
 	return s, nil
+}
+
+// tellDamage reports that the spool was damaged and set aside: once, as it is whole then.
+func (s *Sensor) tellDamage() error {
+	damage := s.spool.damage
+	if damage == nil {
+		return nil
+	}
+	s.cfg.Log.Error("the spool was damaged", "error", damage)
+	d := sensorapi.Detection{Time: time.Now(), Node: cut(s.cfg.Node), Health: cut(sensorapi.RecordDamaged + ", and was set aside")}
+	_, err := s.spool.add(d, home{}, nil)
+	return err
 }
 
 // Close releases everything; Run must have returned.

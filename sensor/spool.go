@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/contraband-dev/contraband/bpf"
+	"github.com/contraband-dev/contraband/internal/boltfile"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 )
 
@@ -29,6 +30,7 @@ import (
 //	freezes     container id/case/order id -> freeze, while it lasts
 type spool struct {
 	db         *bbolt.DB
+	damage     error // of the file that was there; nil: it was whole
 	max        int
 	news       chan struct{} // holds a token when there may be something to publish
 	count      atomic.Int64
@@ -104,12 +106,12 @@ const (
 )
 
 func openSpool(path string, max int) (*spool, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
+	db, damage, err := boltfile.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open spool %q (is another sensor running on it?): %w", path, err)
 	}
 	db.MaxBatchDelay = time.Millisecond // company is welcome, waiting for it is not
-	s := &spool{db: db, max: max, news: make(chan struct{}, 1), ran: map[string]int{}}
+	s := &spool{db: db, damage: damage, max: max, news: make(chan struct{}, 1), ran: map[string]int{}}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketDetections, bucketFiles, bucketHomes, bucketRan, bucketMeta, bucketOrders, bucketFreezes} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {

@@ -3,6 +3,8 @@ package sensor
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,5 +108,68 @@ func TestFloodOfOneContainerDelaysNoOther(t *testing.T) {
 	}
 	if s.room(laterClass) >= s.room(firstClass) {
 		t.Error("a flood fills the whole spool")
+	}
+}
+
+// TestDamagedSpoolIsToldAndForgotten: a sensor whose spool was damaged starts, says so once,
+// and publishes what could be read.
+func TestDamagedSpoolIsToldAndForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.db")
+	s, err := openSpool(path, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		d := sensorapi.Detection{Time: time.Now(), Process: sensorapi.Process{Path: fmt.Sprintf("/p%03d", i)}, Container: sensorapi.Container{ID: "c"}}
+		if _, err := s.add(d, home{}, fmt.Appendf(nil, "k%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	body, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for page := range len(body) / os.Getpagesize() {
+		damaged := slices.Clone(body)
+		clear(damaged[page*os.Getpagesize() : (page+1)*os.Getpagesize()])
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := openSpool(path, 1000)
+		if err != nil {
+			t.Fatalf("page %d: %v", page, err)
+		}
+		if s.damage == nil {
+			if err := s.close(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		found++
+		sensor := &Sensor{cfg: Config{Node: "n", Log: slog.New(slog.DiscardHandler)}, spool: s}
+		if err := sensor.tellDamage(); err != nil {
+			t.Error(err)
+		}
+		told, sent := 0, 0
+		err = s.drain(func(body []byte, _ sensorapi.Priority) error {
+			sent++
+			if strings.Contains(string(body), sensorapi.RecordDamaged) {
+				told++
+			}
+			return nil
+		})
+		if err != nil || told != 1 {
+			t.Errorf("page %d: told %d times, %d sent, %v", page, told, sent, err)
+		}
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d damages were found", found)
 	}
 }

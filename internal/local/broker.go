@@ -18,6 +18,7 @@ import (
 	"cloud.google.com/go/pubsub/v2"
 	"cloud.google.com/go/pubsub/v2/apiv1/pubsubpb"
 	"cloud.google.com/go/pubsub/v2/pstest"
+	"github.com/contraband-dev/contraband/internal/boltfile"
 	"github.com/contraband-dev/contraband/internal/deadletter"
 	"github.com/contraband-dev/contraband/internal/sensorapi"
 	"go.etcd.io/bbolt"
@@ -73,9 +74,12 @@ type entry struct {
 const journalled = "contraband-journal"
 
 func startBroker(ctx context.Context, file string) (*broker, error) {
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
+	db, damage, err := boltfile.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("open journal %q: %w", file, err)
+	}
+	if damage != nil {
+		slog.Error("the journal of undelivered messages", "error", damage)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucketJournal)

@@ -76,11 +76,17 @@ func blind(d sensorapi.Detection, p finding.Place, source string, now time.Time)
 	if at.After(now) {
 		at = now
 	}
+	what := "What runs in containers of this node is not reliably seen by any route: programs and libraries that were added, changed, on volumes, or only in memory."
+	next := "Read the sensor's log on the node and run contraband doctor there: the case has the commands. Until this is mended, let no pods run there that matter."
+	if strings.HasPrefix(d.Health, sensorapi.RecordDamaged) {
+		what = "It watches again. Detections that had not been sent may be lost, and a container that it had frozen may stay frozen until it is released."
+		next = "Look at the node's disk, and at the cases of containers on this node that are frozen: release what is to run. The sensor's log names the damaged file."
+	}
 	return id, &pb.Finding{
 		Name: source + "/findings/" + id, Parent: source, ResourceName: p.ResourceName(),
 		State: pb.Finding_ACTIVE, Category: finding.SensorBlind, Severity: pb.Finding_HIGH, FindingClass: pb.Finding_SCC_ERROR,
-		EventTime: timestamppb.New(at), Description: fmt.Sprintf("Node %q: %s. What runs in containers of this node is not reliably seen by any route: programs and libraries that were added, changed, on volumes, or only in memory.", d.Node, d.Health),
-		NextSteps:        "Read the sensor's log on the node and run contraband doctor there: the case has the commands. Until this is mended, let no pods run there that matter.",
+		EventTime: timestamppb.New(at), Description: fmt.Sprintf("Node %q: %s. %s", d.Node, d.Health, what),
+		NextSteps:        next,
 		SourceProperties: map[string]*structpb.Value{"VM_Instance_Name": structpb.NewStringValue(d.Node)},
 		Kubernetes:       &pb.Kubernetes{Nodes: []*pb.Kubernetes_Node{{Name: d.Node}}},
 	}

@@ -27,6 +27,10 @@ const (
 	Library  Route = "library"  // mapped to be executed by another program: LD_PRELOAD, dlopen
 )
 
+// RecordDamaged begins Detection.Health where the sensor watches as it should, and what it
+// had on record was damaged.
+const RecordDamaged = "the sensor's record on disk was damaged"
+
 // Routes are all of them.
 var Routes = []Route{Added, Modified, Volume, Memory, Deleted, Nested, Script, Loader, Library}
 

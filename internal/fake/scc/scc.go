@@ -18,6 +18,7 @@ import (
 	"time"
 
 	pb "cloud.google.com/go/securitycenter/apiv2/securitycenterpb"
+	"github.com/contraband-dev/contraband/internal/boltfile"
 	"go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -72,9 +73,12 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fake SCC: notification filter: %w", err)
 	}
-	db, err := bbolt.Open(cfg.File, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
+	db, damage, err := boltfile.Open(cfg.File)
 	if err != nil {
 		return nil, fmt.Errorf("fake SCC: open %q: %w", cfg.File, err)
+	}
+	if damage != nil {
+		slog.Error("the findings of the built-in Security Command Center", "error", damage)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucketFindings)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -21,6 +22,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/contraband-dev/contraband/internal/boltfile"
 	"github.com/contraband-dev/contraband/internal/notify/preview"
 )
 
@@ -87,9 +89,12 @@ var bucketMessages = []byte("messages")
 
 // Open opens the messages on disk.
 func Open(file string) (*Server, error) {
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: 3 * time.Second})
+	db, damage, err := boltfile.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("fake Slack: open %q: %w", file, err)
+	}
+	if damage != nil {
+		slog.Error("the messages of the built-in Slack", "error", damage)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(bucketMessages)
