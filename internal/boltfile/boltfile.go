@@ -54,7 +54,9 @@ func check(path string) error {
 			return err
 		}
 		err = db.View(func(tx *bbolt.Tx) error {
-			return tx.ForEach(func(name []byte, b *bbolt.Bucket) error { return walk(b, tx.Size(), func(k, v []byte) error { return nil }) })
+			return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+				return walk(b, tx.Size(), func(k, v []byte) error { return nil })
+			})
 		})
 		if err == nil {
 			err = db.Update(write)
