@@ -722,6 +722,11 @@ func (c Case) ContainClick() string {
 	return ""
 }
 
+// ContainRequested reports whether a person has contained by hand and nothing was begun yet.
+func (c Case) ContainRequested() bool {
+	return c.ContainClick() != "" && !c.Begun(Freeze, c.ContainClick())
+}
+
 // Wanted returns the containments that are asked for now, in their order: what the decision
 // says, as far as it needs no approval or has it, and what a person does by hand.
 func (c Case) Wanted(now time.Time) []string {
@@ -801,7 +806,7 @@ func (c Case) ClickActions() []string {
 	if c.Decided.Finding.Pod.Name != "" && c.Decided.Finding.ContainmentUnsupported() == "" && !c.PodRemoved() && c.Done(Evidence) != nil {
 		out = append(out, ActionEvict)
 	}
-	if !c.InForce(Freeze) && !c.InForce(Isolate) {
+	if !c.InForce(Freeze) && !c.InForce(Isolate) && !c.ContainRequested() {
 		out = append(out, ActionExpected, ActionRemediated, ActionClose)
 	}
 	return out

@@ -452,7 +452,7 @@ func refuses(c cases.Case, k cases.Click) string {
 		return "the container is still frozen: release it first"
 	case closes && c.InForce(cases.Isolate):
 		return "the pod is still isolated: release or evict it first"
-	case closes && c.ContainClick() != "" && !c.Begun(cases.Freeze, c.ContainClick()):
+	case closes && c.ContainRequested():
 		return "a person has just contained it"
 	case closes && pending:
 		return "a containment is in progress: release it first"
