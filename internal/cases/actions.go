@@ -22,31 +22,92 @@ const (
 	Uncordon = "uncordon"
 )
 
-// Containments are the actions that Contain carries out, in the order in which
-// it does, whatever the order in a policy: by what each would destroy for those
-// after it.
-var Containments = []string{Freeze, Evidence, Isolate, Cordon, Evict, Delete}
+// Containment is one way to contain a pod, with all that is said of it. To add one, add a
+// row here and carry it out in internal/contain; tests name what is missing elsewhere.
+type Containment struct {
+	Name string
+	Done string // says that it was carried out
+	Word string // the same in one word, for a timeline
+	// Undo is the action that undoes it; "": nothing does.
+	Undo, UndoDone, UndoWord string
+	State                    string // of the case while it is in force; "" without Undo
+	Stays                    string // says that it lasts, before a time; "": it has no end
+	Destroys                 bool   // it cannot be undone, and destroys what has run
+	OnNode                   bool   // the node's sensor carries it out, by an order
+}
+
+// table has every containment, in the order in which they are carried out, whatever the
+// order in a policy: by what each would destroy for those after it.
+var table = []Containment{
+	{Name: Freeze, Done: "container frozen", Word: "frozen", Undo: Thaw, UndoDone: "container unfrozen", UndoWord: "thawed",
+		State: "frozen", Stays: "The container stays frozen,", OnNode: true},
+	{Name: Evidence, Done: "evidence saved", Word: "evidence", OnNode: true},
+	{Name: Isolate, Done: "pod isolated", Word: "isolated", Undo: Release, UndoDone: "pod released from isolation", UndoWord: "released",
+		State: "isolated", Stays: "The pod stays isolated,"},
+	{Name: Cordon, Done: "node cordoned", Word: "cordoned", Undo: Uncordon, UndoDone: "node uncordoned", UndoWord: "uncordoned", State: "node cordoned"},
+	{Name: Evict, Done: "pod evicted", Word: "evicted", Destroys: true},
+	{Name: Delete, Done: "pod deleted", Word: "deleted", Destroys: true},
+}
+
+// Table returns every containment, in the order in which they are carried out.
+func Table() []Containment { return slices.Clone(table) }
+
+// Containments are the names of the containments, in their order.
+var Containments = func() (out []string) {
+	for _, c := range table {
+		out = append(out, c.Name)
+	}
+	return out
+}()
+
+// ContainmentOf returns the containment with a name, or that another action undoes; zero
+// for other actions.
+func ContainmentOf(action string) Containment {
+	for _, c := range table {
+		if c.Name == action || c.Undo != "" && c.Undo == action {
+			return c
+		}
+	}
+	return Containment{}
+}
+
+// DoneText says that a containment, or what undoes one, was carried out.
+func DoneText(action string) string {
+	if c := ContainmentOf(action); c.Undo == action {
+		return c.UndoDone
+	}
+	return ContainmentOf(action).Done
+}
+
+// Word names a containment that was carried out, or what undid one, in one word.
+func Word(action string) string {
+	if c := ContainmentOf(action); c.Undo == action {
+		return c.UndoWord
+	}
+	return ContainmentOf(action).Word
+}
 
 // ByHand is what a click on ActionContain does: it can be undone, or destroys nothing.
 var ByHand = []string{Freeze, Evidence}
 
-var undoOf = map[string]string{Freeze: Thaw, Isolate: Release, Cordon: Uncordon}
-
 // UndoOf returns the action that undoes another, or "".
-func UndoOf(action string) string { return undoOf[action] }
+func UndoOf(action string) string {
+	if c := ContainmentOf(action); c.Name == action {
+		return c.Undo
+	}
+	return ""
+}
 
 // UndoneBy returns the action that another undoes, or "".
 func UndoneBy(undo string) string {
-	for action, u := range undoOf {
-		if u == undo {
-			return action
-		}
+	if c := ContainmentOf(undo); c.Name != undo {
+		return c.Name
 	}
 	return ""
 }
 
 // Destroys reports whether an action cannot be undone.
-func Destroys(action string) bool { return action == Evict || action == Delete }
+func Destroys(action string) bool { return ContainmentOf(action).Destroys }
 
 // InOrder returns the containments among actions, in their order.
 func InOrder(actions []string) []string {

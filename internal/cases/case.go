@@ -624,7 +624,7 @@ func (c Case) isUndone(action string) bool {
 // undone reports whether a claim was undone later, or nothing was left to undo.
 func (c Case) undone(claim *Claim) bool {
 	return slices.ContainsFunc(c.Claims, func(u Claim) bool {
-		return u.Action == undoOf[claim.Action] && u.N > claim.N && u.Outcome != nil && (u.Outcome.Done || u.Outcome.TargetGone)
+		return u.Action == UndoOf(claim.Action) && u.N > claim.N && u.Outcome != nil && (u.Outcome.Done || u.Outcome.TargetGone)
 	})
 }
 
@@ -632,7 +632,7 @@ func (c Case) undone(claim *Claim) bool {
 // may or may not be in effect.
 func (c Case) Pending() bool {
 	return slices.ContainsFunc(c.Claims, func(k Claim) bool {
-		return undoOf[k.Action] != "" && k.Unresolved() && !c.undone(&k)
+		return UndoOf(k.Action) != "" && k.Unresolved() && !c.undone(&k)
 	})
 }
 
@@ -672,7 +672,13 @@ const goneAfter = MaxGrace + 15*time.Second
 
 // Holds returns the actions in force that have to be undone.
 func (c Case) Holds() []string {
-	return slices.DeleteFunc([]string{Freeze, Isolate, Cordon}, func(a string) bool { return !c.InForce(a) })
+	var out []string
+	for _, a := range table {
+		if a.Undo != "" && c.InForce(a.Name) {
+			out = append(out, a.Name)
+		}
+	}
+	return out
 }
 
 // Answer returns the click that approved or denied the decision that stands, or nil. The
@@ -864,7 +870,7 @@ func (c Case) Frozen() bool { return c.InForce(Freeze) }
 // Released reports whether the pod was contained, or may have been, and no longer is.
 func (c Case) Released() bool {
 	return len(c.Holds()) == 0 && !c.Pending() && slices.ContainsFunc(c.Claims, func(k Claim) bool {
-		return undoOf[k.Action] != "" && (k.Outcome == nil || k.Outcome.Done) && c.undone(&k)
+		return UndoOf(k.Action) != "" && (k.Outcome == nil || k.Outcome.Done) && c.undone(&k)
 	})
 }
 
@@ -888,13 +894,11 @@ func (c Case) FallbackReason(now time.Time) string {
 	return ""
 }
 
-var holding = map[string]string{Freeze: "frozen", Isolate: "isolated", Cordon: "node cordoned"}
-
 // Status returns the state in few words, for lists and for SCC's external system.
 func (c Case) Status() string {
 	var words []string
 	for _, a := range c.Holds() {
-		words = append(words, holding[a])
+		words = append(words, ContainmentOf(a).State)
 	}
 	if c.PodRemoved() {
 		word := "pod removed"

@@ -130,8 +130,11 @@ func requestedRelease(c cases.Case, now time.Time) (action, click string, final 
 	if release == "" {
 		return "", "", false
 	}
-	for _, held := range []string{cases.Cordon, cases.Isolate, cases.Freeze} {
-		if undo := dueUndoing(c, held, release, now); undo != "" {
+	for _, held := range slices.Backward(cases.Table()) { // what was done last is undone first
+		if held.Undo == "" {
+			continue
+		}
+		if undo := dueUndoing(c, held.Name, release, now); undo != "" {
 			return undo, release, true
 		}
 	}

@@ -82,17 +82,3 @@ func ActionLabel(id string) string {
 	}
 	return "unknown action " + id
 }
-
-// doneText says that a containment, or what undoes one, was carried out.
-var doneText = map[string]string{
-	cases.Freeze: "container frozen", cases.Evidence: "evidence saved", cases.Isolate: "pod isolated",
-	cases.Cordon: "node cordoned", cases.Evict: "pod evicted", cases.Delete: "pod deleted",
-	cases.Thaw: "container unfrozen", cases.Release: "pod released from isolation", cases.Uncordon: "node uncordoned",
-}
-
-// stages name the same in one word, for a timeline.
-var stages = map[string]string{
-	cases.Freeze: "frozen", cases.Evidence: "evidence", cases.Thaw: "thawed", cases.Isolate: "isolated",
-	cases.Release: "released", cases.Cordon: "cordoned", cases.Uncordon: "uncordoned", cases.Evict: "evicted",
-	cases.Delete: "deleted",
-}

@@ -218,7 +218,7 @@ func actionLines(c cases.Case, action string) []string {
 func outcomeLines(c cases.Case, action string, a cases.Outcome) []string {
 	line := action + " NOT done: " + a.Error
 	if a.Done {
-		line = doneText[action] + " at " + stamp(a.At)
+		line = cases.DoneText(action) + " at " + stamp(a.At)
 	}
 	if a.Processes > 0 {
 		line += fmt.Sprintf(" (%d processes)", a.Processes)

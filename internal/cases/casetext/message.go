@@ -186,7 +186,7 @@ func claimLines(claim *cases.Claim) []notify.Line {
 	if !o.Done {
 		return []notify.Line{{Text: claim.Action + " NOT done: " + o.Error, Warn: true}}
 	}
-	text := doneText[claim.Action]
+	text := cases.DoneText(claim.Action)
 	if o.Processes > 0 {
 		text += fmt.Sprintf(" (%d processes)", o.Processes)
 	}
@@ -222,7 +222,7 @@ func nextLines(c cases.Case) []notify.Line {
 	}
 	for _, held := range []string{cases.Freeze, cases.Isolate} {
 		if done := c.Done(held); c.InForce(held) && !done.Until.IsZero() {
-			out = append(out, notify.Line{Text: holdWords[held] + " unless released earlier, until", At: done.Until})
+			out = append(out, notify.Line{Text: cases.ContainmentOf(held).Stays + " unless released earlier, until", At: done.Until})
 		}
 	}
 	if times := c.RecheckTimes(); len(times) > 0 {
@@ -244,8 +244,6 @@ func leftToDo(c cases.Case) string {
 	}
 	return "close the case, or contain the pod"
 }
-
-var holdWords = map[string]string{cases.Freeze: "The container stays frozen,", cases.Isolate: "The pod stays isolated,"}
 
 func plannedLines(c cases.Case) []notify.Line {
 	d := c.Decided.Decision
@@ -271,7 +269,7 @@ func updates(c cases.Case) []notify.Update {
 	out := []notify.Update{{Key: notify.DetailsKey, Text: "Details"}}
 	for i := range c.Claims {
 		if o := c.Claims[i].Outcome; o != nil && o.Done && o.Action != cases.Evidence {
-			out = append(out, notify.Update{Key: fmt.Sprintf("claim-%d", c.Claims[i].N), Text: doneText[c.Claims[i].Action], At: o.At})
+			out = append(out, notify.Update{Key: fmt.Sprintf("claim-%d", c.Claims[i].N), Text: cases.DoneText(c.Claims[i].Action), At: o.At})
 		}
 	}
 	for i, loss := range losses(c) {

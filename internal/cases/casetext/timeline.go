@@ -202,7 +202,7 @@ func outcomeEntries(b cases.Outcome) []TimelineEntry {
 			parts = append(parts, s)
 		}
 	}
-	return one(b.At, stages[b.Action], strings.Join(append(parts, b.Notes...), "; "))
+	return one(b.At, cases.Word(b.Action), strings.Join(append(parts, b.Notes...), "; "))
 }
 
 func retryNote(r cases.Retry) string {
