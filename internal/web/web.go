@@ -139,17 +139,23 @@ var errNoCase = errors.New("there is no such case")
 var errNoID = errors.New("this cannot be the ID of a case")
 
 func (b *book) read(ctx context.Context, id string) (cases.Case, []caselog.Event, error) {
+	c, events, err := incidentlog.Case(ctx, b.log, id)
+	if err == nil && len(events) == 0 && c.Damaged == "" {
+		return c, nil, errNoCase
+	}
+	return c, events, err
+}
+
+// requested is read for an ID that a visitor gives.
+func (b *book) requested(r *http.Request) (cases.Case, []caselog.Event, error) {
+	id := r.PathValue("id")
 	if strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' }) {
 		return cases.Case{}, nil, errNoID
 	}
 	if !caselog.IsID(id) {
 		return cases.Case{}, nil, errNoCase
 	}
-	c, events, err := incidentlog.Case(ctx, b.log, id)
-	if err == nil && len(events) == 0 && c.Damaged == "" {
-		return c, nil, errNoCase
-	}
-	return c, events, err
+	return b.read(r.Context(), id)
 }
 
 func (b *book) list(w http.ResponseWriter, r *http.Request) {
@@ -168,7 +174,7 @@ type view struct {
 }
 
 func (b *book) one(w http.ResponseWriter, r *http.Request) {
-	c, events, err := b.read(r.Context(), r.PathValue("id"))
+	c, events, err := b.requested(r)
 	v := view{c, casetext.Timeline(c, events), time.Since(c.Updated) < 30*time.Second && c.Closed == nil}
 	b.render(w, "case", v, err)
 }
@@ -195,7 +201,7 @@ var layout = regexp.MustCompile(`[^\n\t]+`)
 // evidence is handed out as bytes to keep, never to be shown or run: the program,
 // or the item that ?item= names.
 func (b *book) evidence(w http.ResponseWriter, r *http.Request) {
-	c, _, err := b.read(r.Context(), r.PathValue("id"))
+	c, _, err := b.requested(r)
 	claim := c.Claim(cases.Evidence)
 	if err != nil || claim == nil || claim.Outcome == nil {
 		http.Error(w, "there is no evidence", http.StatusNotFound)
@@ -226,7 +232,7 @@ func (b *book) evidence(w http.ResponseWriter, r *http.Request) {
 
 func (b *book) press(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	if _, _, err := b.read(r.Context(), id); err != nil {
+	if _, _, err := b.requested(r); err != nil {
 		http.Error(w, err.Error(), statusOf(err))
 		return
 	}
@@ -286,7 +292,7 @@ func (b *book) listJSON(w http.ResponseWriter, r *http.Request) {
 }
 
 func (b *book) oneJSON(w http.ResponseWriter, r *http.Request) {
-	c, events, err := b.read(r.Context(), r.PathValue("id"))
+	c, events, err := b.requested(r)
 	answer(w, map[string]any{"case": c, "timeline": casetext.Timeline(c, events), "events": events}, err)
 }
 
