@@ -321,3 +321,14 @@ func sweepOnce(t *testing.T, r *respond.Responder) {
 		}
 	}
 }
+
+// TestEscalationOfAnInstanceWhoseClockIsAhead: Security Command Center refuses what is ahead
+// of its own clock, for good.
+func TestEscalationOfAnInstanceWhoseClockIsAhead(t *testing.T) {
+	w := newWorld(t, memory(t))
+	r := w.timed()
+	setClock(r, time.Now().Add(2*time.Hour))
+	f := w.found("c1", time.Now().Add(-time.Second))
+	w.raiseInSCC(f)
+	w.check(take(t, r, f))
+}

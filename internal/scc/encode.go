@@ -170,7 +170,9 @@ func Notification(config string, f *pb.Finding, r *pb.Resource) ([]byte, error) 
 }
 
 // Escalation is our second finding: a known bad program ran. It names the
-// first one, whose category and severity SCC lets nobody change.
+// first one, whose category and severity SCC lets nobody change. Its event time is that of the
+// first, which SCC has accepted: it refuses what is ahead of its own clock, and an instance's
+// can be.
 func Escalation(caseID string, f finding.Finding, indicator, label, source string, at time.Time) (id string, out *pb.Finding, err error) {
 	id = finding.ID(finding.AddedMaliciousBinary, caseID)
 	properties, err := structpb.NewStruct(map[string]any{
@@ -181,6 +183,9 @@ func Escalation(caseID string, f finding.Finding, indicator, label, source strin
 	})
 	if err != nil {
 		return "", nil, fmt.Errorf("escalation of %q: %w", f.Name, err)
+	}
+	if !f.EventTime.IsZero() && f.EventTime.Before(at) {
+		at = f.EventTime
 	}
 	return id, &pb.Finding{
 		Name: source + "/findings/" + id, Parent: source, ResourceName: f.ResourceName,
