@@ -27,6 +27,7 @@ type Program[T any] struct {
 // NewProgram returns a Program that opens T with a configuration C, read from the
 // environment.
 func NewProgram[C, T any](open func(context.Context, C) (T, error)) *Program[T] {
+	logOnce()
 	return &Program[T]{open: func(ctx context.Context) (t T, err error) {
 		c, err := FromEnvironment[C](ctx)
 		if err != nil {
@@ -67,7 +68,7 @@ func (p *Program[T]) Web(name string, f func(T, http.ResponseWriter, *http.Reque
 			Reply(w, nil, err)
 			return
 		}
-		f(t, w, r)
+		f(t, w, r.WithContext(withTrace(r)))
 	})
 }
 
