@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"runtime/debug"
 	"time"
@@ -41,13 +40,10 @@ func Open(path string) (db *bbolt.DB, damage, err error) {
 // locks are held for ever after a panic: the copy is given up then.
 func check(path string) error {
 	copied := path + ".check"
-	switch err := copyFile(path, copied); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil // it is made
-	case err != nil:
-		return nil // its own opening says why it cannot be read
+	defer os.Remove(copied) // also half a copy: the disk may be full
+	if err := copyFile(path, copied); err != nil {
+		return nil // it is made, or its own opening says why it cannot be read, or there is no room for a copy
 	}
-	defer os.Remove(copied)
 	return guarded(func() error {
 		db, err := bbolt.Open(copied, 0o600, &bbolt.Options{Timeout: lockTimeout, NoSync: true})
 		if err != nil {
