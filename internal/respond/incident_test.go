@@ -1179,3 +1179,41 @@ func TestDamagedLogsAreShownAsFarAsTheyCanBeRead(t *testing.T) {
 		}
 	}
 }
+
+// misshapen is a store in which the body of one event is none of its kind.
+type misshapen struct {
+	blobstore.Store
+	key string
+}
+
+func (m misshapen) Read(ctx context.Context, key string) ([]byte, error) {
+	body, err := m.Store.Read(ctx, key)
+	if err != nil || key != m.key {
+		return body, err
+	}
+	var e caselog.Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		return nil, err
+	}
+	e.Body = json.RawMessage(`[1]`)
+	return json.Marshal(e)
+}
+
+// TestIncidentWithAMisshapenEventIsReplaced: an event that is JSON, and not what it says it
+// is, damages a log as well.
+func TestIncidentWithAMisshapenEventIsReplaced(t *testing.T) {
+	store := memory(t)
+	w := newWorld(t, store)
+	w.yaml = pageOnly
+	deliver(t, w.process(), 1, ran(0, 0, unknownSum(0), time.Now()))
+	incident := w.incident().ID
+	r := w.process()
+	r.Log.Objects = misshapen{store, "events/" + incident + "/0000000000.json"}
+	if _, err := r.Finding(t.Context(), ran(1, 1, unknownSum(1), time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	messages, err := w.slack.Messages()
+	if err != nil || len(messages) != 2 || !strings.Contains(string(messages[1].Blocks), "notified anew") {
+		t.Errorf("%d messages: %v", len(messages), err)
+	}
+}
