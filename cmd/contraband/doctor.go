@@ -195,7 +195,7 @@ func running(ctx context.Context) check {
 			state := ok("contraband up",
 				fmt.Sprintf("running at %s: %d findings, %d undelivered messages, %d dead letters", c.URL, s.Findings, s.Waiting, s.Dead))
 			if s.Dead > 0 {
-				state = warn("contraband up", state.What, "dead letters: "+oneLine(strings.Join(s.DeadReasons, "; ")))
+				state = warn("contraband up", state.What, "contraband deadletter list; the reasons: "+oneLine(strings.Join(s.DeadReasons, "; ")))
 			}
 			return state
 		}
