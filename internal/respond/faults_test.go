@@ -19,6 +19,8 @@ import (
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/cases/caselog"
+	fakeslack "github.com/contraband-dev/contraband/internal/fake/slack"
+	"github.com/contraband-dev/contraband/internal/finding"
 	"github.com/contraband-dev/contraband/internal/respond"
 )
 
@@ -29,7 +31,7 @@ type (
 	// fault makes one write of a world fail for as long as active reports true.
 	fault struct {
 		write, class string
-		postsAnew    bool // the message is posted again
+		postsAnew    bool // people get a second message
 		inject       func(w *world, r *respond.Responder, active func() bool)
 	}
 )
@@ -111,6 +113,38 @@ func storeFault(prefix string, at when) fault {
 	}}
 }
 
+// sourcesFault has every indicator source fail: a finding is paged at once, and what its rule
+// asks for is done when one answers.
+func sourcesFault() fault {
+	return fault{"indicator sources", "no answer", true, func(_ *world, r *respond.Responder, active func() bool) {
+		r.Verdicts = failingSources{r.Verdicts, active}
+	}}
+}
+
+type failingSources struct {
+	respond.Verdicts
+	active func() bool
+}
+
+func (s failingSources) Finding(ctx context.Context, f finding.Finding) cases.Verdict {
+	if s.active() {
+		return cases.Verdict{Level: cases.NotLookedUp, Why: "VirusTotal: 503", At: time.Now()}
+	}
+	return s.Verdicts.Finding(ctx, f)
+}
+
+// workflowFault has no workflow start.
+func workflowFault() fault {
+	return fault{"Workflows, start", "HTTP 503", false, func(_ *world, r *respond.Responder, active func() bool) {
+		r.StartWorkflow = func(context.Context, string) (string, error) {
+			if active() {
+				return "", errors.New("a fault of the test")
+			}
+			return "execution", nil
+		}
+	}}
+}
+
 type failingStore struct {
 	blobstore.Store
 	prefix string
@@ -142,7 +176,7 @@ func everyFault() (out []fault) {
 		out = append(out, sccCode(method, codes.Aborted, before), sccCode(method, codes.Aborted, after),
 			sccCode(method, codes.PermissionDenied, before), sccCode(method, codes.FailedPrecondition, before))
 	}
-	out = append(out, containFault(before), containFault(after))
+	out = append(out, containFault(before), containFault(after), sourcesFault(), workflowFault())
 	for _, prefix := range []string{"events/", "findings/", "occurrences/", "wakes/", "evidence/"} {
 		out = append(out, storeFault(prefix, before), storeFault(prefix, after))
 	}
@@ -191,7 +225,10 @@ const (
 // well after it is mended.
 func liveThrough(t *testing.T, f fault, lasts time.Duration) (failed, deliveries int, replayed bool) {
 	w := newWorld(t, memory(t))
-	w.yaml = "rules: [{name: malware, do: [escalate, page, freeze, evidence], hold_for: 720h}]"
+	w.yaml = `rules:
+  - {name: malware, when: verdict.level == "malicious", do: [escalate, page, freeze, evidence], hold_for: 720h}
+  - {name: else, do: [page]}
+`
 	r := w.timed()
 	start := time.Now().Add(-72 * time.Hour) // the servers' own clocks are the real one
 	now := start
@@ -267,9 +304,8 @@ func checkEnd(t *testing.T, w *world, f fault, caseID string) {
 	if err != nil || len(messages) == 0 {
 		t.Fatalf("nobody was notified: %v", err)
 	}
-	last := messages[len(messages)-1]
-	if !strings.Contains(string(last.Blocks)+last.Text, "frozen") {
-		t.Error("the message does not show the end")
+	if !slices.ContainsFunc(messages, func(m fakeslack.Message) bool { return strings.Contains(string(m.Blocks)+m.Text, "frozen") }) {
+		t.Error("no message shows the end")
 	}
 	if f.postsAnew { // what cannot be edited is posted anew, so that it does show the end
 		w.countMessages = false
