@@ -154,8 +154,11 @@ func TestDamagedSpoolIsToldAndForgotten(t *testing.T) {
 		if err := sensor.tellDamage(); err != nil {
 			t.Error(err)
 		}
+		var mu sync.Mutex
 		told, sent := 0, 0
 		err = s.drain(func(body []byte, _ sensorapi.Priority) error {
+			mu.Lock()
+			defer mu.Unlock()
 			sent++
 			if strings.Contains(string(body), sensorapi.RecordDamaged) {
 				told++
