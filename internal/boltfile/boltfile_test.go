@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -170,6 +171,67 @@ func TestFileThatIsNoneIsSetAside(t *testing.T) {
 		}
 		entries(t, db)
 		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// brimful returns a file whose next entry would make it grow.
+func brimful(t *testing.T) (before []byte) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "db")
+	if err := os.WriteFile(path, filled(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		body, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before != nil && len(body) > len(before) {
+			return before
+		}
+		before = body
+		db, _, err := boltfile.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte("a")).Put(fmt.Appendf(nil, "more%d", i), make([]byte, 3000))
+		})
+		if err == nil {
+			err = db.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFullDiskIsNoDamage: on a disk that has room for a copy and little more, or for none, a
+// whole file is not called damaged.
+func TestFullDiskIsNoDamage(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT RUN: needs root, to mount a small tmpfs")
+	}
+	whole := brimful(t)
+	for _, room := range []int{0, 16 << 10, len(whole), len(whole) + 4<<10, len(whole) + 16<<10} {
+		dir := t.TempDir()
+		options := fmt.Sprintf("size=%d", len(whole)+room)
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "db")
+		if err := os.WriteFile(path, whole, 0o600); err != nil {
+			t.Error(err)
+		}
+		db, damage, err := boltfile.Open(path)
+		if err != nil || damage != nil {
+			t.Errorf("with room for %d bytes: %v, %v", room, damage, err)
+		} else if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := syscall.Unmount(dir, 0); err != nil {
 			t.Error(err)
 		}
 	}
