@@ -463,7 +463,7 @@ func (l *Store) Readable(ctx context.Context, id string) (events []Event, damage
 		if wrong[i] == nil {
 			events = append(events, e)
 		}
-		if want := eventKey(id, i); i < len(keys) && !slices.Contains(keys, want) {
+		if _, there := slices.BinarySearch(keys, eventKey(id, i)); !there {
 			wrong = append(wrong, fmt.Errorf("event %d is missing: %w", i, ErrUnreadable))
 		}
 	}

@@ -123,11 +123,7 @@ func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []cas
 	c, err := cases.Fold(id, known)
 	damage = errors.Join(damage, undecodable, err)
 	if c.Incident != "" {
-		told, err := log.Read(ctx, c.Incident, "reader") // the log that takes the place of a damaged one
-		if err != nil {
-			return c, events, err
-		}
-		notices, hidden, err := log.Readable(ctx, told.ID)
+		notices, hidden, err := readNotices(ctx, log, c.Incident)
 		if err != nil {
 			return c, events, err
 		}
@@ -139,6 +135,19 @@ func Case(ctx context.Context, log *caselog.Store, id string) (cases.Case, []cas
 		c.Damaged = damage.Error()
 	}
 	return c, events, nil
+}
+
+// readNotices reads the log of an incident, or the one that takes the place of a damaged one.
+func readNotices(ctx context.Context, log *caselog.Store, id string) (events []caselog.Event, damage, err error) {
+	events, damage, err = log.Readable(ctx, id)
+	if err != nil || damage == nil {
+		return events, nil, err
+	}
+	told, err := log.Read(ctx, id, "reader")
+	if err != nil {
+		return events, damage, err
+	}
+	return log.Readable(ctx, told.ID)
 }
 
 // decodable returns the events that can be decoded, and what is wrong with the others.
