@@ -13,11 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/contraband-dev/contraband/internal/blobstore"
 	"github.com/contraband-dev/contraband/internal/canary"
 	"github.com/contraband-dev/contraband/internal/cases"
 	"github.com/contraband-dev/contraband/internal/policy/guards"
-	"golang.org/x/sync/errgroup"
 )
 
 // overBudget wins slots of the hour for the pod, the same ones again for the same pod, or
